@@ -1,0 +1,69 @@
+"""Every option with its meaning. Other configs start from this one and state differences only.
+
+    python train.py --config configs/default.py --config.data.source FOLDER --workdir runs/default
+
+Any field can be set on the command line: `--config.train.batch_size 8`.
+The values are those of the paper (LLIC-ELIC at lambda 0.0130, MSE).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of the initialization, the noise and the order of the data
+
+    model = config.model = ConfigDict()
+    model.entropy_model = "elic"  # which entropy model, with its hyper-transforms
+    # Transforms, from the image to the latent, one entry a stage; g_s mirrors g_a.
+    model.channels = (192, 192, 192, 320)  # N, N, N, M
+    model.kernel_sizes = (11, 11, 9, 9)  # of the self-conditioned depth-wise convolutions
+    model.depths = (1, 1, 3, 1)  # basic blocks
+    style = model.style = ConfigDict()  # the paper's ablations
+    style.self_conditioned = True  # depth-wise weights generated from the image, or learned
+    style.channel_transform = True  # SCCT
+    style.gate = True  # gated projection, or plain feed-forward
+    style.depth_rb = True  # DepthRB embedding, or 1x1 convolutions
+    # Entropy model.
+    model.hyper_channels = 192  # of z
+    model.groups = (16, 16, 32, 64, 192)  # ELIC: channel groups; they add up to M
+    model.context_widths = (224, 128)  # ELIC: hidden widths of the channel context
+    # One model for many rates: quality levels, each with its gain vectors and its lambda.
+    model.levels = 1
+    model.dtype = "float32"  # of the computation ("bfloat16" on accelerators); see model.py
+    model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+
+    data = config.data = ConfigDict()
+    data.source = ""  # a folder of images (searched recursively) or "tfds:NAME[:SPLIT]"
+    data.crop = 256  # pixels, a multiple of 64
+    data.flip = True  # mirror half of the crops
+    data.downsample = False  # Lanczos reduction by a random factor before cropping (JPEG sources)
+    data.held_back = 16  # images that are never trained on: every n-th of the sorted list
+    data.cache_gb = 2.0  # decoded images kept in memory, at most
+    data.threads = 4  # decoding threads
+
+    train = config.train = ConfigDict()
+    train.distortion = "mse"  # or "ms_ssim"
+    # Weight of the distortion: one per level. The paper's for MSE: 0.0018 0.0035 0.0067 0.0130
+    # 0.0250 0.0483; for MS-SSIM: 2.4 4.58 8.73 16.64 31.73 60.5.
+    train.lmbdas = (0.0130,)
+    train.batch_size = 16  # of all devices together
+    train.steps = 2_000_000
+    train.optimizer = "adam"
+    train.learning_rate = 1e-4
+    # "steps": learning_rate times schedule_factors[i] from step schedule_boundaries[i] on (paper).
+    # "cosine": warm-up, then cosine down to final_factor at the last step.
+    # "constant": warm-up, then constant.
+    train.schedule = "steps"
+    train.schedule_boundaries = (1_700_000, 1_800_000, 1_900_000, 1_950_000)
+    train.schedule_factors = (0.3, 0.1, 0.03, 0.01)
+    train.warmup_steps = 0
+    train.final_factor = 0.01
+    train.clip_norm = 1.0  # gradient clipping by the global norm
+    train.ema_decay = 0.999  # moving average of the weights, which is what is released
+
+    train.log_every = 100  # steps
+    train.eval_every = 5_000  # steps; on the held-back images
+    train.checkpoint_every = 5_000  # steps
+    train.keep_checkpoints = 3
+    return config

@@ -1,0 +1,7 @@
+"""`python -m llic_jax` is the command `llic`."""
+
+import sys
+
+from llic_jax.cli import main
+
+sys.exit(main())

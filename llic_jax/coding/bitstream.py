@@ -1,0 +1,159 @@
+"""The `.llic` file: header and sections to bytes and back. Pure; the format: docs/bitstream.md."""
+
+import dataclasses
+import struct
+import zlib
+
+from llic_jax.errors import LlicError
+
+MAGIC = b"LLIC"
+VERSION = 1
+FINGERPRINT_BYTES = 8
+MAX_SIDE = 1 << 20
+QUALITY_STEPS = 256  # per level: what the file can tell apart
+
+_PREFIX = struct.Struct(f"<4sB{FINGERPRINT_BYTES}sBHI")
+_CHECKSUM = struct.Struct("<I")
+
+
+class BitstreamError(LlicError, ValueError):
+    """Bytes that cannot be read as an image; the subclasses say why."""
+
+
+class NotLlicError(BitstreamError):
+    """These bytes are no `.llic` file."""
+
+
+class VersionError(BitstreamError):
+    """The file is of a version that this software does not know."""
+
+
+class TruncatedError(BitstreamError):
+    """The file ends too early."""
+
+
+class CorruptError(BitstreamError):
+    """The file's bytes have changed since it was written."""
+
+
+class ImageSizeError(BitstreamError):
+    """The header claims an image of no or of absurd size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What a `.llic` file says.
+
+    fingerprint: of the model that wrote it (config, weights and tables), 8 bytes.
+    coder: number of the range coder. quality: 1 and up in steps of 1/256; 0 for a model of one rate.
+    width, height: of the image, pixels. symbols_crc: CRC-32 of the coded symbols.
+    payload: the range coder's bytes.
+    """
+
+    fingerprint: bytes
+    coder: int
+    quality: float
+    width: int
+    height: int
+    symbols_crc: int
+    payload: bytes
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+          ImageSizeError: no pixels, or a side above 2^20.
+        """
+        _check_size(self.width, self.height)
+        body = _PREFIX.pack(
+            MAGIC,
+            VERSION,
+            self.fingerprint,
+            self.coder,
+            round(self.quality * QUALITY_STEPS),
+            self.symbols_crc,
+        )
+        body += _varint(self.width) + _varint(self.height)
+        body += _varint(len(self.payload)) + self.payload
+        return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def parse(data: bytes) -> File:
+    """Reads a file's bytes; nothing of the payload is decoded.
+
+    Raises:
+      NotLlicError, VersionError, TruncatedError, CorruptError, ImageSizeError: see there.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        if MAGIC.startswith(data[: len(MAGIC)]):
+            raise TruncatedError(f"The file ends after {len(data)} bytes, within its first word.")
+        raise NotLlicError(
+            f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
+            "Is it an image to compress?"
+        )
+    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+        raise VersionError(
+            f"The file is of format version {data[len(MAGIC)]}; this software reads version "
+            f"{VERSION}. Install a newer llic_jax."
+        )
+    reader = _Reader(data)
+    _, _, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
+    width, height = reader.varint(), reader.varint()
+    payload = reader.take(reader.varint())
+    end = reader.position
+    (checksum,) = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))
+    if len(data) != reader.position:
+        raise CorruptError(
+            f"{len(data) - reader.position} bytes follow the end of the file; expected none."
+        )
+    if checksum != zlib.crc32(data[:end]):
+        raise CorruptError(
+            "The checksum does not fit: the file was damaged after it was written. "
+            "Get it anew from where it came from."
+        )
+    _check_size(width, height)
+    return File(
+        fingerprint, coder, quality / QUALITY_STEPS, width, height, symbols_crc, payload
+    )
+
+
+def _check_size(width: int, height: int) -> None:
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ImageSizeError(
+            f"An image of {width} x {height} pixels; each side must lie in 1 .. {MAX_SIDE}."
+        )
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, lowest first, the high bit set on all but the last (LEB128)."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: bytes):
+        self.data, self.position = data, 0
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if end > len(self.data):
+            raise TruncatedError(
+                f"The file ends after {len(self.data)} bytes; at least {end} were expected. "
+                "Was it copied whole?"
+            )
+        chunk = self.data[self.position : end]
+        self.position = end
+        return chunk
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise CorruptError("A length in the header has no end; the file is damaged.")

@@ -1,0 +1,224 @@
+"""Range coders behind one interface: symbols and the rows of their tables, to bytes and back.
+
+A coder is a pair of an encoder and a decoder, both fed in the same order, in as many pieces as one
+likes. Coders share `Tables`, but not their bytes: the file names the coder that wrote it.
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from llic_jax.coding.tables import PRECISION, Tables
+from llic_jax.errors import LlicError
+
+
+class CoderUnavailable(LlicError, RuntimeError):
+    """The library of this range coder is not installed."""
+
+
+class Encoder(Protocol):
+    """Takes symbols, gives bytes."""
+
+    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        """Appends `symbols` (int32, any shape), each coded with its row of the tables (int32)."""
+
+    def finish(self) -> bytes:
+        """All that was put, as bytes."""
+
+
+class Decoder(Protocol):
+    """Takes bytes, gives symbols."""
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        """The next symbols (int32, in the shape of `rows`)."""
+
+    def finish(self) -> bool:
+        """Whether the bytes end where the symbols do; False for damaged bytes (mostly)."""
+
+
+class TfcEncoder:
+    """TensorFlow Compression's range encoder; values beyond a row's ends use its escape code."""
+
+    def __init__(self, tables: Tables):
+        self.ops, self.lookup = _tfc_ops(), _tfc_lookup(tables)
+        self.offsets = tables.offsets
+        self.handle = self.ops.create_range_encoder([], self.lookup)
+
+    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        rows = np.ravel(rows)
+        values = np.ravel(symbols) - self.offsets[rows]
+        self.handle = self.ops.entropy_encode_index(self.handle, rows, values.astype(np.int32))
+
+    def finish(self) -> bytes:
+        return self.ops.entropy_encode_finalize(self.handle).numpy()
+
+
+class TfcDecoder:
+    """The decoder to `TfcEncoder`. Damaged bytes yield arbitrary symbols, or a RuntimeError."""
+
+    def __init__(self, tables: Tables, data: bytes):
+        self.ops, self.lookup = _tfc_ops(), _tfc_lookup(tables)
+        self.offsets = tables.offsets
+        self.handle = self.ops.create_range_decoder(data, self.lookup)
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        flat = np.ravel(rows)
+        self.handle, values = self.ops.entropy_decode_index(
+            self.handle, flat, [flat.size], np.int32
+        )
+        return (values.numpy() + self.offsets[flat]).reshape(rows.shape)
+
+    def finish(self) -> bool:
+        return bool(self.ops.entropy_decode_finalize(self.handle))
+
+
+def _tfc_ops():
+    try:
+        import tensorflow_compression_ops  # imports TensorFlow: seconds, so only when coding
+    except ImportError as error:
+        raise CoderUnavailable(
+            "The range coder 'tfc' needs tensorflow-compression-ops, which is not installed; "
+            "install llic_jax[tfc], or use another coder."
+        ) from error
+    return tensorflow_compression_ops
+
+
+def _tfc_lookup(tables: Tables) -> np.ndarray:
+    """TFC's flat form: each row led by its precision, negative to switch the escape code on."""
+    rows = []
+    for i in range(len(tables)):
+        rows += [[-PRECISION], tables.row(i)]
+    return np.concatenate(rows).astype(np.int32)
+
+
+class ConstrictionEncoder:
+    """The range encoder of the library constriction, which needs no TensorFlow.
+
+    Its models are one table each, so the symbols of a piece are coded row by row (in the order of
+    the piece within a row). Then come the values that a row does not list, 32 bits each.
+    """
+
+    def __init__(self, tables: Tables):
+        self.stream, self.models = _constriction(), _ConstrictionModels(tables)
+        self.encoder = self.stream.queue.RangeEncoder()
+
+    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        rows = np.ravel(rows)
+        values = np.ravel(symbols) - self.models.offsets[rows]
+        escape = self.models.escapes[rows]
+        outside = (values < 0) | (values >= escape)
+        listed = np.where(outside, escape, values).astype(np.int32)
+        for row, where in _by_row(rows):
+            self.encoder.encode(listed[where], self.models[row])
+        if outside.any():
+            # Zigzag: above the row's end 0, 2, 4 ..; below its start 1, 3, 5 ..
+            over = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[outside]
+            halves = np.stack([over & 0xFFFF, over >> 16], axis=1).astype(np.int32)
+            self.encoder.encode(halves.ravel(), self.models.half_word)
+
+    def finish(self) -> bytes:
+        return self.encoder.get_compressed().astype("<u4").tobytes()
+
+
+class ConstrictionDecoder:
+    """The decoder to `ConstrictionEncoder`."""
+
+    def __init__(self, tables: Tables, data: bytes):
+        if len(data) % 4:
+            raise ValueError(f"constriction's payloads are whole words; found {len(data)} bytes.")
+        self.stream, self.models = _constriction(), _ConstrictionModels(tables)
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        self.decoder = self.stream.queue.RangeDecoder(words)
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        flat = np.ravel(rows)
+        values = np.empty(flat.shape, np.int64)
+        for row, where in _by_row(flat):
+            values[where] = self.decoder.decode(self.models[row], len(where))
+        escape = self.models.escapes[flat]
+        outside = np.flatnonzero(values == escape)
+        if len(outside):
+            halves = self.decoder.decode(self.models.half_word, 2 * len(outside)).reshape(-1, 2)
+            over = halves[:, 0].astype(np.int64) | halves[:, 1].astype(np.int64) << 16
+            values[outside] = np.where(over & 1, -(over + 1) // 2, escape[outside] + over // 2)
+        return (values + self.models.offsets[flat]).astype(np.int32).reshape(rows.shape)
+
+    def finish(self) -> bool:
+        return bool(self.decoder.maybe_exhausted())
+
+
+class _ConstrictionModels:
+    """The tables as constriction's models, each made when it is first used."""
+
+    def __init__(self, tables: Tables):
+        self.tables, self.models = tables, {}
+        self.offsets = tables.offsets.astype(np.int64)
+        self.escapes = np.diff(tables.starts).astype(np.int64) - 2
+        self.half_word = _constriction().model.Uniform(1 << 16)
+
+    def __getitem__(self, row: int):
+        if row not in self.models:
+            frequencies = np.diff(self.tables.row(row)).astype(np.float64)
+            self.models[row] = _constriction().model.Categorical(
+                frequencies / (1 << PRECISION), perfect=False
+            )
+        return self.models[row]
+
+
+def _by_row(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Each row that occurs, ascending, with the positions where it does, ascending."""
+    order = np.argsort(rows, kind="stable")
+    present, starts = np.unique(rows[order], return_index=True)
+    return list(zip(present.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _constriction():
+    try:
+        import constriction
+    except ImportError as error:
+        raise CoderUnavailable(
+            "The range coder 'constriction' needs the library of that name, which is not "
+            "installed; install llic_jax[constriction], or use another coder."
+        ) from error
+    return constriction.stream
+
+
+@dataclasses.dataclass(frozen=True)
+class CoderPair:
+    """Encoder and decoder of one kind.
+
+    ident: its number in the file format. library: the module that it needs.
+    """
+
+    ident: int
+    library: str
+    encoder: Callable[[Tables], Encoder]
+    decoder: Callable[[Tables, bytes], Decoder]
+
+
+CODERS: dict[str, CoderPair] = {
+    "tfc": CoderPair(1, "tensorflow_compression_ops", TfcEncoder, TfcDecoder),
+    "constriction": CoderPair(2, "constriction", ConstrictionEncoder, ConstrictionDecoder),
+}
+
+
+def default_coder() -> str:
+    """The first coder whose library is installed.
+
+    Raises:
+      CoderUnavailable: none is.
+    """
+    for name, pair in CODERS.items():
+        if importlib.util.find_spec(pair.library) is not None:
+            return name
+    raise CoderUnavailable(
+        "No range coder is installed; install llic_jax[tfc] or llic_jax[constriction]."
+    )
+
+
+def coder_by_ident(ident: int) -> CoderPair | None:
+    """The coder with this number in the file format, or None."""
+    return next((pair for pair in CODERS.values() if pair.ident == ident), None)

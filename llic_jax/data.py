@@ -1,0 +1,237 @@
+"""Training photographs: a folder or a tfds name to batches of random crops, uint8 NHWC.
+
+The batch of a step is a function of the seed and the step alone, so a run that goes on from a
+checkpoint sees exactly the data that it would have seen. Decoding runs in threads.
+
+    files or records --> Photographs (random access, uint8 RGB) --> crop, flip --> batch
+"""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import grain.python as grain
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from llic_jax.errors import LlicError
+from llic_jax.images import SUFFIXES
+
+TFDS_PREFIX = "tfds:"
+
+
+class DataError(LlicError, ValueError):
+    """The data that was asked for is not there or is not what it should be."""
+
+
+class Photographs(Protocol):
+    """Random access to RGB images, `(H, W, 3)` uint8; None for one that cannot be used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray | None: ...
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """All image files below `folder`, sorted.
+
+    Raises:
+      DataError: no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; name a folder that holds images.")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(
+            f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}."
+        )
+    return files
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
+
+
+class ImageFolder:
+    """The images of a list of files; what cannot be used is named in the log once, and skipped.
+
+    Grey, palette and CMYK images are converted to RGB, 16-bit ones are not used.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        path = self.files[index]
+        try:
+            with Image.open(path) as image:
+                if _is_deep(image):
+                    logging.warning("%s is not used: more than 8 bits a channel", path)
+                    return None
+                return np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            logging.warning("%s is not used: %s", path, error)
+            return None
+
+
+class TfdsImages:
+    """The `image` feature of a TensorFlow Datasets data set, e.g. `tfds:clic:train`."""
+
+    def __init__(self, name: str):
+        import tensorflow_datasets as tfds  # heavy, and only here
+
+        name, _, split = name.removeprefix(TFDS_PREFIX).partition(":")
+        self.source = tfds.data_source(name, split=split or "train")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = np.asarray(self.source[index]["image"])
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+
+class Cached:
+    """Keeps decoded images in memory, first come, up to `limit_gb`."""
+
+    def __init__(self, images: Photographs, limit_gb: float):
+        self.images, self.left = images, int(limit_gb * 2**30)
+        self.kept: dict[int, np.ndarray | None] = {}
+        self.lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        if index in self.kept:
+            return self.kept[index]
+        image = self.images[index]
+        size = image.nbytes if image is not None else 0
+        with self.lock:
+            if size <= self.left and index not in self.kept:
+                self.kept[index] = image
+                self.left -= size
+        return image
+
+
+class Subset:
+    """Chosen indexes of a source."""
+
+    def __init__(self, images: Photographs, indexes: Sequence[int]):
+        self.images, self.indexes = images, indexes
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        return self.images[self.indexes[index]]
+
+
+def open_source(source: str) -> Photographs:
+    """A folder of images, or `tfds:NAME[:SPLIT]`.
+
+    Raises:
+      DataError: nothing is named, or it is not there.
+    """
+    if not source:
+        raise DataError(
+            "No training data: set --config.data.source to a folder of images or tfds:NAME."
+        )
+    if source.startswith(TFDS_PREFIX):
+        return TfdsImages(source)
+    return ImageFolder(image_files(source))
+
+
+def split_held_back(images: Photographs, held_back: int) -> tuple[Subset, Subset]:
+    """Training part and held-back part: every n-th image, fixed by the sorted order alone.
+
+    Raises:
+      DataError: too few images to hold any back.
+    """
+    n = len(images)
+    if n <= held_back:
+        raise DataError(f"{n} images, of which {held_back} are to be held back: none are left.")
+    held = {int(i) for i in np.linspace(0, n - 1, held_back)} if held_back else set()
+    return Subset(images, [i for i in range(n) if i not in held]), Subset(images, sorted(held))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """A square crop at a random place, mirrored half of the time.
+
+    size: of the crop, pixels. flip: mirror. downsample: first reduce by a random Lanczos factor
+    between 1 and 2, as far as the size allows (paper: JPEG sources are reduced to remove their
+    artefacts). An image smaller than the crop is extended by mirroring.
+    """
+
+    size: int
+    flip: bool = True
+    downsample: bool = False
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size = self.size
+        if self.downsample:
+            most = max(1.0, min(2.0, min(image.shape[:2]) / size))
+            factor = rng.uniform(1.0, most)
+            h, w = (max(size, round(side / factor)) for side in image.shape[:2])
+            image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.LANCZOS))
+        short = [(0, max(0, size - side)) for side in image.shape[:2]]
+        if any(pad for _, pad in short):
+            image = np.pad(image, (*short, (0, 0)), mode="symmetric")
+        top = rng.integers(image.shape[0] - size + 1)
+        left = rng.integers(image.shape[1] - size + 1)
+        crop = image[top : top + size, left : left + size]
+        if self.flip and rng.integers(2):
+            crop = crop[:, ::-1]
+        return np.ascontiguousarray(crop)
+
+
+def training_batches(
+    images: Photographs,
+    *,
+    crop: RandomCrop,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    threads: int = 4,
+) -> Iterator[np.ndarray]:
+    """Endless batches `(batch_size, size, size, 3)` uint8, from `first_step` on.
+
+    Each pass over the images is shuffled anew. The k-th batch is the same whatever `first_step`
+    the iteration started from.
+    """
+    dataset = (
+        grain.MapDataset.source(_Usable(images))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(crop)
+        .batch(batch_size)
+    )
+    dataset = dataset[first_step:]
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads)))
+
+
+class _Usable:
+    """Replaces an image that cannot be used by the next one that can."""
+
+    def __init__(self, images: Photographs):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        for offset in range(len(self.images)):
+            image = self.images[(index + offset) % len(self.images)]
+            if image is not None:
+                return image
+        raise DataError(f"None of the {len(self.images)} images can be read.")
+

@@ -1,0 +1,109 @@
+"""ELIC's entropy model: uneven channel groups, each in two checkerboard passes.
+
+He et al., "ELIC: Efficient Learned Image Compression with Unevenly Grouped Space-Channel Contextual
+Adaptive Coding" (CVPR 2022). Layer table: LLIC-ELIC, at M = 320 and groups 16, 16, 32, 64, 192.
+
+    z_hat -> h_s -> hyper ------------------------------+
+    decoded groups 0 .. g-1 -> g_ch (5x5 x3) -> channel --> aggregation (1x1 x3) -> mean, scale
+    anchors of group g -> g_sp (5x5) -> spatial --------+   (once for anchors, once for the rest)
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from llic_jax.entropy.gaussian import positive_scale
+from llic_jax.entropy.walk import Carry, Step, Values
+from llic_jax.layers.convolutions import Conv, ConvStack, TransposedConv
+
+
+class HyperAnalysis(nn.Module):
+    """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`."""
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "b h w m"]) -> Float[Array, "b h4 w4 n"]:
+        n, dtype = self.channels, self.dtype
+        x = nn.relu(Conv(n, 3, dtype=dtype, name="conv_0")(y))
+        x = nn.relu(Conv(n, 5, stride=2, dtype=dtype, name="down_1")(x))
+        return Conv(n, 5, stride=2, dtype=dtype, name="down_2")(x).astype(jnp.float32)
+
+
+class HyperSynthesis(nn.Module):
+    """`h_s`: `z_hat` `(B, H/4, W/4, N)` to `hyper` `(B, H, W, 2 N)`."""
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, z_hat: Float[Array, "b h4 w4 n"]) -> Float[Array, "b h w n2"]:
+        n, dtype = self.channels, self.dtype
+        x = nn.relu(TransposedConv(n, dtype=dtype, name="up_0")(z_hat))
+        x = nn.relu(TransposedConv(n * 3 // 2, dtype=dtype, name="up_1")(x))
+        return Conv(2 * n, 3, dtype=dtype, name="conv_2")(x).astype(jnp.float32)
+
+
+class SpaceChannelModel(nn.Module):
+    """The space-channel context model; steps 2g and 2g + 1 code group g's anchors and the rest.
+
+    groups: channels of each group, M in all.
+    context_widths: hidden widths of the channel context networks.
+    dtype: of the networks' computation; the parameters they yield are float32.
+    """
+
+    groups: tuple[int, ...] = (16, 16, 32, 64, 192)
+    context_widths: tuple[int, ...] = (224, 128)
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        starts = [sum(self.groups[:g]) for g in range(len(self.groups))]
+        return tuple(
+            Step(start, start + size, parity)
+            for start, size in zip(starts, self.groups, strict=True)
+            for parity in (0, 1)
+        )
+
+    def setup(self) -> None:
+        dtype = self.dtype
+        self.g_ch = [
+            ConvStack((*self.context_widths, 2 * size), 5, dtype=dtype) if g else None
+            for g, size in enumerate(self.groups)
+        ]
+        self.g_sp = [Conv(2 * size, 5, dtype=dtype) for size in self.groups]
+        self.aggregate = [Aggregation(2 * size, dtype=dtype) for size in self.groups]
+
+    def entropy_params(
+        self, k: int, hyper: Float[Array, "b h w n2"], y_hat: Float[Array, "b h w m"], carry: Carry
+    ) -> tuple[Values, Values, Carry]:
+        group, step = k // 2, self.steps[k]
+        if step.parity == 0:
+            context = [hyper]
+            if group:
+                context.append(self.g_ch[group](y_hat[..., : step.start]).astype(jnp.float32))
+            carry = jnp.concatenate(context, axis=-1)
+            spatial = jnp.zeros((*y_hat.shape[:-1], 2 * step.channels), jnp.float32)
+        else:
+            # The other half of the group is still zero: the convolution sees the anchors alone.
+            spatial = self.g_sp[group](step.own_channels(y_hat)).astype(jnp.float32)
+        known = jnp.concatenate([step.pack(carry), step.pack(spatial)], axis=-1)
+        mean, raw_scale = jnp.split(self.aggregate[group](known), 2, axis=-1)
+        return mean, positive_scale(raw_scale), carry
+
+    def refine(self, k: int, hyper: Array, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        return y_hat, carry
+
+
+class Aggregation(nn.Module):
+    """Three 1x1 convolutions to `features`, ReLU between, widths interpolated linearly."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:
+        c, out = x.shape[-1], self.features
+        widths = (c - (c - out) // 3, c - 2 * (c - out) // 3, out)
+        return ConvStack(widths, 1, dtype=self.dtype, name="stack")(x).astype(jnp.float32)

@@ -1,0 +1,248 @@
+"""The LLIC codec's network as one Flax module, and its construction from a config.
+
+    x -> g_a -> y -> h_a -> z -> round -> z_hat -> h_s -> hyper
+                |                                           |
+                +--> walk: mean, scale of each step <-------+--> y_hat -> g_s -> x_hat
+
+With several quality levels, gain vectors scale `y` and `z` before they are rounded, and inverse
+gains scale them back (Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from llic_jax.entropy import walk as coding_walk
+from llic_jax.entropy.factorized import FactorizedPrior
+from llic_jax.entropy.space_channel import HyperAnalysis, HyperSynthesis, SpaceChannelModel
+from llic_jax.entropy.walk import Carry, Step
+from llic_jax.errors import LlicError
+from llic_jax.ops import add_uniform_noise, round_straight_through
+from llic_jax.transforms import AnalysisTransform, BlockStyle, SynthesisTransform
+
+
+class ConfigError(LlicError, ValueError):
+    """A config whose fields do not go together."""
+
+
+DOWNSAMPLING = 64  # image side to `z` side: images are padded to multiples of it
+
+Quality = Float[Array, "b"]
+
+
+class Gain(nn.Module):
+    """One gain and one inverse gain vector per quality level, interpolated geometrically.
+
+    levels: number of levels; quality runs continuously from 1 to `levels`.
+    channels: of the latent that is scaled.
+    spread: at the start, the logarithm of the last level's gain over the first's. The default is
+        what keeps the quantization error in proportion over the paper's six lambdas,
+        log(sqrt(483 / 18)).
+    """
+
+    levels: int
+    channels: int
+    spread: float = 1.645
+
+    def setup(self) -> None:
+        ramp = jnp.linspace(-self.spread / 2, self.spread / 2, self.levels)[:, None]
+        shape = (self.levels, self.channels)
+        self.log_gain = self.param("log_gain", lambda _: jnp.broadcast_to(ramp, shape))
+        self.log_inverse = self.param("log_inverse", lambda _: jnp.broadcast_to(-ramp, shape))
+
+    def __call__(self, quality: Quality, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
+        table = self.log_inverse if inverse else self.log_gain
+        position = jnp.clip(quality - 1, 0, self.levels - 1)
+        # Hat functions: linear interpolation as one small product, the same on every platform.
+        weights = jnp.maximum(1 - jnp.abs(position[:, None] - jnp.arange(self.levels)), 0)
+        log_gain = jnp.sum(weights[:, :, None] * table, axis=1)
+        return jnp.exp(log_gain)[:, None, None, :]
+
+
+class LatentRate(NamedTuple):
+    """What a pass through the model yields.
+
+    x_hat: `(B, H, W, 3)`, not clipped. bits_y, bits_z: estimated bits of each sample, `(B,)`.
+    """
+
+    x_hat: Float[Array, "b h w 3"]
+    bits_y: Float[Array, "b"]
+    bits_z: Float[Array, "b"]
+
+
+class LLIC(nn.Module):
+    """Transforms, hyperprior and entropy model, put together. Parts are Flax modules of one's own
+    choice; `build_model` picks the paper's.
+
+    g_a, g_s: analysis and synthesis transform, with latents at 1/16 of the image's size.
+    h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
+    entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
+    prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
+    """
+
+    g_a: nn.Module
+    g_s: nn.Module
+    h_a: nn.Module
+    h_s: nn.Module
+    entropy_model: nn.Module
+    prior: FactorizedPrior
+    latent_channels: int
+    gain_y: Gain | None = None
+    gain_z: Gain | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.entropy_model.steps
+
+    @property
+    def levels(self) -> int:
+        """Quality levels; 1 for a model of one rate."""
+        return self.gain_y.levels if self.gain_y is not None else 1
+
+    def analyze(
+        self, x: Float[Array, "b h w 3"], quality: Quality | None = None
+    ) -> Float[Array, "b h16 w16 m"]:
+        """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
+        y = self.g_a(x)
+        return y * self.gain_y(quality) if self.gain_y is not None else y
+
+    def hyper_analyze(
+        self, y: Float[Array, "b h16 w16 m"], quality: Quality | None = None
+    ) -> Float[Array, "b h64 w64 n"]:
+        """`y` to the hyper-latent `z` that is quantized."""
+        z = self.h_a(y)
+        return z * self.gain_z(quality) if self.gain_z is not None else z
+
+    def hyper_synthesize(
+        self, z_hat: Float[Array, "b h64 w64 n"], quality: Quality | None = None
+    ) -> Any:
+        """Decoded `z_hat` to what the entropy model conditions on."""
+        if self.gain_z is not None:
+            z_hat = z_hat * self.gain_z(quality, inverse=True)
+        return self.h_s(z_hat)
+
+    def entropy_params(
+        self, k: int, hyper: Any, y_hat: Array, carry: Carry
+    ) -> tuple[Array, Array, Carry]:
+        """Step k of the entropy model (see `EntropyModel`)."""
+        return self.entropy_model.entropy_params(k, hyper, y_hat, carry)
+
+    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        """Step k's refinement (see `EntropyModel`)."""
+        return self.entropy_model.refine(k, hyper, y_hat, carry)
+
+    def synthesize(
+        self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
+    ) -> Float[Array, "b h w 3"]:
+        """Decoded latent to the image, not clipped."""
+        if self.gain_y is not None:
+            y_hat = y_hat * self.gain_y(quality, inverse=True)
+        return self.g_s(y_hat)
+
+    def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        """Bits of each element of `z` under the factorized prior."""
+        return self.prior.bits(z)
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        quality: Quality | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> LatentRate:
+        """The whole way there and back, with estimated rates.
+
+        With a key, as in training: noise for the rate, straight-through rounding for what is
+        decoded. Without, as in coding: the rate of the rounded symbols.
+        """
+        y = self.analyze(x, quality)
+        z = self.hyper_analyze(y, quality)
+        if key is not None:
+            y_key, z_key = jax.random.split(key)
+            code = coding_walk.estimate(y, y_key)
+            z_rated, z_hat = add_uniform_noise(z_key, z), round_straight_through(z)
+        else:
+            code = coding_walk.quantize(y)
+            z_rated = z_hat = jnp.round(z)
+        bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
+        hyper = self.hyper_synthesize(z_hat, quality)
+        y_hat, bits = coding_walk.walk(self, hyper, y.shape, code)
+        return LatentRate(self.synthesize(y_hat, quality), sum(bits), bits_z)
+
+
+class EntropyParts(NamedTuple):
+    """The parts of LLIC that come with an entropy model."""
+
+    h_a: nn.Module
+    h_s: nn.Module
+    entropy_model: nn.Module
+    hyper_channels: int
+
+
+def _elic(config: Mapping[str, Any], dtype: jnp.dtype) -> EntropyParts:
+    n = config["hyper_channels"]
+    groups = tuple(config["groups"])
+    if sum(groups) != config["channels"][-1]:
+        raise ConfigError(
+            f"model.groups {groups} adds up to {sum(groups)}, but the latent has "
+            f"{config['channels'][-1]} channels (the last of model.channels); make them equal."
+        )
+    return EntropyParts(
+        HyperAnalysis(n, dtype=dtype),
+        HyperSynthesis(n, dtype=dtype),
+        SpaceChannelModel(groups, tuple(config["context_widths"]), dtype=dtype),
+        n,
+    )
+
+
+ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], jnp.dtype], EntropyParts]] = {
+    "elic": _elic,
+}
+
+
+def build_model(config: Mapping[str, Any]) -> LLIC:
+    """The module that a config's `model` section describes (every key: configs/default.py).
+
+    Raises:
+      ConfigError: an entropy model that is not known, or sizes that do not go together.
+    """
+    name = config["entropy_model"]
+    if name not in ENTROPY_MODELS:
+        raise ConfigError(
+            f"model.entropy_model is {name!r}; known are {', '.join(sorted(ENTROPY_MODELS))}."
+        )
+    stages = {key: len(config[key]) for key in ("channels", "kernel_sizes", "depths")}
+    if set(stages.values()) != {4}:
+        raise ConfigError(f"A transform has four stages, one entry each; found {stages}.")
+    dtype = jnp.dtype(config["dtype"])
+    transform = dict(
+        channels=tuple(config["channels"]),
+        kernel_sizes=tuple(config["kernel_sizes"]),
+        depths=tuple(config["depths"]),
+        style=BlockStyle(**config["style"]),
+        remat=config["remat"],
+        dtype=dtype,
+    )
+    parts = ENTROPY_MODELS[name](config, dtype)
+    latent, levels = config["channels"][-1], config["levels"]
+    return LLIC(
+        g_a=AnalysisTransform(**transform),
+        g_s=SynthesisTransform(**transform),
+        h_a=parts.h_a,
+        h_s=parts.h_s,
+        entropy_model=parts.entropy_model,
+        prior=FactorizedPrior(parts.hyper_channels),
+        latent_channels=latent,
+        gain_y=Gain(levels, latent) if levels > 1 else None,
+        gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
+    )
+
+
+def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
+    """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
+    quality = jax.ShapeDtypeStruct((1,), jnp.float32) if model.levels > 1 else None
+    return model.lazy_init(jax.random.key(seed), image, quality)["params"]

@@ -1,0 +1,62 @@
+"""Small differentiable operations that everything else is built from.
+
+Quantization and its two training surrogates follow Balle et al., "Variational image compression
+with a scale hyperprior" (ICLR 2018) and Minnen and Singh, "Channel-wise autoregressive entropy
+models" (ICIP 2020): noise where a rate is estimated, straight-through rounding where a value is
+decoded from.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+def round_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Rounds to the nearest integer; the gradient passes as if nothing had happened."""
+    return x + jax.lax.stop_gradient(jnp.round(x) - x)
+
+
+def add_uniform_noise(key: Key[Array, ""], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x + U(-1/2, 1/2)`: the differentiable stand-in for rounding (Balle et al. 2018, eq. 4)."""
+    return x + jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
+
+
+@jax.custom_vjp
+def lower_bound(x: Float[Array, "*shape"], bound: float) -> Float[Array, "*shape"]:
+    """`max(x, bound)` whose gradient still lets values below the bound climb back.
+
+    The gradient is passed where `x >= bound` or where descent would raise `x`, as in TensorFlow
+    Compression's function of the same name. A plain maximum would leave such a value stuck.
+    """
+    return jnp.maximum(x, bound)
+
+
+def _lower_bound_fwd(x, bound):
+    return jnp.maximum(x, bound), (x >= bound, bound)
+
+
+def _lower_bound_bwd(residuals, g):
+    inside, bound = residuals
+    return jnp.where(inside | (g < 0), g, 0), jnp.zeros_like(bound)
+
+
+lower_bound.defvjp(_lower_bound_fwd, _lower_bound_bwd)
+
+
+def pad_to_multiple(
+    x: Float[Array, "b h w c"], multiple: int = 64
+) -> Float[Array, "b padded_h padded_w c"]:
+    """Pads the bottom and the right by edge replication to multiples of `multiple` (our choice)."""
+    _, height, width, _ = x.shape
+    return jnp.pad(
+        x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge"
+    )
+
+
+def depth_to_space(
+    x: Float[Array, "b h w c4"], block: int = 2
+) -> Float[Array, "b out_h out_w c"]:
+    """Rearranges `(B, H, W, block^2 C)` into `(B, block H, block W, C)` (sub-pixel up-sampling)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, block, block, c // block**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // block**2)

@@ -1,0 +1,272 @@
+"""The transforms of LLIC: large receptive fields with weights generated from the image.
+
+Jiang et al., "LLIC: Large Receptive Field Transform Coding with Adaptive Weights for Learned Image
+Compression", IEEE TMM 2024, arXiv 2304.09571. From the paper: the blocks, their order, block counts,
+kernel sizes and channels. Our choice, where the paper is silent: the activation (LeakyReLU 0.01), the
+widths of the weight generators (C / 4), resampling, and how the generators start (see `SCST`).
+
+    x -> [down5, STB, CTB]  x4  -> y          g_a, kernels 11 11 9 9, blocks 1 1 3 1
+    y -> [CTB, STB, up]     x4  -> x_hat      g_s, the mirror image of the kernels
+
+Everything is NHWC. `H` and `W` at the input of `g_a` are multiples of 16.
+"""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from llic_jax.layers.convolutions import Conv, SubpixelConv
+from llic_jax.layers.depthwise import depthwise_conv
+from llic_jax.layers.initializers import Initializer, fan_in_normal, normal
+
+Feature = Float[Array, "b h w c"]
+
+leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
+
+# Every residual branch starts small. Gates multiply features with features, so branches of unit
+# variance would square the signal's size in each block and overflow within a dozen (our choice).
+RESIDUAL_SCALE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockStyle:
+    """The switches of the paper's ablations (all on: LLIC).
+
+    self_conditioned: spatial weights generated from the input; else learned and fixed.
+    channel_transform: SCCT in the channel transform block; else it is left out.
+    gate: gated projection; else a plain feed-forward layer of the same width.
+    depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
+    """
+
+    self_conditioned: bool = True
+    channel_transform: bool = True
+    gate: bool = True
+    depth_rb: bool = True
+
+
+class DepthwiseConv(nn.Module):
+    """Static K x K depth-wise convolution with bias, zero padding."""
+
+    kernel_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        c, k = x.shape[-1], self.kernel_size
+        kernel = self.param("kernel", normal(1 / k), (k, k, c))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        return depthwise_conv(x, kernel) + bias
+
+
+class DepthRB(nn.Module):
+    """Depth-wise residual bottleneck (paper): 1x1, depth-wise 3x3, 1x1, residual.
+
+    Without `spatial` the depth-wise convolution is left out (the ablation's 1x1 embedding).
+    """
+
+    spatial: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        c = x.shape[-1]
+        h = leaky_relu(Conv(c, 1, dtype=self.dtype, name="conv_in")(x))
+        if self.spatial:
+            h = leaky_relu(DepthwiseConv(3, dtype=self.dtype, name="depthwise")(h))
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+
+
+class WeightGenerator(nn.Module):
+    """From the mean over all positions to `features` weights: `fc2(gelu(fc1(mean_hw(x))))`.
+
+    The pooled input and the two layers are float32 whatever the computation's type: the pooled
+    mean adds up the whole image.
+    """
+
+    features: int
+    kernel_init: Initializer
+    bias_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Float[Array, "b features"]:
+        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        h = nn.gelu(nn.Dense(x.shape[-1] // 4, kernel_init=fan_in_normal(), name="fc1")(pooled))
+        return nn.Dense(
+            self.features, kernel_init=self.kernel_init, bias_init=self.bias_init, name="fc2"
+        )(h)
+
+
+class SCST(nn.Module):
+    """Self-conditioned spatial transform (paper): a K x K depth-wise convolution whose weights are
+    generated from the pooled input, one kernel per sample, between two 1x1 convolutions.
+
+    Our choice: `fc2` starts small, and its bias as an ordinary depth-wise initialization, so that
+    training sets out from a static large kernel and learns to depart from it. With
+    `self_conditioned=False` the kernel is an ordinary parameter (ablation).
+    """
+
+    kernel_size: int
+    self_conditioned: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        b, _, _, c = x.shape
+        k = self.kernel_size
+        kernel_init = normal(1 / k)
+        if self.self_conditioned:
+            weights = WeightGenerator(k * k * c, fan_in_normal(1e-4), kernel_init, name="generator")(x)
+            kernel = weights.reshape(b, k, k, c)
+        else:
+            kernel = self.param("kernel", kernel_init, (k, k, c))
+        self.sow("intermediates", "kernel", kernel)
+        h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
+        h = depthwise_conv(h, kernel.astype(self.dtype))
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+
+
+class SCCT(nn.Module):
+    """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
+    from the pooled input scale the channels between two 1x1 convolutions."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        c = x.shape[-1]
+        zeros = nn.initializers.zeros
+        factors = nn.sigmoid(WeightGenerator(c, fan_in_normal(1.0), zeros, name="generator")(x))
+        self.sow("intermediates", "factors", factors)
+        h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
+        h = h * factors[:, None, None, :].astype(self.dtype)
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+
+
+class Gate(nn.Module):
+    """Gated projection (paper): 1x1 to 2C, the halves multiplied, 1x1 back, residual.
+
+    With `gated=False` a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width.
+    """
+
+    gated: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        c = x.shape[-1]
+        h = Conv(2 * c, 1, dtype=self.dtype, name="expand")(x)
+        if self.gated:
+            u, v = jnp.split(h, 2, axis=-1)
+            h = u * v
+        else:
+            h = nn.gelu(h)
+        return x + Conv(
+            c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project"
+        )(h)
+
+
+class STB(nn.Module):
+    """Spatial transform block (paper): `Gate(SCST(DepthRB(x)))`."""
+
+    kernel_size: int
+    style: BlockStyle = BlockStyle()
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        x = DepthRB(self.style.depth_rb, dtype=self.dtype, name="embed")(x)
+        x = SCST(self.kernel_size, self.style.self_conditioned, dtype=self.dtype, name="scst")(x)
+        return Gate(self.style.gate, dtype=self.dtype, name="gate")(x)
+
+
+class CTB(nn.Module):
+    """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`."""
+
+    style: BlockStyle = BlockStyle()
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        x = DepthRB(self.style.depth_rb, dtype=self.dtype, name="embed")(x)
+        if self.style.channel_transform:
+            x = SCCT(dtype=self.dtype, name="scct")(x)
+        return Gate(self.style.gate, dtype=self.dtype, name="gate")(x)
+
+
+class BasicBlock(nn.Module):
+    """STB then CTB; with `inverse`, CTB then STB (paper)."""
+
+    kernel_size: int
+    inverse: bool = False
+    style: BlockStyle = BlockStyle()
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        stb = STB(self.kernel_size, self.style, dtype=self.dtype, name="stb")
+        ctb = CTB(self.style, dtype=self.dtype, name="ctb")
+        return stb(ctb(x)) if self.inverse else ctb(stb(x))
+
+
+class _Transform(nn.Module):
+    """What both transforms are told. All tuples run from the image to the latent.
+
+    channels: after each stage; the paper's N, N, N, M = 192, 192, 192, 320.
+    kernel_sizes: of the spatial transforms in each stage (paper).
+    depths: basic blocks in each stage; the paper's 1, 1, 3, 1 for both transforms.
+    style: ablation switches.
+    remat: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    channels: tuple[int, ...] = (192, 192, 192, 320)
+    kernel_sizes: tuple[int, ...] = (11, 11, 9, 9)
+    depths: tuple[int, ...] = (1, 1, 3, 1)
+    style: BlockStyle = BlockStyle()
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def _blocks(self, x: Feature, stage: int, inverse: bool) -> Feature:
+        block = nn.remat(BasicBlock) if self.remat else BasicBlock
+        for i in range(self.depths[stage]):
+            x = block(
+                self.kernel_sizes[stage],
+                inverse,
+                self.style,
+                dtype=self.dtype,
+                name=f"block_{stage}_{i}",
+            )(x)
+        return x
+
+
+class AnalysisTransform(_Transform):
+    """`g_a`: image `(B, H, W, 3)` in [0, 1] to latent `(B, H/16, W/16, M)`, float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h16 w16 m"]:
+        for stage, channels in enumerate(self.channels):
+            x = Conv(channels, 5, stride=2, dtype=self.dtype, name=f"down_{stage}")(x)
+            x = self._blocks(x, stage, inverse=False)
+        return x.astype(jnp.float32)
+
+
+class SynthesisTransform(_Transform):
+    """`g_s`: decoded latent `(B, H/16, W/16, M)` to image `(B, H, W, 3)`, float32, not clipped.
+
+    `depths` runs from the image to the latent here too, so the paper's [1, 3, 1, 1] of decoding
+    order is (1, 1, 3, 1).
+    """
+
+    @nn.compact
+    def __call__(self, y_hat: Float[Array, "b h16 w16 m"]) -> Float[Array, "b h w 3"]:
+        x = y_hat
+        for stage in reversed(range(len(self.channels))):
+            x = self._blocks(x, stage, inverse=True)
+            features = self.channels[stage - 1] if stage else 3
+            x = SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}")(x)
+        return x.astype(jnp.float32)
+
+
