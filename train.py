@@ -15,8 +15,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     logging.getLogger().setLevel(logging.INFO)
-    from llic_jax import training
+    from llic_jax import compilation_cache, training
 
+    compilation_cache.enable()
     training.train(_CONFIG.value, _WORKDIR.value, _MAX_MINUTES.value)
 
 

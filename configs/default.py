@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the initialization, the noise and the order of the data
 
     model = config.model = ConfigDict()
-    model.entropy_model = "elic"  # which entropy model, with its hyper-transforms
+    model.entropy_model = "elic"  # "stf", "elic" or "tcm", each with its hyper-transforms
     # Transforms, from the image to the latent, one entry a stage; g_s mirrors g_a.
     model.channels = (192, 192, 192, 320)  # N, N, N, M
     model.kernel_sizes = (11, 11, 9, 9)  # of the self-conditioned depth-wise convolutions
@@ -27,7 +27,12 @@ def get_config() -> ConfigDict:
     # Entropy model.
     model.hyper_channels = 192  # of z
     model.groups = (16, 16, 32, 64, 192)  # ELIC: channel groups; they add up to M
-    model.context_widths = (224, 128)  # ELIC: hidden widths of the channel context
+    model.slices = 10  # STF, TCM: equal channel slices of y, coded in order
+    model.max_support = 5  # STF, TCM: a slice is conditioned on so many of the first ones at most
+    model.context_widths = (224, 128)  # hidden widths of the networks over decoded channels
+    model.attention_channels = 128  # TCM: inner width of the attention over the decoded slices
+    model.window_sizes = (4, 8)  # TCM: Swin windows of the hyper-transforms and of that attention
+    model.head_dims = (32, 16)  # TCM: channels of a head, likewise
     # One model for many rates: quality levels, each with its gain vectors and its lambda.
     model.levels = 1
     model.dtype = "float32"  # of the computation ("bfloat16" on accelerators); see model.py

@@ -12,9 +12,10 @@ from configs import default
 
 def get_config() -> ConfigDict:
     config = default.get_config()
-    config.model.channels = (32, 48, 96, 160)
-    config.model.hyper_channels = 96
-    config.model.groups = (8, 8, 16, 32, 96)
+    config.model.channels = (32, 48, 80, 128)
+    config.model.depths = (1, 1, 1, 1)
+    config.model.hyper_channels = 64
+    config.model.groups = (8, 8, 16, 32, 64)
     config.model.context_widths = (96, 64)
     config.model.levels = 6
     config.train.lmbdas = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
@@ -22,9 +23,10 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 8
     config.train.steps = 40_000
     config.train.learning_rate = 1e-3
-    config.train.schedule = "cosine"
     config.train.warmup_steps = 200
-    config.train.final_factor = 0.02
-    config.train.eval_every = 1000
-    config.train.checkpoint_every = 500
+    config.train.schedule_boundaries = (28_000, 34_000, 38_000)
+    config.train.schedule_factors = (0.3, 0.1, 0.03)
+    config.train.log_every = 50
+    config.train.eval_every = 500
+    config.train.checkpoint_every = 250
     return config

@@ -1,6 +1,6 @@
 """One minute on a laptop: shows that training runs, nothing else.
 
-    python train.py --config configs/smoke.py --config.data.source FOLDER --workdir runs/smoke
+python train.py --config configs/smoke.py --config.data.source FOLDER --workdir runs/smoke
 """
 
 from ml_collections import ConfigDict

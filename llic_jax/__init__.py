@@ -1,10 +1,10 @@
 """LLIC, a learned image codec with large, self-conditioned receptive fields, in JAX and Flax.
 
-    from llic_jax import load_codec
+from llic_jax import load_codec
 
-    codec = load_codec()                       # the released model
-    data = codec.compress(image, quality=4)    # (H, W, 3) uint8 -> bytes
-    image = codec.decompress(data)
+codec = load_codec()                       # the released model
+data = codec.compress(image, quality=4)    # (H, W, 3) uint8 -> bytes
+image = codec.decompress(data)
 """
 
 from typing import TYPE_CHECKING, Any

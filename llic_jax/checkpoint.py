@@ -47,7 +47,9 @@ class Checkpoints:
         step = self.latest_step() if step is None else step
         if step is None:
             raise CheckpointError(f"No checkpoint in {self.folder}; train first.")
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
         try:
             return self.manager.restore(step, args=ocp.args.StandardRestore(target))
         except Exception as error:  # orbax raises many kinds for a damaged or foreign checkpoint

@@ -68,8 +68,9 @@ def _compress(args: argparse.Namespace) -> int:
     pairs = _outputs(args, ".llic")
     import numpy as np
 
-    from llic_jax import images, release
+    from llic_jax import compilation_cache, images, release
 
+    compilation_cache.enable()
     codec = release.load_codec(args.checkpoint or release.DEFAULT, args.coder)
 
     def one(source: Path, target: Path) -> str:
@@ -92,8 +93,9 @@ def _compress(args: argparse.Namespace) -> int:
 
 def _decompress(args: argparse.Namespace) -> int:
     pairs = _outputs(args, f".{args.format.lstrip('.')}")
-    from llic_jax import images, release
+    from llic_jax import compilation_cache, images, release
 
+    compilation_cache.enable()
     for _, target in pairs:
         images.check_suffix(target)
     codec = release.load_codec(args.checkpoint or release.DEFAULT)

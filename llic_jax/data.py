@@ -11,11 +11,11 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain.python as grain
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from llic_jax.errors import LlicError
 from llic_jax.images import SUFFIXES
@@ -27,6 +27,7 @@ class DataError(LlicError, ValueError):
     """The data that was asked for is not there or is not what it should be."""
 
 
+@runtime_checkable
 class Photographs(Protocol):
     """Random access to RGB images, `(H, W, 3)` uint8; None for one that cannot be used."""
 
@@ -46,14 +47,8 @@ def image_files(folder: str | Path) -> list[Path]:
         raise DataError(f"{folder} is not a folder; name a folder that holds images.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise DataError(
-            f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}."
-        )
+        raise DataError(f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}.")
     return files
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode.startswith(("I", "F"))
 
 
 class ImageFolder:
@@ -64,21 +59,25 @@ class ImageFolder:
 
     def __init__(self, files: Sequence[Path]):
         self.files = list(files)
+        self.unusable: dict[Path, str] = {}
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         path = self.files[index]
+        if path in self.unusable:
+            return None
         try:
             with Image.open(path) as image:
-                if _is_deep(image):
-                    logging.warning("%s is not used: more than 8 bits a channel", path)
-                    return None
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            logging.warning("%s is not used: %s", path, error)
-            return None
+                if not image.mode.startswith(("I", "F")):
+                    return np.asarray(image.convert("RGB"))
+                reason = "more than 8 bits a channel"
+        except (OSError, Image.DecompressionBombError) as error:
+            reason = str(error)
+        self.unusable[path] = reason
+        logging.warning("%s is not used: %s", path, reason)
+        return None
 
 
 class TfdsImages:
@@ -234,4 +233,3 @@ class _Usable:
             if image is not None:
                 return image
         raise DataError(f"None of the {len(self.images)} images can be read.")
-

@@ -1,62 +1,85 @@
 """Rate and distortion from real files: every image is written, read back and decoded.
 
-    image -> encode -> FILE.llic -> read -> decode -> compare with the original and with the
-                                                      encoder's own reconstruction
+image -> encode -> FILE.llic -> read -> decode -> compare with the original and with the
+                                                  encoder's own reconstruction
+
+Each figure goes to `OUTPUT/results.jsonl` as soon as it is measured; a run that is started again
+with the same output measures what is missing. `OUTPUT/summary.json` and the report follow.
 """
 
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
 from tqdm import tqdm
 
-from llic_jax import metrics
+from llic_jax import baselines, datasets, metrics, release
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError, image_files
-from llic_jax.images import read_image, write_image
+from llic_jax.images import SUFFIXES, read_image, write_image
+from llic_jax.measuring import Coded, Image, Quality, System, run_jobs
+from llic_jax.records import Record, RecordFile, averages, table
 
 # Photographs that scikit-image ships with its package (no download).
 EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
 
+Images = list[tuple[str, Image]]
+
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """One image at one quality. Rates are bits per original pixel; bpp counts the whole file."""
+class ImageSet:
+    """name: in words. published: the data set's name among published figures, None if it has none.
+    images: names and pixels."""
 
-    image: str
-    width: int
-    height: int
-    quality: float | None
-    bytes: int
-    bpp: float
-    bpp_estimated: float
-    psnr: float
-    ms_ssim: float | None
-    ms_ssim_db: float | None
-    encode_network_seconds: float
-    encode_coder_seconds: float
-    decode_network_seconds: float
-    decode_coder_seconds: float
-    identical: bool
+    name: str
+    published: str | None
+    images: Images
 
 
-def load_images(source: str | Path | None) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    """Names and images of a folder, or the embedded photographs (None).
+def load_images(sources: Sequence[str | Path] = (), dataset: str | None = None) -> ImageSet:
+    """The images of a data set (in `sources`, if given), of folders and files, or embedded ones.
 
     Raises:
-      DataError: an empty folder, or none. ImageFileError: a file in it that is no RGB image.
+      DataError: nothing there, two files of one name, or not the data set's files.
+      ImageFileError: a file in it that is no RGB image.
     """
-    if source is not None:
-        return [(path.name, read_image(path)) for path in image_files(source)]
+    if dataset is not None:
+        if len(sources) > 1:
+            raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
+        files = datasets.dataset_files(dataset, sources[0] if sources else None)
+        return ImageSet(dataset, dataset, _read(files))
+    if not sources:
+        return ImageSet("scikit-image's photographs", None, _embedded())
+    files = []
+    for source in map(Path, sources):
+        files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
+    published = datasets.identify(files)
+    return ImageSet(published or ", ".join(Path(s).name for s in sources), published, _read(files))
+
+
+def _read(files: Sequence[Path]) -> Images:
+    names = [path.name for path in files]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
+    try:
+        return [(path.name, read_image(path)) for path in files]
+    except FileNotFoundError as error:
+        raise DataError(f"No file {error.filename}.") from error
+
+
+def _embedded() -> Images:
     try:
         from skimage import data
     except ImportError as error:
@@ -64,127 +87,212 @@ def load_images(source: str | Path | None) -> list[tuple[str, UInt8[np.ndarray, 
             "The embedded photographs come with scikit-image, which is not installed; install "
             "llic_jax[eval] or name a folder with --data_dir."
         ) from error
-    loaders = {"motorcycle": lambda: data.stereo_motorcycle()[0]}
-    return [(name, loaders.get(name, getattr(data, name, None))()) for name in EMBEDDED]
+    images = {name: getattr(data, name)() for name in EMBEDDED if name != "motorcycle"}
+    images["motorcycle"] = data.stereo_motorcycle()[0]
+    return [(name, images[name]) for name in EMBEDDED]
+
+
+@dataclasses.dataclass(frozen=True)
+class LlicSystem:
+    """A released folder as a system under test. curve: its curve's name, if that is not its own
+    (models of one rate each make one curve together)."""
+
+    folder: Path
+    coder: str | None = None
+    curve: str | None = None
+    separate: bool = False
+
+    @property
+    def codec(self) -> Codec:
+        return _load(self.folder, self.coder)
+
+    @property
+    def name(self) -> str:
+        return self.curve or self.folder.resolve().name
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """The model's section of the config (see configs/default.py)."""
+        return json.loads((self.folder / "config.json").read_text())["model"]
+
+    @property
+    def version(self) -> str:
+        codec = self.codec
+        return f"model {codec.fingerprint.hex()}, coder {codec.coder}, jax {jax.__version__}"
+
+    def setting(self, quality: Quality) -> str:
+        return self.folder.resolve().name if quality is None else f"quality {quality:g}"
+
+    def qualities(self, chosen: Sequence[float] | None) -> list[Quality]:
+        """The chosen ones, or every level; [None] for a model of one rate."""
+        levels = self.codec.model.levels
+        if levels == 1:
+            return [None]
+        return list(chosen) if chosen else [float(level) for level in range(1, levels + 1)]
+
+    def code(self, image: Image, quality: Quality) -> Coded:
+        codec, (height, width) = self.codec, image.shape[:2]
+        _compile(codec, height, width)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "image.llic"
+            encoded = codec.encode(image, quality)
+            path.write_bytes(encoded.data)
+            data = path.read_bytes()
+        decoded = codec.decode(data)
+        return Coded(
+            bytes=len(data),
+            image=decoded.image,
+            encode_seconds=encoded.network_seconds + encoded.coder_seconds,
+            decode_seconds=decoded.network_seconds + decoded.coder_seconds,
+            encode_network_seconds=encoded.network_seconds,
+            decode_network_seconds=decoded.network_seconds,
+            bits=encoded.bits,
+            identical=np.array_equal(decoded.image, codec.reconstruct(encoded, height, width)),
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _load(folder: Path, coder: str | None) -> Codec:
+    return release.load_codec(folder, coder)
+
+
+@functools.lru_cache(maxsize=256)
+def _compile(codec: Codec, height: int, width: int) -> None:
+    """Codes an image of this size once, so that times are those of compiled programs."""
+    codec.decode(codec.encode(np.zeros((height, width, 3), np.uint8), codec.default_quality).data)
+
+
+def systems_of(folders: Sequence[str | Path], coder: str | None = None) -> list[LlicSystem]:
+    """The systems in released folders; those of one rate and equal shape make one curve together.
+
+    Raises:
+      ReleaseError: a folder that is no released model.
+    """
+    systems = [LlicSystem(Path(folder), coder) for folder in folders]
+    groups: dict[str, list[Path]] = {}
+    for system in systems:
+        if system.codec.model.levels == 1:
+            groups.setdefault(json.dumps(system.model_config), []).append(system.folder)
+    named = {}
+    for group in groups.values():
+        if len(group) > 1:
+            # Character by character: llic_0067 and llic_0130 become llic.
+            names = [folder.resolve().name for folder in group]
+            prefix = "".join(
+                c[0] for c in takewhile(lambda c: len(set(c)) == 1, zip(*names, strict=False))
+            )
+            named.update(dict.fromkeys(group, prefix.rstrip("_-.0123456789") or "LLIC"))
+    return [dataclasses.replace(s, curve=named.get(s.folder)) for s in systems]
 
 
 def evaluate(
-    codec: Codec,
-    images: Sequence[tuple[str, UInt8[np.ndarray, "h w 3"]]],
-    qualities: Iterable[float | None],
+    systems: Iterable[tuple[System, Sequence[Quality]]],
+    images: Images,
+    records: RecordFile,
+    workers: int = 1,
     save_images: str | Path | None = None,
     progress: bool = True,
-) -> list[Point]:
-    """Compresses every image at every quality into a real file and decodes that.
+) -> list[Record]:
+    """The records of every system at every quality on every image, measured where `records` lacks
+    them. `save_images`: a folder that receives the decoded images.
 
-    Times are those of compiled programs: the first image of a size is coded once beforehand.
-    `save_images` is a folder that receives the decoded images.
+    Raises:
+      RecordsError: `records` has figures of other versions or of other images of the same names.
     """
-    qualities = list(qualities)
-    points, seen = [], set()
-    with tempfile.TemporaryDirectory() as folder, tqdm(
-        total=len(images) * len(qualities), unit="image", disable=not progress
-    ) as bar:
+    # Processes that are started find the compilation cache of this one there.
+    if cache := jax.config.values.get("jax_compilation_cache_dir"):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    digests = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in images}
+    found: dict[tuple[str, str, str], Record] = {}
+    order: list[tuple[str, str, str]] = []
+    for system, qualities in systems:
+        version = system.version
+        todo = []
+        # Image by image: neighbours then share compiled programs.
         for name, image in images:
-            if image.shape not in seen:
-                seen.add(image.shape)
-                codec.decode(codec.encode(image, qualities[0]).data)
             for quality in qualities:
-                bar.set_postfix_str(name)
-                points.append(
-                    _evaluate_one(codec, name, image, quality, Path(folder), save_images)
-                )
+                key = (system.name, system.setting(quality), name)
+                saved = _saved(save_images, key)
+                record = records.find(key, version, digests[name])
+                if record is not None and (saved is None or saved.is_file()):
+                    found[key] = record
+                else:
+                    todo.append((key, quality, image))
+        order += [(system.name, system.setting(q), name) for q in qualities for name, _ in images]
+        bar = tqdm(total=len(todo), desc=system.name, unit="image", disable=not progress)
+        results = run_jobs([(system, quality, image) for _, quality, image in todo], workers)
+        with bar:
+            for (key, quality, image), coded in zip(todo, results, strict=True):
+                saved = _saved(save_images, key)
+                if saved is not None:
+                    saved.parent.mkdir(parents=True, exist_ok=True)
+                    write_image(saved, coded.image)
+                found[key] = _measure(key, version, quality, digests[key[2]], image, coded)
+                records.add(found[key])
                 bar.update()
-    return points
+    return [found[key] for key in order]
 
 
-def _evaluate_one(
-    codec: Codec,
-    name: str,
-    image: np.ndarray,
-    quality: float | None,
-    folder: Path,
-    save_images: str | Path | None,
-) -> Point:
+def _saved(folder: str | Path | None, key: tuple[str, str, str]) -> Path | None:
+    if folder is None:
+        return None
+    codec, setting, image = (part.replace(" ", "_").replace("/", "_") for part in key)
+    return Path(folder) / codec / f"{Path(image).stem}_{setting.split(',')[0]}.png"
+
+
+def _measure(
+    key: tuple[str, str, str],
+    version: str,
+    quality: Quality,
+    digest: str,
+    image: Image,
+    coded: Coded,
+) -> Record:
     height, width = image.shape[:2]
-    path = folder / "image.llic"
-    encoded = codec.encode(image, quality)
-    path.write_bytes(encoded.data)
-    data = path.read_bytes()
-    decoded = codec.decode(data)
-    reconstruction = codec.reconstruct(encoded, height, width)
-    if save_images is not None:
-        label = "" if quality is None else f"_q{quality:g}"
-        Path(save_images).mkdir(parents=True, exist_ok=True)
-        write_image(Path(save_images) / f"{Path(name).stem}{label}.png", decoded.image)
-    similarity = None
-    if min(height, width) >= metrics.MS_SSIM_MIN_SIDE:
-        similarity = float(_ms_ssim(_batch(image), _batch(decoded.image))[0])
-    error = np.mean(np.square(image.astype(np.float64) - decoded.image))
-    return Point(
-        image=name,
+    similarity = metrics.image_ms_ssim(image, coded.image)
+    return Record(
+        codec=key[0],
+        version=version,
+        setting=key[1],
+        quality=quality,
+        image=key[2],
+        digest=digest,
         width=width,
         height=height,
-        quality=quality,
-        bytes=len(data),
-        bpp=8 * len(data) / (height * width),
-        bpp_estimated=encoded.bits / (height * width),
-        psnr=float(10 * np.log10(255**2 / error)) if error else float("inf"),
+        bytes=coded.bytes,
+        bpp=8 * coded.bytes / (height * width),
+        bpp_estimated=None if coded.bits is None else coded.bits / (height * width),
+        psnr=metrics.image_psnr(image, coded.image),
+        psnr_y=metrics.image_psnr_y(image, coded.image),
         ms_ssim=similarity,
         ms_ssim_db=None if similarity is None else metrics.decibel(similarity),
-        encode_network_seconds=encoded.network_seconds,
-        encode_coder_seconds=encoded.coder_seconds,
-        decode_network_seconds=decoded.network_seconds,
-        decode_coder_seconds=decoded.coder_seconds,
-        identical=bool(np.array_equal(decoded.image, reconstruction)),
+        encode_seconds=coded.encode_seconds,
+        encode_network_seconds=coded.encode_network_seconds,
+        decode_seconds=coded.decode_seconds,
+        decode_network_seconds=coded.decode_network_seconds,
+        peak_memory=coded.peak_memory,
+        identical=coded.identical,
     )
 
 
-def _batch(image: np.ndarray) -> jax.Array:
-    return jnp.asarray(image[None], jnp.float32)
-
-
-@jax.jit
-def _ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
-    return metrics.ms_ssim(a, b, data_range=255.0)
-
-
-def average(points: Sequence[Point]) -> dict[str, Any]:
-    """Means over images of every figure (MS-SSIM: over the images that are large enough)."""
-    means: dict[str, Any] = {"images": len(points)}
-    for field in dataclasses.fields(Point):
-        values = [getattr(p, field.name) for p in points]
-        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if field.name not in ("width", "height") and numbers:
-            means[field.name] = float(np.mean(numbers))
-    means["identical"] = all(p.identical for p in points)
-    return means
-
-
-def by_quality(points: Sequence[Point]) -> dict[float | None, list[Point]]:
-    """The points of each quality, in the order of their first appearance."""
-    groups: dict[float | None, list[Point]] = {}
-    for point in points:
-        groups.setdefault(point.quality, []).append(point)
-    return groups
-
-
-def summary(codec: Codec, points: Sequence[Point]) -> dict[str, Any]:
-    """Everything that was measured, with what it was measured on, for a JSON file."""
-    packages = ("llic_jax", "jax", "jaxlib", "flax", "numpy", "tensorflow-compression-ops")
+def summary(records: Sequence[Record], images: ImageSet, workers: int) -> dict[str, Any]:
+    """The means, with what they were measured on."""
     return {
-        "model": codec.fingerprint.hex(),
-        "coder": codec.coder,
-        "versions": {"python": platform.python_version(), **_versions(packages)},
-        "machine": {"device": jax.devices()[0].device_kind, "platform": platform.platform()},
-        "mean": [average(group) for group in by_quality(points).values()],
-        "images": [dataclasses.asdict(point) for point in points],
+        "images": {"set": images.name, "count": len(images.images)},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {
+            "device": jax.devices()[0].device_kind,
+            "cores": os.cpu_count(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "workers": workers,
+        },
+        "codecs": averages(records),
     }
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     found = {}
-    for name in packages:
+    for name in ("llic_jax", "jax", "jaxlib", "flax", "numpy", "tensorflow-compression-ops"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -192,54 +300,44 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def table(points: Sequence[Point]) -> str:
-    """The figures as text: a line for each image, and the mean of each quality."""
-    header = (
-        f"{'image':<20} {'size':>11} {'quality':>7} {'bytes':>8} {'bpp':>7} {'estimate':>8} "
-        f"{'PSNR':>6} {'MS-SSIM':>8} {'encode s':>8} {'decode s':>8}"
-    )
-    lines = [header, "-" * len(header)]
-    for group in by_quality(points).values():
-        lines += [_line(p.image, f"{p.width}x{p.height}", dataclasses.asdict(p)) for p in group]
-        mean = average(group)
-        lines += [_line("mean", f"{len(group)} images", mean), ""]
-    if not all(p.identical for p in points):
-        lines.append("Not every decoded image equals the encoder's own reconstruction!")
-    return "\n".join(lines)
-
-
-def _line(name: str, size: str, values: dict[str, Any]) -> str:
-    quality, similarity = values.get("quality"), values.get("ms_ssim")
-    encode = values["encode_network_seconds"] + values["encode_coder_seconds"]
-    decode = values["decode_network_seconds"] + values["decode_coder_seconds"]
-    return (
-        f"{name[:20]:<20} {size:>11} {'-' if quality is None else f'{quality:.2f}':>7} "
-        f"{values['bytes']:>8.0f} {values['bpp']:>7.4f} {values['bpp_estimated']:>8.4f} "
-        f"{values['psnr']:>6.2f} {'-' if similarity is None else f'{similarity:.5f}':>8} "
-        f"{encode:>8.2f} {decode:>8.2f}"
-    )
-
-
 def run(
-    codec: Codec,
-    source: str | Path | None,
-    qualities: Sequence[float] | None,
+    checkpoints: Sequence[str | Path],
     output: str | Path,
+    *,
+    data_dir: Sequence[str | Path] = (),
+    dataset: str | None = None,
+    qualities: Sequence[float] | None = None,
+    coder: str | None = None,
+    codecs: Sequence[str] | None = None,
+    workers: int = 1,
     save_images: bool = False,
-) -> list[Point]:
-    """The main job: evaluates, prints the table, writes `OUTPUT/results.json` (and images)."""
+    inspect: bool = True,
+    method: str = "pchip",
+    command: str = "",
+) -> Path:
+    """The main job: measures, prints the table, writes the report, and returns its path.
+
+    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. codecs:
+    names of the codecs to compare with (None: all of `baselines`). inspect: with the pictures of
+    what goes on inside the (first) model. method: of BD-rate. command: as the report shows it.
+    """
+    from llic_jax import report  # matplotlib and jinja2: only where figures become pictures
+
     output = Path(output)
-    images = load_images(source)
-    if qualities is None:
-        levels = codec.model.levels
-        chosen: list[float | None] = [float(q) for q in range(1, levels + 1)]
-        chosen = chosen if levels > 1 else [None]
-    else:
-        chosen = list(qualities)
-    output.mkdir(parents=True, exist_ok=True)
-    points = evaluate(codec, images, chosen, output / "images" if save_images else None)
-    print(table(points))
-    path = output / "results.json"
-    path.write_text(json.dumps(summary(codec, points), indent=2) + "\n")
-    print(f"model {codec.fingerprint.hex()}, coder {codec.coder}; figures in {path}")
-    return points
+    image_set = load_images(data_dir, dataset)
+    systems = systems_of(checkpoints, coder)
+    others = baselines.by_names(list(codecs) if codecs is not None else None)
+    jobs: list[tuple[System, Sequence[Quality]]] = []
+    for system in systems:
+        jobs.append((system, system.qualities(qualities)))
+    for other in others:
+        jobs.append((other, other.ladder))
+    records = RecordFile(output / "results.jsonl")
+    folder = output / "images" if save_images else None
+    found = evaluate(jobs, image_set.images, records, workers, folder)
+    print(table(found))
+    figures = summary(found, image_set, workers)
+    (output / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
+    path = report.write(output, systems, found, figures, image_set, inspect, command, method)
+    print(f"figures: {output / 'results.jsonl'}, {output / 'summary.json'}\nreport: {path}")
+    return path

@@ -14,20 +14,17 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from llic_jax.config import Config, as_dict
+from llic_jax.entropy import channel, channel_attention, space_channel
 from llic_jax.entropy import walk as coding_walk
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.space_channel import HyperAnalysis, HyperSynthesis, SpaceChannelModel
-from llic_jax.entropy.walk import Carry, Step
-from llic_jax.errors import LlicError
-from llic_jax.ops import add_uniform_noise, round_straight_through
+from llic_jax.entropy.walk import Carry, EntropyParts, Step
+from llic_jax.errors import ConfigError
+from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 from llic_jax.transforms import AnalysisTransform, BlockStyle, SynthesisTransform
-
-
-class ConfigError(LlicError, ValueError):
-    """A config whose fields do not go together."""
-
 
 DOWNSAMPLING = 64  # image side to `z` side: images are padded to multiples of it
 
@@ -151,19 +148,18 @@ class LLIC(nn.Module):
         self,
         x: Float[Array, "b h w 3"],
         quality: Quality | None = None,
-        key: Key[Array, ""] | None = None,
+        keys: Key[Array, "b"] | None = None,
     ) -> LatentRate:
         """The whole way there and back, with estimated rates.
 
-        With a key, as in training: noise for the rate, straight-through rounding for what is
+        With keys, one per sample, as in training: noise for the rate, straight-through rounding for what is
         decoded. Without, as in coding: the rate of the rounded symbols.
         """
         y = self.analyze(x, quality)
         z = self.hyper_analyze(y, quality)
-        if key is not None:
-            y_key, z_key = jax.random.split(key)
-            code = coding_walk.estimate(y, y_key)
-            z_rated, z_hat = add_uniform_noise(z_key, z), round_straight_through(z)
+        if keys is not None:
+            code = coding_walk.estimate(y, fold_in(keys, 0))
+            z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
         else:
             code = coding_walk.quantize(y)
             z_rated = z_hat = jnp.round(z)
@@ -173,42 +169,22 @@ class LLIC(nn.Module):
         return LatentRate(self.synthesize(y_hat, quality), sum(bits), bits_z)
 
 
-class EntropyParts(NamedTuple):
-    """The parts of LLIC that come with an entropy model."""
-
-    h_a: nn.Module
-    h_s: nn.Module
-    entropy_model: nn.Module
-    hyper_channels: int
-
-
-def _elic(config: Mapping[str, Any], dtype: jnp.dtype) -> EntropyParts:
-    n = config["hyper_channels"]
-    groups = tuple(config["groups"])
-    if sum(groups) != config["channels"][-1]:
-        raise ConfigError(
-            f"model.groups {groups} adds up to {sum(groups)}, but the latent has "
-            f"{config['channels'][-1]} channels (the last of model.channels); make them equal."
-        )
-    return EntropyParts(
-        HyperAnalysis(n, dtype=dtype),
-        HyperSynthesis(n, dtype=dtype),
-        SpaceChannelModel(groups, tuple(config["context_widths"]), dtype=dtype),
-        n,
-    )
-
-
-ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], jnp.dtype], EntropyParts]] = {
-    "elic": _elic,
+# What a config's `model.entropy_model` can name: from the `model` section and the computation's
+# type to the parts that come with an entropy model. One's own can be added here, also from outside.
+ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], DTypeLike], EntropyParts]] = {
+    "stf": channel.build,
+    "elic": space_channel.build,
+    "tcm": channel_attention.build,
 }
 
 
-def build_model(config: Mapping[str, Any]) -> LLIC:
+def build_model(config: Config) -> LLIC:
     """The module that a config's `model` section describes (every key: configs/default.py).
 
     Raises:
       ConfigError: an entropy model that is not known, or sizes that do not go together.
     """
+    config = as_dict(config)
     name = config["entropy_model"]
     if name not in ENTROPY_MODELS:
         raise ConfigError(

@@ -6,6 +6,8 @@ models" (ICIP 2020): noise where a rate is estimated, straight-through rounding 
 decoded from.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -16,12 +18,22 @@ def round_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x + jax.lax.stop_gradient(jnp.round(x) - x)
 
 
-def add_uniform_noise(key: Key[Array, ""], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`x + U(-1/2, 1/2)`: the differentiable stand-in for rounding (Balle et al. 2018, eq. 4)."""
-    return x + jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
+def add_uniform_noise(
+    keys: Key[Array, "b"], x: Float[Array, "b *shape"]
+) -> Float[Array, "b *shape"]:
+    """`x + U(-1/2, 1/2)`: the differentiable stand-in for rounding (Balle et al. 2018, eq. 4).
+
+    A key per sample: a sample's noise does not depend on how a batch is spread over devices.
+    """
+    return x + jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -0.5, 0.5))(keys)
 
 
-@jax.custom_vjp
+def fold_in(keys: Key[Array, "b"], data: int) -> Key[Array, "b"]:
+    """New keys, one from each, told apart by `data`."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lower_bound(x: Float[Array, "*shape"], bound: float) -> Float[Array, "*shape"]:
     """`max(x, bound)` whose gradient still lets values below the bound climb back.
 
@@ -32,12 +44,11 @@ def lower_bound(x: Float[Array, "*shape"], bound: float) -> Float[Array, "*shape
 
 
 def _lower_bound_fwd(x, bound):
-    return jnp.maximum(x, bound), (x >= bound, bound)
+    return jnp.maximum(x, bound), x >= bound
 
 
-def _lower_bound_bwd(residuals, g):
-    inside, bound = residuals
-    return jnp.where(inside | (g < 0), g, 0), jnp.zeros_like(bound)
+def _lower_bound_bwd(bound, inside, g):
+    return (jnp.where(inside | (g < 0), g, 0),)
 
 
 lower_bound.defvjp(_lower_bound_fwd, _lower_bound_bwd)
@@ -53,9 +64,7 @@ def pad_to_multiple(
     )
 
 
-def depth_to_space(
-    x: Float[Array, "b h w c4"], block: int = 2
-) -> Float[Array, "b out_h out_w c"]:
+def depth_to_space(x: Float[Array, "b h w c4"], block: int = 2) -> Float[Array, "b out_h out_w c"]:
     """Rearranges `(B, H, W, block^2 C)` into `(B, block H, block W, C)` (sub-pixel up-sampling)."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // block**2)

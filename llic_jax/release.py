@@ -1,11 +1,11 @@
 """The released folder: everything that a codec needs, and nothing of the training run.
 
-    config.json           the model's configuration (and how it was trained)
-    weights.safetensors   the moving average of the weights, bfloat16
-    tables.safetensors    the range coder's integer tables, built from those weights
-    README.md             the model card
+config.json           the model's configuration (and how it was trained)
+weights.safetensors   the moving average of the weights, bfloat16
+tables.safetensors    the range coder's integer tables, built from those weights
+README.md             the model card
 
-    python -m llic_jax.release WORKDIR FOLDER
+python -m llic_jax.release WORKDIR FOLDER
 """
 
 import argparse
@@ -63,7 +63,9 @@ def save_release(
     model = build_model(config["model"])
     tables = build_tables(model.prior, _as_params(weights)["prior"])
     save_file(weights, folder / "weights.safetensors")
-    save_file({k: jnp.asarray(v) for k, v in tables.arrays().items()}, folder / "tables.safetensors")
+    save_file(
+        {k: jnp.asarray(v) for k, v in tables.arrays().items()}, folder / "tables.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     if card is not None:
         (folder / "README.md").write_text(card)
@@ -121,11 +123,11 @@ def main(argv: list[str] | None = None) -> None:
 
     config = json.loads((args.workdir / "config.json").read_text())
     model = build_model(config["model"])
-    like = training.create_state(model, training.build_optimizer(config["train"]), 0)
+    like, unravel = training.create_state(model, training.build_optimizer(config["train"]), 0)
     state = Checkpoints(args.workdir).restore(like, args.step)
     config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
     config["trained_steps"] = int(state.step)
-    codec = save_release(args.folder, config, state.ema)
+    codec = save_release(args.folder, config, unravel(jnp.asarray(state.ema)))
     print(f"{args.folder}: step {int(state.step)}, model {codec.fingerprint.hex()}")
 
 

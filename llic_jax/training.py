@@ -7,7 +7,7 @@ the batch, gradients are averaged over devices.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, UInt8
 
 from llic_jax import data
 from llic_jax.checkpoint import CheckpointError, Checkpoints
+from llic_jax.config import Config, as_dict
 from llic_jax.errors import LlicError
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, ConfigError, build_model, initialize
+from llic_jax.ops import fold_in
 
 AXIS = "batch"
 
@@ -34,16 +37,20 @@ class TrainingError(LlicError, RuntimeError):
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes: the step's number, the parameters, their exponential moving
-    average, and the optimizer's state."""
+    """Everything that a step changes.
+
+    step: number of steps done. params, ema: the parameters and their exponential moving average.
+    opt_state: the optimizer's. All parameters are one vector: an update is then one fused loop and
+    one all-reduce, not hundreds, which also halves the time to compile. `unravel` makes the tree.
+    """
 
     step: jax.Array
-    params: Any
-    ema: Any
+    params: Float[Array, "n"]
+    ema: Float[Array, "n"]
     opt_state: Any
 
 
-def learning_rate_schedule(train: Mapping[str, Any]) -> optax.Schedule:
+def learning_rate_schedule(train: Config) -> optax.Schedule:
     """The schedule that the config names (configs/default.py).
 
     Raises:
@@ -73,7 +80,7 @@ def learning_rate_schedule(train: Mapping[str, Any]) -> optax.Schedule:
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def build_optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
+def build_optimizer(train: Config) -> optax.GradientTransformation:
     """Adam with clipping by the global norm (paper: Adam; our choice: the clipping)."""
     return optax.chain(
         optax.clip_by_global_norm(train["clip_norm"]), optax.adam(learning_rate_schedule(train))
@@ -81,7 +88,7 @@ def build_optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def draw_qualities(
-    key: Key[Array, ""], batch: int, lmbdas: tuple[float, ...]
+    keys: Key[Array, "b"], lmbdas: tuple[float, ...]
 ) -> tuple[Float[Array, "b"] | None, Float[Array, "b"]]:
     """A quality for each sample and its lambda.
 
@@ -89,14 +96,13 @@ def draw_qualities(
     is interpolated geometrically, like the gains.
     """
     if len(lmbdas) == 1:
-        return None, jnp.full(batch, lmbdas[0])
-    quality = jax.random.uniform(key, (batch,), minval=1.0, maxval=float(len(lmbdas)))
+        return None, jnp.full(len(keys), lmbdas[0])
+    draw = partial(jax.random.uniform, minval=1.0, maxval=float(len(lmbdas)))
+    quality = jax.vmap(draw)(keys)
     return quality, lmbda_of_quality(quality, lmbdas)
 
 
-def lmbda_of_quality(
-    quality: Float[Array, "b"], lmbdas: tuple[float, ...]
-) -> Float[Array, "b"]:
+def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
     """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
     levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
     return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))
@@ -104,14 +110,19 @@ def lmbda_of_quality(
 
 def create_state(
     model: LLIC, optimizer: optax.GradientTransformation, seed: int
-) -> TrainState:
-    """Fresh parameters, without running the model."""
-    params = initialize(model, seed)
-    return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+) -> tuple[TrainState, Callable[[Array], Any]]:
+    """A state with fresh parameters, and `unravel`: from a vector of parameters to their tree."""
+    params, unravel = ravel_pytree(initialize(model, seed))
+    state = TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+    return state, unravel
 
 
 def make_train_step(
-    model: LLIC, optimizer: optax.GradientTransformation, train: Mapping[str, Any], seed: int
+    model: LLIC,
+    optimizer: optax.GradientTransformation,
+    unravel: Callable[[Array], Any],
+    train: Config,
+    seed: int,
 ) -> Callable[[TrainState, UInt8[np.ndarray, "..."]], tuple[TrainState, dict[str, Array]]]:
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated."""
@@ -120,30 +131,31 @@ def make_train_step(
     @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        quality_key, noise_key = jax.random.split(key)
-        quality, lmbda = draw_qualities(quality_key, images.shape[0], lmbdas)
+        samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
+        keys = jax.vmap(partial(jax.random.fold_in, key))(samples)
+        quality, lmbda = draw_qualities(fold_in(keys, 0), lmbdas)
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
-            out = model.apply({"params": params}, x, quality, noise_key)
+            out = model.apply({"params": params}, x, quality, fold_in(keys, 1))
             return rate_distortion(out, x, lmbda, train["distortion"])
 
-        grads, figures = jax.grad(loss_fn, has_aux=True)(state.params)
+        grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(state.params))
+        grads, _ = ravel_pytree(grads)
         grads, figures = jax.lax.pmean((grads, figures), AXIS)
         figures["gradient_norm"] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))
-        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+        ema = decay * state.ema + (1 - decay) * params
         return TrainState(state.step + 1, params, ema, opt_state), figures
 
     return step
 
 
 def validate(
-    model: LLIC, params: Any, images: data.Photographs, train: Mapping[str, Any], crop: int
+    model: LLIC, params: Any, images: data.Photographs, train: Config, crop: int
 ) -> dict[str, float]:
     """Rate-distortion of central crops with real quantization, averaged; per level if several."""
     lmbdas = tuple(train["lmbdas"])
@@ -177,7 +189,7 @@ def _jitted_apply(model: LLIC) -> Callable:
 
 
 def train(
-    config: Mapping[str, Any], workdir: str | Path, max_minutes: float | None = None
+    config: Config, workdir: str | Path, max_minutes: float | None = None
 ) -> TrainState:
     """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`.
 
@@ -189,6 +201,7 @@ def train(
       TrainingError: the loss is not finite; the state is in `checkpoints_failed/`.
     """
     started = time.monotonic()
+    config = as_dict(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     settings = config["train"]
@@ -206,7 +219,7 @@ def train(
 
     model = build_model(config["model"])
     optimizer = build_optimizer(settings)
-    state = create_state(model, optimizer, config["seed"])
+    state, unravel = create_state(model, optimizer, config["seed"])
     checkpoints = Checkpoints(workdir, settings["keep_checkpoints"])
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state)
@@ -226,7 +239,7 @@ def train(
         first_step=first,
         threads=config["data"]["threads"],
     )
-    step_fn = make_train_step(model, optimizer, settings, config["seed"])
+    step_fn = make_train_step(model, optimizer, unravel, settings, config["seed"])
     replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), state)
     schedule = learning_rate_schedule(settings)
     since, since_step = time.monotonic(), first
@@ -241,11 +254,11 @@ def train(
         step = first
         while step < settings["steps"]:
             images = next(batches)
-            replicated, figures = step_fn(replicated, images.reshape(devices, -1, *images.shape[1:]))
-            step += 1
-            out_of_time = (
-                max_minutes is not None and time.monotonic() - started > 60 * max_minutes
+            replicated, figures = step_fn(
+                replicated, images.reshape(devices, -1, *images.shape[1:])
             )
+            step += 1
+            out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
             last = step == settings["steps"] or out_of_time
             if step % settings["log_every"] == 0 or last:
                 values = {name: float(value[0]) for name, value in figures.items()}
@@ -268,7 +281,7 @@ def train(
                         "from the last checkpoint."
                     )
             if (step % settings["eval_every"] == 0 or last) and len(held_back):
-                ema = jax.tree.map(lambda x: x[0], replicated.ema)
+                ema = unravel(replicated.ema[0])
                 figures = validate(model, ema, held_back, settings, config["data"]["crop"])
                 record(kind="validation", step=step, **figures)
                 since, since_step = time.monotonic(), step
@@ -286,9 +299,9 @@ def _keep_failed(workdir: Path, step: int, replicated: TrainState) -> None:
     failed.close()
 
 
-def _keep_config(config: Mapping[str, Any], workdir: Path) -> None:
+def _keep_config(config: Config, workdir: Path) -> None:
     """Writes the config beside the run; a run keeps the model that it was started with."""
-    text = json.dumps(config.to_dict() if hasattr(config, "to_dict") else config, indent=2)
+    text = json.dumps(as_dict(config), indent=2)
     path = workdir / "config.json"
     if path.exists() and json.loads(path.read_text())["model"] != json.loads(text)["model"]:
         raise CheckpointError(

@@ -16,6 +16,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.convolutions import Conv, SubpixelConv
@@ -51,7 +52,7 @@ class DepthwiseConv(nn.Module):
     """Static K x K depth-wise convolution with bias, zero padding."""
 
     kernel_size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -69,7 +70,7 @@ class DepthRB(nn.Module):
     """
 
     spatial: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -111,7 +112,7 @@ class SCST(nn.Module):
 
     kernel_size: int
     self_conditioned: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -119,7 +120,9 @@ class SCST(nn.Module):
         k = self.kernel_size
         kernel_init = normal(1 / k)
         if self.self_conditioned:
-            weights = WeightGenerator(k * k * c, fan_in_normal(1e-4), kernel_init, name="generator")(x)
+            weights = WeightGenerator(
+                k * k * c, fan_in_normal(1e-4), kernel_init, name="generator"
+            )(x)
             kernel = weights.reshape(b, k, k, c)
         else:
             kernel = self.param("kernel", kernel_init, (k, k, c))
@@ -133,7 +136,7 @@ class SCCT(nn.Module):
     """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
     from the pooled input scale the channels between two 1x1 convolutions."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -153,7 +156,7 @@ class Gate(nn.Module):
     """
 
     gated: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -164,9 +167,7 @@ class Gate(nn.Module):
             h = u * v
         else:
             h = nn.gelu(h)
-        return x + Conv(
-            c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project"
-        )(h)
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
 
 
 class STB(nn.Module):
@@ -174,7 +175,7 @@ class STB(nn.Module):
 
     kernel_size: int
     style: BlockStyle = BlockStyle()
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -187,7 +188,7 @@ class CTB(nn.Module):
     """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`."""
 
     style: BlockStyle = BlockStyle()
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -203,7 +204,7 @@ class BasicBlock(nn.Module):
     kernel_size: int
     inverse: bool = False
     style: BlockStyle = BlockStyle()
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -227,7 +228,7 @@ class _Transform(nn.Module):
     depths: tuple[int, ...] = (1, 1, 3, 1)
     style: BlockStyle = BlockStyle()
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def _blocks(self, x: Feature, stage: int, inverse: bool) -> Feature:
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
@@ -268,5 +269,3 @@ class SynthesisTransform(_Transform):
             features = self.channels[stage - 1] if stage else 3
             x = SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}")(x)
         return x.astype(jnp.float32)
-
-

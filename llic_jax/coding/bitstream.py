@@ -112,9 +112,7 @@ def parse(data: bytes) -> File:
             "Get it anew from where it came from."
         )
     _check_size(width, height)
-    return File(
-        fingerprint, coder, quality / QUALITY_STEPS, width, height, symbols_crc, payload
-    )
+    return File(fingerprint, coder, quality / QUALITY_STEPS, width, height, symbols_crc, payload)
 
 
 def _check_size(width: int, height: int) -> None:

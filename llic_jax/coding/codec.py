@@ -94,7 +94,7 @@ class Codec:
         """The middle of the range; None for a model of one rate."""
         return (1 + self.model.levels) / 2 if self.model.levels > 1 else None
 
-    def compress(self, image: UInt8[np.ndarray, "h w 3"], quality: float | None = None) -> bytes:
+    def compress(self, image: np.ndarray, quality: float | None = None) -> bytes:
         """The image's `.llic` bytes (see `encode`)."""
         return self.encode(image, quality).data
 
@@ -102,11 +102,10 @@ class Codec:
         """The image in these `.llic` bytes (see `decode`)."""
         return self.decode(data).image
 
-    def encode(
-        self, image: UInt8[np.ndarray, "h w 3"], quality: float | None = None
-    ) -> Compressed:
+    def encode(self, image: np.ndarray, quality: float | None = None) -> Compressed:
         """Compresses an RGB image of any size from 1x1 up.
 
+        image: `(H, W, 3)`, uint8.
         quality: 1 to the model's number of levels, continuous; for models of several rates only.
 
         Raises:
@@ -298,9 +297,7 @@ class _CompiledSteps:
         self.programs, self.params, self.clock, self.steps = programs, params, clock, programs.steps
 
     def entropy_params(self, k: int, hyper: Any, y_hat: Array, carry: Any):
-        return self.clock.network(
-            self.programs.entropy_params(self.params, k, hyper, y_hat, carry)
-        )
+        return self.clock.network(self.programs.entropy_params(self.params, k, hyper, y_hat, carry))
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Any):
         return self.programs.refine(self.params, k, hyper, y_hat, carry)

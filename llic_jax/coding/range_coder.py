@@ -7,7 +7,7 @@ likes. Coders share `Tables`, but not their bytes: the file names the coder that
 import dataclasses
 import importlib.util
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class CoderUnavailable(LlicError, RuntimeError):
     """The library of this range coder is not installed."""
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Takes symbols, gives bytes."""
 
@@ -29,6 +30,7 @@ class Encoder(Protocol):
         """All that was put, as bytes."""
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Takes bytes, gives symbols."""
 
@@ -205,18 +207,23 @@ CODERS: dict[str, CoderPair] = {
 }
 
 
+def installed_coders() -> list[str]:
+    """Names of the coders whose library is installed, the preferred one first."""
+    return [n for n, pair in CODERS.items() if importlib.util.find_spec(pair.library) is not None]
+
+
 def default_coder() -> str:
-    """The first coder whose library is installed.
+    """The preferred coder of those that are installed.
 
     Raises:
       CoderUnavailable: none is.
     """
-    for name, pair in CODERS.items():
-        if importlib.util.find_spec(pair.library) is not None:
-            return name
-    raise CoderUnavailable(
-        "No range coder is installed; install llic_jax[tfc] or llic_jax[constriction]."
-    )
+    names = installed_coders()
+    if not names:
+        raise CoderUnavailable(
+            "No range coder is installed; install llic_jax[tfc] or llic_jax[constriction]."
+        )
+    return names[0]
 
 
 def coder_by_ident(ident: int) -> CoderPair | None:

@@ -59,9 +59,7 @@ class Tables:
         Raises:
           ValueError: arrays that are no such tables.
         """
-        tables = cls(
-            arrays["cdf"], arrays["starts"], arrays["offsets"], int(arrays["hyper_rows"])
-        )
+        tables = cls(arrays["cdf"], arrays["starts"], arrays["offsets"], int(arrays["hyper_rows"]))
         for i in range(len(tables)):
             row = tables.row(i)
             if len(row) < 2 or row[0] != 0 or row[-1] != 1 << PRECISION or (np.diff(row) < 1).any():

@@ -43,9 +43,7 @@ class FactorizedPrior(nn.Module):
                     uniform(-0.5, 0.5),
                     (self.channels, widths[i + 1]),
                 ),
-                self.param(
-                    f"factor_{i}", nn.initializers.zeros, (self.channels, widths[i + 1])
-                )
+                self.param(f"factor_{i}", nn.initializers.zeros, (self.channels, widths[i + 1]))
                 if i < layers - 1
                 else None,
             )

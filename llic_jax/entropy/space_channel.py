@@ -8,12 +8,17 @@ Adaptive Coding" (CVPR 2022). Layer table: LLIC-ELIC, at M = 320 and groups 16, 
     anchors of group g -> g_sp (5x5) -> spatial --------+   (once for anchors, once for the rest)
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.entropy.gaussian import positive_scale
-from llic_jax.entropy.walk import Carry, Step, Values
+from llic_jax.entropy.walk import Carry, EntropyParts, Step, Values
+from llic_jax.errors import ConfigError
 from llic_jax.layers.convolutions import Conv, ConvStack, TransposedConv
 
 
@@ -21,7 +26,7 @@ class HyperAnalysis(nn.Module):
     """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`."""
 
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, y: Float[Array, "b h w m"]) -> Float[Array, "b h4 w4 n"]:
@@ -35,7 +40,7 @@ class HyperSynthesis(nn.Module):
     """`h_s`: `z_hat` `(B, H/4, W/4, N)` to `hyper` `(B, H, W, 2 N)`."""
 
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, z_hat: Float[Array, "b h4 w4 n"]) -> Float[Array, "b h w n2"]:
@@ -55,7 +60,7 @@ class SpaceChannelModel(nn.Module):
 
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)
     context_widths: tuple[int, ...] = (224, 128)
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -100,10 +105,30 @@ class Aggregation(nn.Module):
     """Three 1x1 convolutions to `features`, ReLU between, widths interpolated linearly."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:
         c, out = x.shape[-1], self.features
         widths = (c - (c - out) // 3, c - 2 * (c - out) // 3, out)
         return ConvStack(widths, 1, dtype=self.dtype, name="stack")(x).astype(jnp.float32)
+
+
+def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
+    """The parts of LLIC-ELIC from a config's `model` section.
+
+    Raises:
+      ConfigError: groups that do not add up to the latent's channels.
+    """
+    n, groups, latent = config["hyper_channels"], tuple(config["groups"]), config["channels"][-1]
+    if sum(groups) != latent:
+        raise ConfigError(
+            f"model.groups {groups} adds up to {sum(groups)}, but the latent has {latent} channels "
+            "(the last of model.channels); make them equal."
+        )
+    return EntropyParts(
+        HyperAnalysis(n, dtype=dtype),
+        HyperSynthesis(n, dtype=dtype),
+        SpaceChannelModel(groups, tuple(config["context_widths"]), dtype=dtype),
+        n,
+    )

@@ -14,14 +14,15 @@ It is causal by construction: a step's networks see nothing that is not decoded 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from llic_jax.entropy.gaussian import gaussian_bits
-from llic_jax.ops import add_uniform_noise, round_straight_through
+from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
 Values = Float[Array, "b h ws g"]
@@ -79,6 +80,7 @@ class Step:
         return ((jnp.arange(height) + self.parity) % 2 == 1)[None, :, None, None]
 
 
+@runtime_checkable
 class EntropyModel(Protocol):
     """What the walk asks of an entropy model (a Flax module, or its compiled steps).
 
@@ -96,6 +98,19 @@ class EntropyModel(Protocol):
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
         """`y_hat` after step k's values are in it, bettered (latent residual prediction)."""
+
+
+class EntropyParts(NamedTuple):
+    """The parts of a codec that come with an entropy model.
+
+    h_a: hyper-analysis, y to z at a quarter of its size. h_s: hyper-synthesis, z_hat to `hyper`.
+    entropy_model: a Flax module that follows `EntropyModel`. hyper_channels: of z.
+    """
+
+    h_a: nn.Module
+    h_s: nn.Module
+    entropy_model: nn.Module
+    hyper_channels: int
 
 
 CoderFunction = Callable[[int, Step, Array, Array], tuple[Array, Any]]
@@ -118,13 +133,14 @@ def walk(
     return y_hat, collected
 
 
-def estimate(y: Float[Array, "b h w m"], key: Key[Array, ""]) -> CoderFunction:
-    """Training: collects each step's bits per sample, `(B,)`, at `y` plus uniform noise; decodes
+def estimate(y: Float[Array, "b h w m"], keys: Key[Array, "b"]) -> CoderFunction:
+    """Training: collects each step's bits per sample, `(B,)`, at `y` plus uniform noise (one
+    key per sample); decodes
     with straight-through rounding of `y - mean` (Minnen and Singh 2020, sec. 3.3)."""
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
         residual = step.gather(y) - mean
-        noisy = add_uniform_noise(jax.random.fold_in(key, k), residual)
+        noisy = add_uniform_noise(fold_in(keys, k), residual)
         bits = jnp.sum(gaussian_bits(noisy, scale), axis=(1, 2, 3))
         return round_straight_through(residual) + mean, bits
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.initializers import fan_in_normal
@@ -25,15 +26,15 @@ class Conv(nn.Module):
     kernel_size: int
     stride: int = 1
     init_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
         kernel_init = fan_in_normal(self.init_scale)
         if self.kernel_size == 1 and self.stride == 1:
-            return nn.Dense(
-                self.features, dtype=self.dtype, kernel_init=kernel_init, name="conv"
-            )(x)
+            return nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init, name="conv")(
+                x
+            )
         pad = self.kernel_size // 2
         return nn.Conv(
             self.features,
@@ -50,7 +51,7 @@ class SubpixelConv(nn.Module):
     """Twice the size: 3x3 convolution to `4 features`, then depth-to-space (our choice for "up")."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -61,7 +62,7 @@ class TransposedConv(nn.Module):
     """Twice the size: transposed 5x5 convolution with stride 2 (as in ELIC's hyper-synthesis)."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -82,7 +83,7 @@ class ConvStack(nn.Module):
     features: tuple[int, ...]
     kernel_size: int
     activation: Callable = nn.relu
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:

@@ -12,13 +12,17 @@ With `p = K // 2`, zero padding and indices outside the image reading as zero::
     dx                   = the same convolution of dy with the kernel flipped in i and j
     dkernel[b, i, j, c]  = sum_{h,w}   x[b, h + i - p, w + j - p, c] dy[b, h, w, c]
 
-The two sums are `_convolve` and `_correlate`. Both are computed per platform: on a CPU by the
-formulations below, elsewhere by the platform's grouped convolution.
+The two sums are `_convolve` and `_correlate`. On a CPU the native kernel takes them (`native.py`)
+or, where there is none, `_shifted_products` and `_block_products`; elsewhere, and for the oracle
+`depthwise_conv_reference`, it is the platform's grouped convolution.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
+
+from llic_jax.layers import native
 
 
 def depthwise_conv(x: Array, kernel: Array) -> Array:
@@ -76,10 +80,7 @@ def _depthwise_conv_fwd(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Ar
 def _depthwise_conv_bwd(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     dx = _convolve(dy, jnp.flip(kernel, (-3, -2)))
-    dkernel = _correlate(x, dy, kernel.shape[-2])
-    if kernel.ndim == 3:
-        dkernel = dkernel.sum(0)
-    return dx, dkernel.astype(kernel.dtype)
+    return dx, _correlate(x, dy, kernel)
 
 
 _depthwise_conv.defvjp(_depthwise_conv_fwd, _depthwise_conv_bwd)
@@ -87,20 +88,33 @@ _depthwise_conv.defvjp(_depthwise_conv_fwd, _depthwise_conv_bwd)
 
 def _convolve(x: Array, kernel: Array) -> Array:
     """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)` -> `(B, H, W, C)`, in the type of `x`."""
-    return lax.platform_dependent(x, kernel, cpu=_shifted_products, default=_grouped_conv)
+
+    def on_cpu(x: Array, kernel: Array) -> Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        convolve = native.convolve if _use_native(wide) else _shifted_products
+        return convolve(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=_grouped_conv)
 
 
-def _correlate(x: Array, dy: Array, size: int) -> Array:
-    """Twice `(B, H, W, C)` -> each sample's kernel gradient `(B, size, size, C)`, float32."""
+def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
+    """Twice `(B, H, W, C)` -> the kernel gradient, in shape and type of `kernel`."""
+    like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
 
-    def stock(x: Array, dy: Array) -> Array:
-        kernel = jnp.zeros((x.shape[0], size, size, x.shape[-1]), x.dtype)
-        (dkernel,) = jax.linear_transpose(lambda k: _grouped_conv(x, k), kernel)(dy)
-        return dkernel.astype(jnp.float32)
+    def on_cpu(x: Array, dy: Array) -> Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        correlate = native.correlate if _use_native(wide) else _block_products
+        dkernel = correlate(x.astype(wide), dy.astype(wide), like.shape[-2])
+        return (dkernel.sum(0) if len(like.shape) == 3 else dkernel).astype(like.dtype)
 
-    return lax.platform_dependent(
-        x, dy, cpu=lambda x, dy: _row_sums(x, dy, size), default=stock
-    )
+    def elsewhere(x: Array, dy: Array) -> Array:
+        return jax.linear_transpose(lambda kernel: _grouped_conv(x, kernel), like)(dy)[0]
+
+    return lax.platform_dependent(x, dy, cpu=on_cpu, default=elsewhere)
+
+
+def _use_native(dtype: DTypeLike) -> bool:
+    return dtype == jnp.float32 and native.enabled()
 
 
 def _grouped_conv(x: Array, kernel: Array) -> Array:
@@ -123,48 +137,49 @@ def _shifted_products(x: Array, kernel: Array) -> Array:
     """The convolution as one fused sum of K^2 shifted products."""
     _, height, width, _ = x.shape
     size = kernel.shape[-2]
-    x_pad = _pad(x.astype(jnp.float32), size)
-    kernel = kernel.astype(jnp.float32)
-    y = jnp.zeros(x.shape, jnp.float32)
+    x_pad = lax.optimization_barrier(_pad(x, size))
+    y = jnp.zeros_like(x)
     for i in range(size):
         for j in range(size):
             weight = kernel[..., i, j, :]
             if kernel.ndim == 4:
                 weight = weight[:, None, None, :]
             y += x_pad[:, i : i + height, j : j + width] * weight
-    return y.astype(x.dtype)
+    return y
 
 
-def _row_sums(x: Array, dy: Array, size: int, rows: int = 8) -> Array:
-    """The kernel gradient: products summed over `rows` rows in a fusion, then the rest.
+def _block_products(x: Array, dy: Array, size: int, block: int = 16) -> Array:
+    """Each sample's kernel gradient, `(B, size, size, C)`, as products batched over channels.
 
-    XLA's reductions are slow when anything is fused into them, its elementwise fusions are fast:
-    so a fusion takes most of the sum, and a plain reduction finishes the remaining 1 / `rows`.
+    XLA's reductions are slow with anything fused into them, and there would be K^2 of them. So a
+    row is cut into blocks of `block` outputs, which see `block + K - 1` inputs: the product of all
+    such pairs, summed over rows and blocks, holds the K sums looked for on its diagonals.
     """
-    _, height, width, _ = x.shape
-    rows = min(rows, height)
-    blocks = -(-height // rows)
-    extra = blocks * rows - height
-    x_pad = _pad(x.astype(jnp.float32), size, extra)
-    dy = jnp.pad(dy.astype(jnp.float32), ((0, 0), (0, extra), (0, 0), (0, 0)))
-    dy_rows = [dy[:, r::rows] for r in range(rows)]
+    batch, height, width, channels = x.shape
+    block = min(block, width)
+    blocks = -(-width // block)
+    extra = blocks * block - width
+    window = block + size - 1
 
-    def kernel_row(i: Array) -> Array:
-        window = lax.optimization_barrier(
-            lax.dynamic_slice_in_dim(x_pad, i, blocks * rows, axis=1)
-        )
-        taps = []
-        for j in range(size):
-            partial = sum(
-                window[:, r::rows, j : j + width] * dy_rows[r] for r in range(rows)
-            )
-            taps.append(lax.optimization_barrier(partial).sum((1, 2)))
-        return jnp.stack(taps, 1)
+    # The barriers keep the transpositions apart: fused with what follows, they cost more than it.
+    x_rows = lax.optimization_barrier(_pad(x, size, extra).transpose(0, 3, 1, 2))
+    x_blocks = lax.optimization_barrier(
+        jnp.stack([x_rows[..., n * block : n * block + window] for n in range(blocks)], axis=3)
+    )
+    dy_rows = jnp.pad(dy, ((0, 0), (0, 0), (0, extra), (0, 0))).transpose(0, 3, 1, 2)
+    dy_blocks = lax.optimization_barrier(dy_rows).reshape(batch, channels, height * blocks, block)
 
-    return jnp.moveaxis(lax.map(kernel_row, jnp.arange(size)), 0, 1)
+    output = jnp.arange(block)[:, None]
+    taps = []
+    for i in range(size):
+        x_row = x_blocks[:, :, i : i + height]
+        x_row = x_row.reshape(batch, channels, height * blocks, window)
+        products = jnp.einsum("bcpt,bcpq->bctq", dy_blocks, x_row, precision=lax.Precision.HIGHEST)
+        taps.append(products[..., output, output + jnp.arange(size)].sum(-2))
+    return jnp.stack(taps, axis=1).transpose(0, 1, 3, 2)
 
 
-def _pad(x: Array, size: int, extra_rows: int = 0) -> Array:
-    """Zeros around for a kernel of `size`; kept out of the fusions that read the result."""
+def _pad(x: Array, size: int, extra: int = 0) -> Array:
+    """Zeros around, as a kernel of `size` reads them, and `extra` columns on the right."""
     p = size // 2
-    return lax.optimization_barrier(jnp.pad(x, ((0, 0), (p, p + extra_rows), (p, p), (0, 0))))
+    return jnp.pad(x, ((0, 0), (p, p), (p, p + extra), (0, 0)))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 Initializer = Callable[..., Array]
 
@@ -28,15 +29,15 @@ def uniform(low: float, high: float) -> Initializer:
 def fan_in_normal(scale: float = 1.0) -> Initializer:
     """Normal values of variance `scale / fan_in`, the last axis being the outputs."""
 
-    def init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return normal(math.sqrt(scale / math.prod(shape[:-1])))(key, shape, dtype)
 
     return init
 
 
 def _drawn(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
-    def init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
-        def values(data: np.ndarray) -> np.ndarray:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+        def values(data: Array | np.ndarray) -> np.ndarray:
             return np.asarray(draw(np.random.default_rng(np.asarray(data)), tuple(shape)), dtype)
 
         data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key

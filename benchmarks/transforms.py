@@ -1,0 +1,107 @@
+"""Times the transforms, beside the same network in PyTorch, in one run.
+
+    python benchmarks/transforms.py --torch_python TORCH_ENV/bin/python --torch_script SCRIPT
+
+SCRIPT prints lines such as `g_a  s 4.3` for LLIC's transforms in stock PyTorch layers. The two take
+turns on the same idle machine; quote the ratios. Parameters and MACs: `python -m llic_jax.summary`.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from llic_jax.layers import native
+from llic_jax.transforms import AnalysisTransform, SynthesisTransform
+
+
+def best(f: Callable, repeats: int) -> float:
+    """Seconds of the fastest call, after one that compiles."""
+    jax.block_until_ready(f())
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(f())
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]:
+    """Seconds of each part at full size (N = 192, M = 320)."""
+    g_a, g_s = AnalysisTransform(), SynthesisTransform()
+    x = jnp.asarray(np.random.default_rng(0).random((1, height, width, 3)), jnp.float32)
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    a = g_a.lazy_init(jax.random.key(0), like)
+    y = jax.jit(g_a.apply)(a, x)
+    s = g_s.lazy_init(jax.random.key(1), jax.ShapeDtypeStruct(y.shape, y.dtype))
+    analyze, synthesize = jax.jit(g_a.apply), jax.jit(g_s.apply)
+    seconds = {
+        "g_a": best(lambda: analyze(a, x), repeats),
+        "g_s": best(lambda: synthesize(s, y), repeats),
+    }
+    if train:
+        optimizer = optax.flatten(optax.adam(1e-4))
+        batch = jnp.asarray(np.random.default_rng(1).random((2, 256, 256, 3)), jnp.float32)
+        state = optimizer.init((a, s))
+
+        @jax.jit
+        def step(params, state, batch):
+            def loss(params):
+                x_hat = g_s.apply(params[1], g_a.apply(params[0], batch))
+                return jnp.mean(jnp.square(x_hat - batch))
+
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        seconds["training step"] = best(lambda: step((a, s), state, batch), repeats)
+    return seconds
+
+
+def torch(python: str, script: str, height: int, width: int, train: bool) -> dict[str, float]:
+    """Seconds of the same parts, from the script's printed lines."""
+    command = [python, script, "--height", str(height), "--width", str(width)]
+    output = subprocess.run(
+        [*command, *(["--train"] if train else [])], capture_output=True, text=True, check=True
+    ).stdout
+    seconds = {}
+    for line in output.splitlines():
+        for part in ("g_a", "g_s", "training step"):
+            if line.startswith(part):
+                seconds[part] = float(line.split()[-1])
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--train", action="store_true", help="also a training step, 2 x 256 x 256")
+    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
+    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    args = parser.parse_args()
+
+    theirs = {}
+    if args.torch_python and args.torch_script:
+        theirs = torch(
+            args.torch_python, args.torch_script, args.height, args.width, args.train
+        )
+    mine = ours(args.height, args.width, args.train, args.repeats)
+    kernel = "native" if native.enabled() else "JAX"
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, depth-wise kernel: {kernel}")
+    print(f"image {args.width} x {args.height}; training step on 2 x 256 x 256")
+    print(f"{'part':<15} {'ours s':>8} {'PyTorch s':>10} {'PyTorch / ours':>15}")
+    for part, seconds in mine.items():
+        other = theirs.get(part)
+        ratio = f"{other:>10.3f} {other / seconds:>15.2f}" if other else f"{'-':>10} {'-':>15}"
+        print(f"{part:<15} {seconds:>8.3f} {ratio}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

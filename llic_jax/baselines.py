@@ -1,0 +1,235 @@
+"""The codecs that people use, through maintained libraries: JPEG, JPEG 2000, WebP, AVIF, JPEG XL.
+
+Each is run with its library's ordinary effort and the chroma resolution that serves it best in
+PSNR over RGB (our choice); `setting` prints everything that was set. JPEG XL and JPEG optimize for
+the eye, not for PSNR, which their figures show.
+"""
+
+import dataclasses
+import functools
+import io
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import features
+
+from llic_jax.errors import LlicError
+from llic_jax.measuring import Coded, Image, Quality
+
+
+class BaselineError(LlicError, ValueError):
+    """A codec that is not known, or whose library is not installed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How one format is written and read.
+
+    ladder: qualities from low to high rate. span: first and last quality that the library takes,
+    again from low to high rate. whole: only whole numbers are qualities. settings: in words, with
+    `{quality}`. library: name and version.
+    """
+
+    encode: Callable[[Image, float], bytes]
+    decode: Callable[[bytes], Image]
+    ladder: tuple[float, ...]
+    span: tuple[float, float]
+    whole: bool
+    settings: str
+    library: Callable[[], str]
+
+
+def _pillow_encode(image: Image, quality: float, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, kind, quality=int(quality), **options)
+    return buffer.getvalue()
+
+
+def _pillow_decode(data: bytes) -> Image:
+    with PillowImage.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _pillow_library(feature: str, name: str) -> str:
+    if not features.check(feature):
+        raise BaselineError(
+            f"This Pillow was built without {name}; install a wheel of Pillow 11.3 or later, or "
+            "leave the codec out of --baselines."
+        )
+    return f"{name} {features.version(feature)}"
+
+
+def _jpeg2000_encode(image: Image, ratio: float) -> bytes:
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(
+        buffer,
+        "JPEG2000",
+        quality_mode="rates",
+        quality_layers=[ratio],
+        irreversible=True,
+        mct=1,
+    )
+    return buffer.getvalue()
+
+
+def _imagecodecs() -> Any:
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise BaselineError(
+            "JPEG XL needs imagecodecs, which is not installed; install llic_jax[eval], or leave "
+            "it out of --baselines."
+        ) from error
+    return imagecodecs
+
+
+def _jpegxl_encode(image: Image, distance: float) -> bytes:
+    return _imagecodecs().jpegxl_encode(image, distance=distance, effort=7, lossless=False)
+
+
+def _jpegxl_decode(data: bytes) -> Image:
+    return _imagecodecs().jpegxl_decode(data)
+
+
+def _jpegxl_library() -> str:
+    return _imagecodecs().jpegxl_version()
+
+
+FORMATS: dict[str, Format] = {
+    "JPEG": Format(
+        partial(_pillow_encode, kind="JPEG", optimize=True, progressive=True, subsampling="4:2:0"),
+        _pillow_decode,
+        (5, 10, 20, 30, 45, 60, 75, 88),
+        (1, 95),
+        True,
+        "quality {quality:g}, 4:2:0, optimized Huffman tables, progressive",
+        partial(_pillow_library, "libjpeg_turbo", "libjpeg-turbo"),
+    ),
+    "JPEG 2000": Format(
+        _jpeg2000_encode,
+        _pillow_decode,
+        (240, 160, 100, 60, 40, 26, 16, 10),
+        (1000, 2),
+        False,
+        "compression ratio {quality:g}, 9/7 wavelet, colour transform, one layer",
+        partial(_pillow_library, "jpg_2000", "OpenJPEG"),
+    ),
+    "WebP": Format(
+        partial(_pillow_encode, kind="WEBP", method=6),
+        _pillow_decode,
+        (0, 5, 15, 30, 50, 70, 82, 90),
+        (0, 100),
+        True,
+        "quality {quality:g}, method 6",
+        partial(_pillow_library, "webp", "libwebp"),
+    ),
+    "AVIF": Format(
+        partial(_pillow_encode, kind="AVIF", speed=6, subsampling="4:4:4"),
+        _pillow_decode,
+        (8, 16, 24, 33, 42, 52, 62, 72),
+        (0, 100),
+        True,
+        "quality {quality:g}, 4:4:4, speed 6",
+        partial(_pillow_library, "avif", "libavif"),
+    ),
+    "JPEG XL": Format(
+        _jpegxl_encode,
+        _jpegxl_decode,
+        (20, 14, 10, 7, 4.5, 3, 2, 1.2),
+        (25, 0.1),
+        False,
+        "distance {quality:g}, effort 7",
+        _jpegxl_library,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """One of `FORMATS` as a system under test.
+
+    Raises:
+      BaselineError: a name that is not known.
+    """
+
+    name: str
+    separate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name not in FORMATS:
+            raise BaselineError(f"No codec {self.name!r}; known are {', '.join(FORMATS)}.")
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.name]
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        return self.format.ladder
+
+    @property
+    def version(self) -> str:
+        """The library's name and version. Raises BaselineError where it is not installed."""
+        return self.format.library()
+
+    def setting(self, quality: Quality) -> str:
+        return self.format.settings.format(quality=quality)
+
+    def code(self, image: Image, quality: Quality) -> Coded:
+        assert quality is not None
+        _warm_up(self.name)
+        start = time.perf_counter()
+        data = self.format.encode(image, quality)
+        middle = time.perf_counter()
+        decoded = self.format.decode(data)
+        end = time.perf_counter()
+        return Coded(len(data), decoded, middle - start, end - middle)
+
+    def at_size(self, image: Image, size: int) -> tuple[float, bytes]:
+        """The quality whose file comes nearest to `size` bytes, and that file, by bisection."""
+        low, high = self.format.span
+        tried: dict[float, bytes] = {}
+
+        def encode(quality: float) -> bytes:
+            if quality not in tried:
+                tried[quality] = self.format.encode(image, quality)
+            return tried[quality]
+
+        for _ in range(9):
+            # Ratios and distances matter by their proportions, qualities by their differences.
+            middle = (low + high) // 2 if self.format.whole else (low * high) ** 0.5
+            if len(encode(middle)) > size:
+                high = middle
+            else:
+                low = middle
+            if self.format.whole and high - low <= 1:
+                encode(low), encode(high)
+                break
+        quality = min(tried, key=lambda q: abs(len(tried[q]) - size))
+        return quality, tried[quality]
+
+
+@functools.cache
+def _warm_up(name: str) -> None:
+    """A library's first image in a process also pays for loading it."""
+    FORMATS[name].encode(np.zeros((64, 64, 3), np.uint8), FORMATS[name].ladder[-1])
+
+
+def by_names(names: list[str] | None) -> list[Baseline]:
+    """The codecs of these names in any spelling (`jpeg2000`, `JPEG-XL`); None: all of them.
+
+    Raises:
+      BaselineError: a name that is not known.
+    """
+    if names is None:
+        return [Baseline(name) for name in FORMATS]
+    spelled = {_plain(name): name for name in FORMATS} | {"jxl": "JPEG XL", "j2k": "JPEG 2000"}
+    return [Baseline(spelled.get(_plain(name), name)) for name in names]
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())

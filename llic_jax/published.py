@@ -1,0 +1,49 @@
+"""Figures that others published: rate-distortion points and BD-rates, each with its source.
+
+They lie in `llic_jax/published/*.json`; nothing in them was measured by this project.
+"""
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+
+from llic_jax.rate_distortion import Curve
+
+ANCHOR = "VTM-17.0 (calibrated)"
+_FOLDER = Path(__file__).parent / "published"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published curve over a data set. ms_ssim: None where only PSNR was published."""
+
+    codec: str
+    source: str
+    bpp: tuple[float, ...]
+    psnr: tuple[float, ...]
+    ms_ssim: tuple[float, ...] | None = None
+
+    def curve(self) -> Curve:
+        """Rate in bits per pixel over PSNR in dB."""
+        return Curve(self.codec, self.bpp, self.psnr)
+
+
+@cache
+def curves(dataset: str | None) -> dict[str, Published]:
+    """The published curves on a data set (`kodak`, `clic_pro_valid`, `tecnick`), by codec; none for
+    any other."""
+    path = _FOLDER / f"{dataset}.json"
+    if dataset is None or not path.is_file():
+        return {}
+    entries = json.loads(path.read_text())
+    for entry in entries:
+        for key in ("bpp", "psnr", "ms_ssim"):
+            entry[key] = tuple(entry[key]) if key in entry else None
+    return {entry["codec"]: Published(**entry) for entry in entries}
+
+
+@cache
+def bd_rates() -> dict[str, float]:
+    """BD-rates in per cent over VTM-17.0 Intra on Kodak (PSNR), as their authors state them."""
+    return json.loads((_FOLDER / "bd_rates.json").read_text())["percent"]

@@ -1,0 +1,75 @@
+"""The same part of an image from several codecs, at the size of file that ours needs."""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from llic_jax import metrics
+from llic_jax.baselines import Baseline
+from llic_jax.measuring import Image, Quality, System
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """pixels: the part that is shown. bpp, psnr (dB), ms_ssim: of the whole image; None for the
+    original and where they do not exist."""
+
+    label: str
+    pixels: Image
+    bpp: float | None = None
+    psnr: float | None = None
+    ms_ssim: float | None = None
+
+    @property
+    def png(self) -> str:
+        """The crop as a PNG, base64."""
+        buffer = io.BytesIO()
+        PillowImage.fromarray(self.pixels).save(buffer, "PNG", optimize=True)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+
+def side_by_side(
+    system: System, quality: Quality, image: Image, others: Sequence[Baseline], size: int = 208
+) -> list[Crop]:
+    """The original, ours at `quality`, and each other codec at the quality whose file comes nearest
+    to ours in size; of each the part of at most `size` x `size` pixels with the most detail."""
+    window = busiest(image, size)
+    ours = system.code(image, quality)
+    crops = [
+        Crop("original", image[window]),
+        _crop(system.name, image, ours.image, ours.bytes, window),
+    ]
+    for other in others:
+        _, data = other.at_size(image, ours.bytes)
+        crops.append(_crop(other.name, image, other.format.decode(data), len(data), window))
+    return crops
+
+
+def _crop(label: str, image: Image, decoded: Image, size: int, window: tuple[slice, slice]) -> Crop:
+    return Crop(
+        label,
+        decoded[window],
+        8 * size / (image.shape[0] * image.shape[1]),
+        metrics.image_psnr(image, decoded),
+        metrics.image_ms_ssim(image, decoded),
+    )
+
+
+def busiest(image: Image, size: int) -> tuple[slice, slice]:
+    """The window of `size` x `size` pixels (less where the image is smaller) with the most detail:
+    the largest sum of absolute differences between neighbours."""
+    grey = image.astype(np.float64).mean(-1)
+    detail = np.zeros_like(grey)
+    detail[:, 1:] += np.abs(np.diff(grey, axis=1))
+    detail[1:] += np.abs(np.diff(grey, axis=0))
+    rows, columns = (min(size, side) for side in grey.shape)
+    sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = (sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns]) + sums[
+        :-rows, :-columns
+    ]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
+    return slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)

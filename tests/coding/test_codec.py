@@ -1,0 +1,129 @@
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from llic_jax.coding import bitstream
+from llic_jax.coding.bitstream import BitstreamError, CorruptError, ImageSizeError
+from llic_jax.coding.codec import Codec, InputError, UnknownCoderError, WrongModelError
+from llic_jax.release import load_codec
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (17, 130)])
+def test_decoded_is_what_the_encoder_saw(tiny_release, coder, photograph, size):
+    codec = load_codec(tiny_release, coder)
+    image = photograph[: size[0], : size[1]]
+    encoded = codec.encode(image, 1.5)
+    decoded = codec.decode(encoded.data)
+    assert decoded.image.shape == image.shape and decoded.image.dtype == np.uint8
+    np.testing.assert_array_equal(decoded.image, codec.reconstruct(encoded, *size))
+    assert encoded.network_seconds > 0 and decoded.coder_seconds > 0
+
+
+def test_a_file_costs_what_the_model_says(tiny_release, coder, photograph):
+    codec = load_codec(tiny_release, coder)
+    for quality in (1.0, 2.0):
+        encoded = codec.encode(photograph, quality)
+        payload = len(bitstream.parse(encoded.data).payload)
+        assert abs(payload - encoded.bits / 8) < 0.01 * encoded.bits / 8 + 16
+        assert len(encoded.data) - payload < 40
+
+
+def test_a_higher_quality_costs_more_and_is_in_the_file(tiny_codec, photograph):
+    low, high = (tiny_codec.encode(photograph, q) for q in (1.0, 2.0))
+    assert low.bits < high.bits and len(low.data) < len(high.data)
+    assert bitstream.parse(low.data).quality == 1.0
+    middle = bitstream.parse(tiny_codec.compress(photograph)).quality
+    assert middle == tiny_codec.default_quality == 1.5
+    # Between two steps that a file can hold, the encoder takes the nearer, like the decoder.
+    fine = tiny_codec.encode(photograph, 1.3333)
+    np.testing.assert_array_equal(
+        tiny_codec.decompress(fine.data), tiny_codec.reconstruct(fine, *photograph.shape[:2])
+    )
+
+
+def test_compression_is_deterministic(tiny_codec, photograph):
+    assert tiny_codec.compress(photograph) == tiny_codec.compress(photograph)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(tiny_codec, image):
+    with pytest.raises(InputError, match="expected \\(height, width, 3\\)"):
+        tiny_codec.compress(image)
+
+
+@pytest.mark.parametrize("quality", [0.9, 2.1, float("nan")])
+def test_qualities_out_of_range_are_refused(tiny_codec, photograph, quality):
+    with pytest.raises(InputError, match="1 to 2"):
+        tiny_codec.compress(photograph, quality)
+
+
+@pytest.fixture(scope="module")
+def file(tiny_release) -> tuple[Codec, bitstream.File]:
+    codec = load_codec(tiny_release)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    return codec, bitstream.parse(codec.compress(image))
+
+
+def test_every_flipped_byte_and_every_truncation_of_a_real_file(file):
+    codec, parsed = file
+    data = parsed.to_bytes()
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x55
+        with pytest.raises(BitstreamError):
+            codec.decompress(bytes(damaged))
+        with pytest.raises(BitstreamError):
+            codec.decompress(data[:position])
+
+
+def test_a_damaged_payload_with_a_right_checksum_is_no_image(file):
+    codec, parsed = file
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        payload = bytearray(parsed.payload)
+        payload[rng.integers(len(payload))] ^= 1 << rng.integers(8)
+        with pytest.raises(CorruptError):
+            codec.decompress(dataclasses.replace(parsed, payload=bytes(payload)).to_bytes())
+    with pytest.raises(CorruptError):
+        codec.decompress(dataclasses.replace(parsed, payload=b"").to_bytes())
+
+
+def test_files_of_other_weights_coders_and_sizes_are_told_apart(file):
+    codec, parsed = file
+    other = dataclasses.replace(parsed, fingerprint=b"otherone")
+    with pytest.raises(WrongModelError, match=b"otherone".hex()):
+        codec.decompress(other.to_bytes())
+    with pytest.raises(UnknownCoderError, match="coder 77"):
+        codec.decompress(dataclasses.replace(parsed, coder=77).to_bytes())
+    with pytest.raises(CorruptError, match="Quality"):
+        codec.decompress(dataclasses.replace(parsed, quality=9.0).to_bytes())
+    huge = dataclasses.replace(parsed, width=bitstream.MAX_SIDE, height=bitstream.MAX_SIDE)
+    with pytest.raises(ImageSizeError, match="allowed"):
+        codec.decompress(huge.to_bytes())
+
+
+def test_importing_the_codec_loads_no_tensorflow():
+    code = (
+        "import sys, llic_jax.release, llic_jax.coding.codec, llic_jax.training\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_starts_without_jax():
+    code = (
+        "import sys, llic_jax.cli, llic_jax.coding.bitstream\n"
+        "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+import builtins
+
+import numpy as np
+import pytest
+
+from llic_jax.coding import range_coder
+from llic_jax.coding.range_coder import CODERS, CoderUnavailable
+from llic_jax.coding.tables import Tables, build_tables
+from llic_jax.entropy.gaussian import scale_ladder
+
+
+@pytest.fixture(scope="module")
+def tables(tiny_model, tiny_params) -> Tables:
+    return build_tables(tiny_model.prior, tiny_params["prior"])
+
+
+def draw(tables: Tables, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, float]:
+    """Symbols, their rows, and the ideal size in bytes."""
+    rng = np.random.default_rng(seed)
+    level = rng.integers(64, size=count)
+    scale = np.asarray(scale_ladder())[level]
+    symbols = np.rint(rng.normal(size=count) * scale).astype(np.int32)
+    rows = (level + tables.hyper_rows).astype(np.int32)
+    bits = 0.0
+    for row, symbol in zip(rows, symbols, strict=True):
+        frequencies = np.diff(tables.row(int(row)))
+        index = symbol - tables.offsets[row]
+        listed = 0 <= index < len(frequencies) - 1
+        bits += 16 - np.log2(frequencies[index if listed else -1]) + (0 if listed else 32)
+    return symbols, rows, bits / 8
+
+
+def test_round_trip_in_pieces_of_other_shapes(coder, tables):
+    symbols, rows, ideal = draw(tables, 6000)
+    encoder = CODERS[coder].encoder(tables)
+    encoder.put(symbols[:1000].reshape(10, 100), rows[:1000].reshape(10, 100))
+    encoder.put(symbols[1000:1000], rows[1000:1000])
+    encoder.put(symbols[1000:], rows[1000:])
+    data = encoder.finish()
+    assert len(data) <= ideal * 1.001 + 12
+
+    decoder = CODERS[coder].decoder(tables, data)
+    first = decoder.get(rows[:1000].reshape(20, 50))
+    assert first.shape == (20, 50) and first.dtype == np.int32
+    nothing = decoder.get(rows[:0])
+    second = decoder.get(rows[1000:])
+    np.testing.assert_array_equal(np.concatenate([first.ravel(), nothing, second]), symbols)
+    assert decoder.finish()
+
+
+def test_values_beyond_the_tables_use_the_escape(coder, tables):
+    symbols = np.array([0, 70_000, -70_000, 5, -6, 2**20, -(2**20)], np.int32)
+    rows = np.full(len(symbols), tables.hyper_rows, np.int32)
+    encoder = CODERS[coder].encoder(tables)
+    encoder.put(symbols, rows)
+    decoder = CODERS[coder].decoder(tables, encoder.finish())
+    np.testing.assert_array_equal(decoder.get(rows), symbols)
+
+
+def test_both_coders_cost_the_same(tables):
+    names = range_coder.installed_coders()
+    if len(names) < 2:
+        pytest.skip("needs two coders")
+    symbols, rows, _ = draw(tables, 50_000)
+    sizes = []
+    for name in names:
+        encoder = CODERS[name].encoder(tables)
+        encoder.put(symbols, rows)
+        sizes.append(len(encoder.finish()))
+    assert max(sizes) <= min(sizes) * 1.001
+
+
+def test_idents_are_distinct_and_found():
+    idents = [pair.ident for pair in CODERS.values()]
+    assert len(set(idents)) == len(idents)
+    assert range_coder.coder_by_ident(1) is CODERS["tfc"]
+    assert range_coder.coder_by_ident(99) is None
+
+
+def test_a_missing_library_says_what_to_install(monkeypatch, tables):
+    real = builtins.__import__
+
+    def no_constriction(name, *args, **kwargs):
+        if name == "constriction":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_constriction)
+    with pytest.raises(CoderUnavailable, match=r"llic_jax\[constriction\]"):
+        CODERS["constriction"].encoder(tables)
+    monkeypatch.setattr(range_coder.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(CoderUnavailable, match="No range coder"):
+        range_coder.default_coder()

@@ -1,0 +1,88 @@
+"""Shared by all tests: shape checks, a compilation cache, and one tiny codec.
+
+Every public function's annotated shapes and types are checked while the tests run.
+"""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("llic_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from configs import smoke  # noqa: E402
+from llic_jax.coding.codec import Codec  # noqa: E402
+from llic_jax.coding.range_coder import installed_coders  # noqa: E402
+from llic_jax.model import LLIC, build_model, initialize  # noqa: E402
+from llic_jax.release import load_codec, save_release  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs compiled by one test serve the others, of all workers."""
+    jax.config.update("jax_compilation_cache_dir", str(_shared(tmp_path_factory) / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory):
+    """The folder that the workers of one run (pytest-xdist) have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if folder.name.startswith("popen-") else folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ConfigDict:
+    """A two-level LLIC-ELIC small enough to compile in seconds."""
+    config = smoke.get_config()
+    config.model.channels = (8, 8, 12, 16)
+    config.model.kernel_sizes = (5, 5, 3, 3)
+    config.model.hyper_channels = 8
+    config.model.groups = (4, 12)
+    config.model.context_widths = (8, 8)
+    config.model.levels = 2
+    config.train.lmbdas = (0.0067, 0.0250)
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config: ConfigDict) -> LLIC:
+    return build_model(tiny_config.model)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_model: LLIC) -> dict:
+    """Random parameters, with latents scaled up so that there is something to code."""
+    params = initialize(tiny_model, seed=1)
+    params["gain_y"]["log_gain"] += 3.0
+    params["gain_y"]["log_inverse"] -= 3.0
+    params["gain_z"]["log_gain"] += 2.0
+    params["gain_z"]["log_inverse"] -= 2.0
+    return params
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory, tiny_config, tiny_params):
+    """A released folder of the tiny model."""
+    folder = tmp_path_factory.mktemp("tiny_release")
+    save_release(folder, tiny_config.to_dict(), tiny_params)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tiny_release) -> Codec:
+    return load_codec(tiny_release)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """A photograph of 240 x 272 pixels."""
+    skimage_data = pytest.importorskip("skimage.data")
+    return np.ascontiguousarray(skimage_data.astronaut()[:240, 100:372])
+
+
+@pytest.fixture(params=installed_coders())
+def coder(request: pytest.FixtureRequest) -> str:
+    """Each range coder that is installed."""
+    return request.param

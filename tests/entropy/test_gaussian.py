@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from llic_jax.entropy import gaussian
+
+
+@pytest.mark.parametrize("scale", [0.11, 0.5, 1.0, 7.3, 256.0])
+def test_bits_against_scipy(scale):
+    values = np.arange(-int(6 * scale) - 2, int(6 * scale) + 3)
+    distribution = stats.norm(scale=scale)
+    magnitude = np.abs(values)
+    expected = -np.log2(distribution.cdf(0.5 - magnitude) - distribution.cdf(-0.5 - magnitude))
+    bits = gaussian.gaussian_bits(jnp.asarray(values, jnp.float32), jnp.full(len(values), scale))
+    # At the largest scale neighbouring values of the cumulative agree to five digits.
+    np.testing.assert_allclose(bits, expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.11, 1.0, 40.0, 256.0])
+def test_probabilities_of_all_integers_sum_to_one(scale):
+    values = jnp.arange(-3000.0, 3001.0)
+    total = jnp.sum(2.0 ** -gaussian.gaussian_bits(values, jnp.full(values.shape, scale)))
+    np.testing.assert_allclose(total, 1, rtol=1e-4)
+
+
+def test_far_away_everything_stays_finite():
+    residual = jnp.array([-1e5, -300.0, -1.0, 0.0, 0.5, 20.0, 1e5])
+    for scale in (0.11, 1.0, 256.0):
+        scales = jnp.full(residual.shape, scale)
+        bits = gaussian.gaussian_bits(residual, scales)
+        by_residual, by_scale = jax.grad(
+            lambda r, s: gaussian.gaussian_bits(r, s).sum(), argnums=(0, 1)
+        )(residual, scales)
+        assert jnp.isfinite(bits).all() and (bits >= 0).all()
+        assert jnp.isfinite(by_residual).all() and jnp.isfinite(by_scale).all()
+
+
+def test_limits_of_the_scale():
+    # A scale towards nothing makes zero certain; a large one approaches log2 of the density.
+    zero = jnp.zeros(1)
+    assert gaussian.gaussian_bits(zero, jnp.full(1, 0.11)) < 1e-4
+    large = gaussian.gaussian_bits(zero, jnp.full(1, 256.0))
+    np.testing.assert_allclose(large, np.log2(256 * np.sqrt(2 * np.pi)), rtol=1e-4)
+
+
+def test_ladder_and_index():
+    ladder = jnp.asarray(gaussian.scale_ladder())
+    assert (
+        len(ladder) == 64 and ladder[0] == pytest.approx(0.11) and ladder[-1] == pytest.approx(256)
+    )
+    np.testing.assert_array_equal(gaussian.scale_index(ladder), np.arange(64))
+    np.testing.assert_array_equal(gaussian.scale_index(jnp.array([0.01, 1e6])), [0, 63])
+    # Nearest in the logarithmic domain: the boundary is the geometric mean.
+    middle = jnp.sqrt(ladder[:-1] * ladder[1:])
+    np.testing.assert_array_equal(gaussian.scale_index(middle * 0.999), np.arange(63))
+    np.testing.assert_array_equal(gaussian.scale_index(middle * 1.001), np.arange(1, 64))
+
+
+def test_scale_is_positive_and_keeps_a_gradient_at_the_bound():
+    raw = jnp.array([-50.0, -3.0, 0.0, 5.0])
+    assert (gaussian.positive_scale(raw) >= gaussian.SCALE_MIN).all()
+    rising = jax.grad(lambda r: -gaussian.positive_scale(r).sum())(raw)
+    assert (rising[1:] < 0).all()

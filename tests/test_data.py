@@ -1,0 +1,158 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llic_jax import data
+from llic_jax.data import DataError, RandomCrop
+
+
+class Arrays:
+    """Images in memory, each of one value: its index."""
+
+    def __init__(self, count: int, size: int = 40):
+        self.count, self.size, self.read = count, size, 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.read += 1
+        return np.full((self.size, self.size + 8, 3), index, np.uint8)
+
+
+def batches(images, steps, first_step=0, seed=0, **crop):
+    iterator = data.training_batches(
+        images,
+        crop=RandomCrop(**{"size": 32, **crop}),
+        batch_size=4,
+        seed=seed,
+        first_step=first_step,
+        threads=2,
+    )
+    return [next(iterator) for _ in range(steps)]
+
+
+def test_order_depends_on_the_seed_alone_and_resumes_exactly():
+    everything = batches(Arrays(10), 8)
+    again = batches(Arrays(10), 8)
+    later = batches(Arrays(10), 3, first_step=5)
+    other = batches(Arrays(10), 8, seed=1)
+    np.testing.assert_array_equal(everything, again)
+    np.testing.assert_array_equal(everything[5:], later)
+    assert not np.array_equal(everything, other)
+    assert everything[0].shape == (4, 32, 32, 3) and everything[0].dtype == np.uint8
+
+
+def test_every_image_comes_once_in_each_pass_and_passes_differ():
+    values = np.concatenate(batches(Arrays(12), 9))[:, 0, 0, 0].reshape(3, 12)
+    for one_pass in values:
+        assert sorted(one_pass) == list(range(12))
+    assert not np.array_equal(values[0], values[1])
+
+
+def test_crops_are_parts_of_the_image_and_half_are_mirrored():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (20, 30, 3), np.uint8)
+    places = {
+        (top, left, flip): view[top : top + 16, left : left + 16].tobytes()
+        for flip, view in ((False, image), (True, image[:, ::-1]))
+        for top in range(5)
+        for left in range(15)
+    }
+    by_bytes = {content: place for place, content in places.items()}
+    seen = [by_bytes[RandomCrop(16)(image, rng).tobytes()] for _ in range(400)]
+    assert {p[0] for p in seen} == set(range(5)) and {p[1] for p in seen} == set(range(15))
+    assert 150 < sum(p[2] for p in seen) < 250
+    assert not any(by_bytes[RandomCrop(16, flip=False)(image, rng).tobytes()][2] for _ in range(50))
+
+
+def test_small_images_are_extended_by_mirroring():
+    image = np.random.default_rng(0).integers(0, 256, (5, 40, 3), np.uint8)
+    crop = RandomCrop(16, flip=False)(image, np.random.default_rng(1))
+    assert crop.shape == (16, 16, 3)
+    np.testing.assert_array_equal(crop[5:10], crop[4::-1])
+
+
+def test_downsampling_reduces_but_never_below_the_crop():
+    rng = np.random.default_rng(0)
+    crop = RandomCrop(32, downsample=True)
+    for size in ((33, 200), (100, 100)):
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        shapes = {crop(image, rng).shape for _ in range(20)}
+        assert shapes == {(32, 32, 3)}
+
+
+def test_cache_reads_each_image_once_while_there_is_room():
+    images = Arrays(6)
+    cached = data.Cached(images, limit_gb=1.0)
+    for _ in range(3):
+        for i in range(6):
+            assert cached[i][0, 0, 0] == i
+    assert images.read == 6
+    small = Arrays(6)
+    limited = data.Cached(small, limit_gb=2.5 * small[0].nbytes / 2**30)
+    small.read = 0
+    for _ in range(2):
+        for i in range(6):
+            assert limited[i][0, 0, 0] == i
+    assert small.read == 2 + 2 * 4
+
+
+def test_held_back_images_are_never_trained_on():
+    training, held_back = data.split_held_back(Arrays(50), 7)
+    assert len(held_back) == 7 and len(training) == 43
+    seen = {int(training[i][0, 0, 0]) for i in range(43)}
+    held = {int(held_back[i][0, 0, 0]) for i in range(7)}
+    assert not seen & held and seen | held == set(range(50))
+    with pytest.raises(DataError, match="none are left"):
+        data.split_held_back(Arrays(5), 5)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def test_folders_are_searched_and_odd_files_converted_or_skipped(folder, caplog):
+    below = folder / "below"
+    below.mkdir()
+    Image.fromarray(np.full((40, 40), 7, np.uint8)).save(below / "grey.png")
+    Image.new("CMYK", (40, 40)).save(below / "print.jpg")
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(below / "deep.png")
+    (below / "broken.jpg").write_bytes(b"\xff\xd8 not really")
+    (below / "notes.txt").write_text("no image")
+    images = data.open_source(str(folder))
+    with caplog.at_level(logging.WARNING):
+        usable = {images.files[i].name: images[i] for i in range(len(images))}
+    assert set(usable) == {
+        "0.png",
+        "1.png",
+        "2.png",
+        "grey.png",
+        "print.jpg",
+        "deep.png",
+        "broken.jpg",
+    }
+    assert usable["grey.png"].shape == (40, 40, 3) and (usable["grey.png"] == 7).all()
+    assert usable["print.jpg"].shape == (40, 40, 3)
+    assert usable["deep.png"] is None and usable["broken.jpg"] is None
+    assert "deep.png" in caplog.text and "broken.jpg" in caplog.text
+    for batch in batches(images, 6):
+        assert batch.shape == (4, 32, 32, 3)
+
+
+def test_missing_and_empty_sources_say_what_was_looked_for(tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        data.open_source(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="looked for .png"):
+        data.open_source(str(tmp_path))
+    with pytest.raises(DataError, match="data.source"):
+        data.open_source("")
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match="None of the 1 images"):
+        batches(data.open_source(str(tmp_path)), 1)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from llic_jax import images
+from llic_jax.images import ImageFileError
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".ppm"])
+def test_lossless_formats_round_trip(tmp_path, rgb, suffix):
+    path = tmp_path / f"image{suffix}"
+    images.write_image(path, rgb)
+    np.testing.assert_array_equal(images.read_image(path), rgb)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_grey_palette_and_opaque_alpha_become_rgb(tmp_path, rgb):
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png")
+    grey = images.read_image(tmp_path / "grey.png")
+    np.testing.assert_array_equal(grey, np.repeat(rgb[..., :1], 3, -1))
+    Image.fromarray(rgb).quantize(16).save(tmp_path / "palette.png")
+    assert images.read_image(tmp_path / "palette.png").shape == rgb.shape
+    Image.fromarray(rgb).convert("RGBA").save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(images.read_image(tmp_path / "opaque.png"), rgb)
+
+
+def test_exif_orientation_is_applied(tmp_path, rgb):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to view
+    Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "turned.png"), np.rot90(rgb, -1))
+
+
+def test_what_cannot_be_kept_is_refused_with_a_remedy(tmp_path, rgb):
+    transparent = Image.fromarray(rgb).convert("RGBA")
+    transparent.putpixel((0, 0), (1, 2, 3, 100))
+    transparent.save(tmp_path / "transparent.png")
+    with pytest.raises(ImageFileError, match="flatten"):
+        images.read_image(tmp_path / "transparent.png")
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ImageFileError, match="convert it to 8 bits"):
+        images.read_image(tmp_path / "deep.png")
+    Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
+    with pytest.raises(ImageFileError, match="CMYK"):
+        images.read_image(tmp_path / "print.jpg")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ImageFileError, match="cannot be read"):
+        images.read_image(tmp_path / "text.png")
+    with pytest.raises(FileNotFoundError):
+        images.read_image(tmp_path / "nowhere.png")
+    with pytest.raises(ImageFileError, match="suffix"):
+        images.write_image(tmp_path / "image.xyz", rgb)
+
+
+def test_an_output_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"before")
+    with pytest.raises(RuntimeError), images.whole_file(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError("the disk is full")
+    assert path.read_bytes() == b"before"
+    with images.whole_file(path) as temporary:
+        temporary.write_bytes(b"after")
+    assert path.read_bytes() == b"after"
+    assert list(tmp_path.iterdir()) == [path]

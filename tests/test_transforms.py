@@ -1,0 +1,155 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llic_jax.layers.depthwise import depthwise_conv_reference
+from llic_jax.transforms import (
+    SCCT,
+    SCST,
+    AnalysisTransform,
+    BasicBlock,
+    BlockStyle,
+    DepthRB,
+    Gate,
+    SynthesisTransform,
+)
+
+
+def count(module, *shape) -> int:
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+
+
+def pointwise(a: int, b: int) -> int:
+    return a * b + b
+
+
+def block_parameters(c: int, k: int) -> int:
+    """One basic block, counted by hand from the paper's description."""
+    depth_rb = 2 * pointwise(c, c) + 9 * c + c
+    gate = pointwise(c, 2 * c) + pointwise(c, c)
+    scst = pointwise(c, c // 4) + pointwise(c // 4, k * k * c) + 2 * pointwise(c, c)
+    scct = pointwise(c, c // 4) + pointwise(c // 4, c) + 2 * pointwise(c, c)
+    return 2 * depth_rb + 2 * gate + scst + scct
+
+
+def test_full_size_parameters_against_hand_counts():
+    n, m = 192, 320
+    blocks = 2 * block_parameters(n, 11) + 3 * block_parameters(n, 9) + block_parameters(m, 9)
+    down = sum(25 * a * b + b for a, b in ((3, n), (n, n), (n, n), (n, m)))
+    up = sum(9 * a * 4 * b + 4 * b for a, b in ((m, n), (n, n), (n, n), (n, 3)))
+    assert count(AnalysisTransform(), 1, 64, 64, 3) == blocks + down
+    assert count(SynthesisTransform(), 1, 4, 4, m) == blocks + up
+    # The figures of an independent rendering.
+    assert round((blocks + down) / 1e6, 2) == 14.33
+    assert round((blocks + up) / 1e6, 2) == 15.83
+
+
+def run(module, x, seed=0):
+    params = module.init(jax.random.key(seed), x)["params"]
+    # Away from the initialization, where residual branches and generated weights are tiny.
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32), params
+    )
+    return params, module.apply({"params": params}, x)
+
+
+@pytest.fixture
+def features() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(3).standard_normal((2, 7, 6, 8)), jnp.float32)
+
+
+def dense(params, x):
+    return x @ params["conv"]["kernel"] + params["conv"]["bias"]
+
+
+def leaky(x):
+    return jnp.where(x > 0, x, 0.01 * x)
+
+
+def generated(params, x):
+    h = jax.nn.gelu(x.mean((1, 2)) @ params["fc1"]["kernel"] + params["fc1"]["bias"])
+    return h @ params["fc2"]["kernel"] + params["fc2"]["bias"]
+
+
+def test_depth_rb_is_its_formula(features):
+    p, out = run(DepthRB(), features)
+    h = leaky(dense(p["conv_in"], features))
+    h = depthwise_conv_reference(h, p["depthwise"]["kernel"]) + p["depthwise"]["bias"]
+    expected = features + dense(p["conv_out"], leaky(h))
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scst_is_its_formula_and_conditions_each_sample_on_itself(features):
+    p, out = run(SCST(5), features)
+    kernel = generated(p["generator"], features).reshape(2, 5, 5, 8)
+    assert not np.allclose(kernel[0], kernel[1])
+    h = depthwise_conv_reference(dense(p["conv_in"], features), kernel)
+    np.testing.assert_allclose(out, features + dense(p["conv_out"], h), rtol=1e-4, atol=1e-4)
+
+
+def test_scst_starts_from_a_static_kernel(features):
+    module = SCST(5)
+    params = module.init(jax.random.key(0), features)["params"]
+    _, seen = module.apply({"params": params}, features, mutable="intermediates")
+    kernel = seen["intermediates"]["kernel"][0]
+    np.testing.assert_allclose(kernel[0], kernel[1], atol=0.05)
+    assert 0.1 < float(kernel.std()) * 5 < 2
+
+
+def test_scct_is_its_formula(features):
+    p, out = run(SCCT(), features)
+    factors = jax.nn.sigmoid(generated(p["generator"], features))
+    h = dense(p["conv_in"], features) * factors[:, None, None]
+    np.testing.assert_allclose(out, features + dense(p["conv_out"], h), rtol=1e-4, atol=1e-5)
+
+
+def test_gate_is_its_formula(features):
+    p, out = run(Gate(), features)
+    u, v = jnp.split(dense(p["expand"], features), 2, axis=-1)
+    np.testing.assert_allclose(out, features + dense(p["project"], u * v), rtol=1e-4, atol=1e-5)
+
+
+def test_inverse_block_swaps_the_order(features):
+    _, forward = run(BasicBlock(3), features)
+    _, inverse = run(BasicBlock(3, inverse=True), features)
+    assert not np.allclose(forward, inverse)
+
+
+@pytest.mark.parametrize(
+    ("switch", "gone", "there"),
+    [
+        ("self_conditioned", "stb/scst/generator", "stb/scst/kernel"),
+        ("channel_transform", "ctb/scct", "ctb/gate"),
+        ("depth_rb", "stb/embed/depthwise", "stb/embed/conv_in"),
+    ],
+)
+def test_ablation_switches_remove_what_they_name(features, switch, gone, there):
+    params, out = run(BasicBlock(3, style=BlockStyle(**{switch: False})), features)
+    names = {
+        "/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    }
+    assert out.shape == features.shape
+    assert not any(name.startswith(gone) for name in names)
+    assert any(name.startswith(there) for name in names)
+
+
+def test_ungated_feed_forward_has_no_product(features):
+    p, out = run(Gate(gated=False), features)
+    h = jax.nn.gelu(dense(p["expand"], features))
+    assert h.shape[-1] == 16
+    np.testing.assert_allclose(out, features + dense(p["project"], h), rtol=1e-4, atol=1e-5)
+
+
+def test_transforms_mirror_each_other_and_stay_tame_at_the_start():
+    sizes = dict(channels=(4, 6, 8, 10), kernel_sizes=(5, 5, 3, 3), depths=(1, 1, 1, 1))
+    x = jnp.asarray(np.random.default_rng(0).random((1, 64, 96, 3)), jnp.float32)
+    analysis, synthesis = AnalysisTransform(**sizes), SynthesisTransform(**sizes)
+    a = analysis.init(jax.random.key(0), x)
+    y = jax.jit(analysis.apply)(a, x)
+    s = synthesis.init(jax.random.key(1), y)
+    x_hat = jax.jit(synthesis.apply)(s, y)
+    assert y.shape == (1, 4, 6, 10) and x_hat.shape == x.shape
+    assert 0.01 < float(y.std()) < 10 and float(jnp.abs(x_hat).max()) < 10
