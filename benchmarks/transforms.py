@@ -89,9 +89,7 @@ def main() -> None:
 
     theirs = {}
     if args.torch_python and args.torch_script:
-        theirs = torch(
-            args.torch_python, args.torch_script, args.height, args.width, args.train
-        )
+        theirs = torch(args.torch_python, args.torch_script, args.height, args.width, args.train)
     mine = ours(args.height, args.width, args.train, args.repeats)
     kernel = "native" if native.enabled() else "JAX"
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, depth-wise kernel: {kernel}")

@@ -22,10 +22,10 @@ from tqdm import tqdm
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
+from llic_jax.measuring import Image
 from llic_jax.model import DOWNSAMPLING, LLIC, build_model
 from llic_jax.ops import pad_to_multiple
 
-Image = UInt8[np.ndarray, "h w 3"]
 LATENT_STRIDE = 16  # image side to latent side
 ENERGY = 0.95
 
@@ -71,7 +71,7 @@ def _energy(g_a: nn.Module) -> Any:
     """One program for all weights of a transform."""
 
     @jax.jit
-    def energy(params: Any, x: Float[Array, "1 n n 3"], middle: int) -> Float[Array, "n n"]:
+    def energy(params: Any, x: Float[Array, "1 n n 3"], middle: Any) -> Float[Array, "n n"]:
         def centre(x: Array) -> Array:
             y: Any = g_a.apply({"params": params}, x)
             return jnp.sum(y[0, middle, middle])

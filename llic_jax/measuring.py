@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from llic_jax.errors import LlicError
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # of any size: no two of them need be alike
 Quality = float | None
 
 
@@ -43,6 +43,7 @@ class Coded:
     peak_memory: int | None = None
 
 
+@runtime_checkable
 class System(Protocol):
     """A codec under test. Systems travel to other processes, so they hold names, not models.
 

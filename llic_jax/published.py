@@ -39,7 +39,7 @@ def curves(dataset: str | None) -> dict[str, Published]:
     entries = json.loads(path.read_text())
     for entry in entries:
         for key in ("bpp", "psnr", "ms_ssim"):
-            entry[key] = tuple(entry[key]) if key in entry else None
+            entry[key] = tuple(map(float, entry[key])) if key in entry else None
     return {entry["codec"]: Published(**entry) for entry in entries}
 
 

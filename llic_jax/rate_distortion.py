@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -84,6 +84,7 @@ class Comparison:
     remarks: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Fit(Protocol):
     """A curve through or near points."""
 

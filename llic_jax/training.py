@@ -188,9 +188,7 @@ def _jitted_apply(model: LLIC) -> Callable:
     return _APPLY[model]
 
 
-def train(
-    config: Config, workdir: str | Path, max_minutes: float | None = None
-) -> TrainState:
+def train(config: Config, workdir: str | Path, max_minutes: float | None = None) -> TrainState:
     """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`.
 
     Ends earlier, with a checkpoint, after `max_minutes`. Writes `config.json`, `metrics.jsonl` and

@@ -9,6 +9,8 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -24,24 +26,21 @@ def enabled() -> bool:
 
 def convolve(x: Array, kernel: Array) -> Array:
     """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)`, float32 -> `(B, H, W, C)`."""
-    call = jax.ffi.ffi_call(
-        "llic_depthwise_convolve",
-        jax.ShapeDtypeStruct(x.shape, jnp.float32),
-        vmap_method="broadcast_all",
-    )
-    return call(x, kernel)
+    return _call("llic_depthwise_convolve", x.shape, x, kernel)
 
 
 def correlate(x: Array, dy: Array, size: int) -> Array:
     """Twice `(B, H, W, C)`, float32 -> each sample's kernel gradient `(B, size, size, C)`."""
     batch, height, _, channels = x.shape
     bands = -(-height // _ROWS)
-    call = jax.ffi.ffi_call(
-        "llic_depthwise_correlate",
-        jax.ShapeDtypeStruct((batch, bands, size, size, channels), jnp.float32),
-        vmap_method="broadcast_all",
-    )
-    return call(x, dy).sum(1)
+    shape = (batch, bands, size, size, channels)
+    return _call("llic_depthwise_correlate", shape, x, dy).sum(1)
+
+
+def _call(target: str, shape: tuple[int, ...], *operands: Array) -> Array:
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    call = jax.ffi.ffi_call(target, result, vmap_method="broadcast_all")
+    return cast(Callable[..., Array], call)(*operands)
 
 
 def limit_instruction_set(name: str | None) -> None:

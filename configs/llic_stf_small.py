@@ -1,0 +1,19 @@
+"""A small LLIC-STF for every rate, made for a CPU: as configs/llic_elic_small.py but for the entropy
+model.
+
+    python train.py --config configs/llic_stf_small.py --config.data.source FOLDER \\
+        --workdir runs/stf_small
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llic_elic_small
+
+
+def get_config() -> ConfigDict:
+    config = llic_elic_small.get_config()
+    config.model.entropy_model = "stf"
+    config.model.slices = 8
+    config.model.max_support = 4
+    config.model.context_widths = (64, 48, 32)
+    return config

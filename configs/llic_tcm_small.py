@@ -1,0 +1,20 @@
+"""A small LLIC-TCM for every rate, made for a CPU: as configs/llic_elic_small.py but for the entropy
+model.
+
+    python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \\
+        --workdir runs/tcm_small
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llic_elic_small
+
+
+def get_config() -> ConfigDict:
+    config = llic_elic_small.get_config()
+    config.model.entropy_model = "tcm"
+    config.model.slices = 4
+    config.model.context_widths = (64, 48)
+    config.model.attention_channels = 32
+    config.model.head_dims = (16, 16)
+    return config

@@ -1,0 +1,229 @@
+"""The evaluation: figures of real files, resumed where it stopped, in one process or several."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+import eval as eval_script
+from llic_jax import evaluation, metrics
+from llic_jax.baselines import Baseline
+from llic_jax.data import DataError
+from llic_jax.evaluation import LlicSystem, evaluate, load_images, systems_of
+from llic_jax.images import read_image, write_image
+from llic_jax.measuring import peak_memory, reset_peak_memory, run_jobs
+from llic_jax.records import RecordFile, RecordsError, average, averages, points, table
+from llic_jax.release import save_release
+
+JPEG = (Baseline("JPEG"), [10.0, 60.0])
+
+
+@pytest.fixture(scope="module")
+def images(photograph):
+    return [("a.png", photograph[:180, :170]), ("b.png", photograph[40:104, 30:131])]
+
+
+@pytest.fixture(scope="module")
+def system(tiny_release):
+    return LlicSystem(tiny_release)
+
+
+@pytest.fixture(scope="module")
+def found(system, images, tmp_path_factory):
+    """Records of the tiny model and of JPEG, and the file that holds them."""
+    path = tmp_path_factory.mktemp("evaluation") / "results.jsonl"
+    jobs = [(system, [1.0, 2.0]), JPEG]
+    return evaluate(jobs, images, RecordFile(path), progress=False), path
+
+
+def test_figures_are_those_of_the_file(found, system, images):
+    records, _ = found
+    assert len(records) == 8
+    for record in records[:4]:
+        image = dict(images)[record.image]
+        data = system.codec.compress(image, record.quality)
+        decoded = system.codec.decompress(data)
+        pixels = image.shape[0] * image.shape[1]
+        assert (record.height, record.width) == image.shape[:2]
+        assert record.bytes == len(data) and record.bpp == 8 * len(data) / pixels
+        assert record.psnr == metrics.image_psnr(image, decoded)
+        assert record.psnr_y == metrics.image_psnr_y(image, decoded)
+        assert record.identical is True
+        assert record.bpp_estimated == pytest.approx(record.bpp, rel=0.5)
+        assert 0 < record.encode_network_seconds < record.encode_seconds
+        assert 0 < record.decode_network_seconds < record.decode_seconds
+
+
+def test_ms_ssim_is_left_out_where_an_image_is_too_small(found):
+    for record in found[0]:
+        assert (record.ms_ssim is None) == (record.image == "b.png")
+
+
+def test_other_codecs_have_no_networks_and_their_own_memory(found):
+    ours, jpeg = found[0][0], found[0][-1]
+    assert jpeg.codec == "JPEG" and "4:2:0" in jpeg.setting
+    assert jpeg.encode_network_seconds is None and jpeg.identical is None
+    assert jpeg.peak_memory < ours.peak_memory
+
+
+def test_the_file_gives_the_records_back(found):
+    records, path = found
+    assert list(RecordFile(path).records.values()) == sorted(
+        records, key=lambda r: (r.codec == "JPEG", r.image)
+    )
+    assert len(path.read_text().splitlines()) == 8
+
+
+def test_a_second_run_measures_only_what_is_missing(found, system, images, monkeypatch, tmp_path):
+    records, path = found
+    part = tmp_path / "results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    # Five records, and the sixth as a run leaves it that is killed while it writes.
+    part.write_text("".join(lines[:5]) + lines[5][:40])
+    measured = []
+
+    def counting(jobs, workers):
+        measured.extend(jobs)
+        return run_jobs(jobs, workers)
+
+    monkeypatch.setattr(evaluation, "run_jobs", counting)
+    again = evaluate([(system, [1.0, 2.0]), JPEG], images, RecordFile(part), progress=False)
+    assert len(measured) == 3
+    figures = ("codec", "setting", "image", "bytes", "psnr", "ms_ssim")
+    for first, second in zip(records, again, strict=True):
+        assert all(getattr(first, name) == getattr(second, name) for name in figures)
+
+
+def test_figures_of_another_model_or_image_are_not_gone_on_with(found, system, images, tmp_path):
+    records, _ = found
+    for change, message in (
+        ({"version": "model 0123"}, r"with version model 0123; this run has model [0-9a-f]{16}, "),
+        ({"digest": "0123"}, "with pixels 0123"),
+    ):
+        path = tmp_path / f"{message[5:12]}.jsonl"
+        RecordFile(path).add(dataclasses.replace(records[0], **change))
+        with pytest.raises(RecordsError, match=message):
+            evaluate([(system, [1.0])], images, RecordFile(path), progress=False)
+
+
+def test_a_file_that_is_no_results_is_an_error(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"codec": "JPEG"}\n')
+    with pytest.raises(RecordsError, match="line 1, is no record"):
+        RecordFile(path)
+
+
+def test_decoded_images_are_kept(system, images, tmp_path):
+    folder = tmp_path / "images"
+    file = RecordFile(tmp_path / "results.jsonl")
+    (record,) = evaluate([(system, [1.0])], images[1:], file, 1, folder, progress=False)
+    (path,) = folder.rglob("*.png")
+    assert metrics.image_psnr(images[1][1], read_image(path)) == record.psnr
+    # A record whose image is gone is measured again.
+    path.unlink()
+    evaluate([(system, [1.0])], images[1:], file, 1, folder, progress=False)
+    assert path.is_file()
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_files(found, system, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    file = RecordFile(tmp_path / "results.jsonl")
+    again = evaluate([(system, [1.0, 2.0])], images, file, workers=2, progress=False)
+    assert [(r.image, r.bytes, r.psnr) for r in again] == [
+        (r.image, r.bytes, r.psnr) for r in found[0][:4]
+    ]
+    assert all(r.identical for r in again)
+
+
+def test_means_are_over_images(found):
+    records, _ = found
+    group = records[:2]
+    means = average(group)
+    assert means["images"] == 2
+    assert means["psnr"] == pytest.approx((group[0].psnr + group[1].psnr) / 2)
+    assert means["bpp"] == pytest.approx((group[0].bpp + group[1].bpp) / 2)
+    assert means["ms_ssim"] == group[0].ms_ssim
+    assert means["peak_memory"] == max(r.peak_memory for r in group)
+    assert means["identical"] is True
+    broken = dataclasses.replace(group[1], identical=False)
+    assert average([group[0], broken])["identical"] is False
+    assert "Not every decoded image" in table([group[0], broken])
+    assert "Not every decoded image" not in table(records)
+
+
+def test_points_are_sorted_by_rate(found):
+    means = averages(found[0])
+    assert [len(group) for group in means.values()] == [2, 2]
+    jpeg = points(means["JPEG"][::-1])
+    assert jpeg.rates == tuple(m["bpp"] for m in means["JPEG"])
+    assert jpeg.quality == tuple(m["psnr"] for m in means["JPEG"])
+    assert points([{**means["JPEG"][0], "ms_ssim_db": None}], "ms_ssim_db").rates == ()
+
+
+def test_models_of_one_rate_make_one_curve(tiny_config, tiny_release, tmp_path):
+    from llic_jax.model import build_model, initialize
+
+    config = tiny_config.copy_and_resolve_references()
+    config.model.levels = 1
+    params = initialize(build_model(config.model))
+    folders = [tmp_path / "tiny_0067", tmp_path / "tiny_0130"]
+    for folder in folders:
+        save_release(folder, config.to_dict(), params)
+    systems = systems_of([*folders, tiny_release])
+    assert [s.name for s in systems] == ["tiny", "tiny", tiny_release.name]
+    assert [s.setting(None) for s in systems[:2]] == ["tiny_0067", "tiny_0130"]
+    assert systems[0].qualities([1.0, 2.0]) == [None]
+    assert systems[2].qualities(None) == [1.0, 2.0]
+    assert systems[2].qualities([1.5]) == [1.5]
+
+
+def test_images_from_folders_files_and_the_package(images, tmp_path):
+    for name, image in images:
+        write_image(tmp_path / name, image)
+    loaded = load_images([tmp_path])
+    assert [name for name, _ in loaded.images] == ["a.png", "b.png"]
+    np.testing.assert_array_equal(loaded.images[1][1], images[1][1])
+    assert load_images([tmp_path / "b.png"]).images[0][0] == "b.png"
+    with pytest.raises(DataError, match=r"Several files are called b\.png"):
+        load_images([tmp_path, tmp_path / "b.png"])
+    with pytest.raises(DataError, match=r"No file .*c\.png"):
+        load_images([tmp_path / "c.png"])
+    with pytest.raises(DataError, match="takes one folder; 2 are named"):
+        load_images([tmp_path, tmp_path], "kodak")
+    embedded = load_images()
+    assert [name for name, _ in embedded.images] == list(evaluation.EMBEDDED)
+    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for _, image in embedded.images)
+
+
+def test_peak_memory_sees_an_array():
+    reset_peak_memory()
+    before = peak_memory()
+    np.ones(40 << 20, np.uint8)
+    after = peak_memory()
+    assert before is not None and after is not None
+    assert math.isclose(after - before, 40 << 20, rel_tol=0.5)
+
+
+def test_the_script_ends_with_the_reports_path(tiny_release, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    write_image(tmp_path / "b.png", images[1][1])
+    output = tmp_path / "results"
+    arguments = ["--data_dir", str(tmp_path / "b.png"), "--checkpoint", str(tiny_release)]
+    arguments += ["--codecs", "jpeg", "--no_inspection", "--output", str(output)]
+    assert eval_script.main(arguments) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"report: {output / 'report.html'}"
+    assert (output / "report.html").is_file() and (output / "report.md").is_file()
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["images"] == {"set": "b.png", "count": 1}
+    assert set(summary["codecs"]) == {tiny_release.name, "JPEG"}
+
+
+def test_the_script_names_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    assert eval_script.main(["--checkpoint", str(tmp_path)]) == 1
+    assert "is no released model" in capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""The report: what is measured is in it, nothing else is, and it opens without a network."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from llic_jax import evaluation, published, report
+from llic_jax.baselines import Baseline
+from llic_jax.evaluation import ImageSet, LlicSystem
+from llic_jax.records import Record, RecordFile
+from llic_jax.side_by_side import busiest, side_by_side
+
+
+def _record(codec: str, quality: float, bpp: float, psnr: float, **more) -> Record:
+    values = dict(
+        codec=codec,
+        version=f"{codec} 1.0",
+        setting=f"quality {quality:g}",
+        quality=quality,
+        image="a.png",
+        digest="",
+        width=768,
+        height=512,
+        bytes=round(bpp * 768 * 512 / 8),
+        bpp=bpp,
+        bpp_estimated=bpp,
+        psnr=psnr,
+        psnr_y=psnr + 1,
+        ms_ssim=0.95,
+        ms_ssim_db=13.0 + quality,
+        encode_seconds=0.5,
+        encode_network_seconds=0.4,
+        decode_seconds=0.25,
+        decode_network_seconds=0.2,
+        peak_memory=300 << 20,
+        identical=True,
+    )
+    return Record(**(values | more))
+
+
+OURS = [(1.0, 0.12, 28.5), (2.0, 0.25, 31.0), (3.0, 0.5, 34.0), (4.0, 0.9, 37.2)]
+AVIF = [(1.0, 0.12, 27.5), (2.0, 0.25, 30.2), (3.0, 0.5, 33.1), (4.0, 0.9, 36.3)]
+
+
+def _write(folder, records, dataset=None, **more):
+    system = LlicSystem(folder / "mine")
+    images = ImageSet("three <photographs>", dataset, [])
+    figures = evaluation.summary(records, images, 1)
+    return report.write(folder, [system], records, figures, images, False, **more)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    records = [_record("mine", *point) for point in OURS]
+    records += [_record("AVIF", *point) for point in AVIF]
+    return _write(folder, records, "kodak", command="python eval.py --dataset kodak")
+
+
+def test_the_page_stands_on_its_own(written):
+    html = written.read_text()
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert loaded and all(source.startswith("data:image/") for source in loaded)
+    assert "<script" not in html and "@import" not in html and "url(" not in html
+    assert "three &lt;photographs&gt;" in html
+    assert "python eval.py --dataset kodak" in html
+
+
+def test_every_measured_point_is_in_both_reports(written):
+    for text in (written.read_text(), (written.parent / "report.md").read_text()):
+        for _, bpp, psnr in OURS + AVIF:
+            assert f"{bpp:.4f}" in text and f"{psnr:.2f}" in text
+
+
+def test_bd_rates_are_those_of_the_comparison(written):
+    from llic_jax.rate_distortion import Curve, bd_rate
+
+    kodak = published.curves("kodak")
+    own = Curve("mine", tuple(p[1] for p in OURS), tuple(p[2] for p in OURS))
+    text = (written.parent / "report.md").read_text()
+    anchor = kodak[published.ANCHOR].curve()
+    assert f"| mine | ours | {bd_rate(anchor, own).value:+.2f} |" in text
+    over_avif = bd_rate(Curve("AVIF", *zip(*(p[1:] for p in AVIF), strict=True)), own).value
+    (line,) = [line for line in text.splitlines() if line.startswith("| AVIF | measured")]
+    assert line.endswith(f"| {over_avif:+.2f} |")
+    (line,) = [line for line in text.splitlines() if line.startswith("| MLIC++ | published")]
+    assert "| -13.39 |" in line
+    for entry in kodak.values():
+        assert entry.source in text
+
+
+def test_figures_are_written_as_svg_and_png(written):
+    names = {path.name for path in (written.parent / "figures").iterdir()}
+    for figure in ("psnr", "ms_ssim", "rate_saving", "memory"):
+        assert {f"{figure}.svg", f"{figure}.png"} <= names
+        assert f"figures/{figure}.svg" in (written.parent / "report.md").read_text()
+
+
+def test_figures_are_the_same_every_time(written, tmp_path):
+    records = [_record("mine", *point) for point in OURS]
+    records += [_record("AVIF", *point) for point in AVIF]
+    again = _write(tmp_path, records, "kodak")
+    for name in ("psnr.svg", "rate_saving.svg"):
+        first, second = (path.parent / "figures" / name for path in (written, again))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_without_published_figures_another_codec_is_the_anchor(tmp_path):
+    records = [_record("mine", *point) for point in OURS]
+    records += [_record("AVIF", *point) for point in AVIF]
+    text = _write(tmp_path, records).with_name("report.md").read_text()
+    assert "## BD-rate over AVIF" in text
+    assert "VTM" not in text and "MLIC" not in text
+
+
+def test_what_cannot_be_compared_is_said_not_invented(tmp_path):
+    records = [_record("mine", 1.0, 0.2, 30.0), _record("mine", 2.0, 0.3, 29.0)]
+    records += [_record("AVIF", *point) for point in AVIF]
+    path = _write(tmp_path, records)
+    text = path.with_name("report.md").read_text()
+    assert "mine is not monotone: 30.0000 dB at 0.20000 bpp" in text
+    assert "| mine | ours |" not in text
+    assert "0.2000 | 30.00" in text  # the points themselves are there all the same
+
+
+def test_a_single_point_gives_a_report_too(tmp_path):
+    path = _write(tmp_path, [_record("mine", *OURS[0], ms_ssim=None, ms_ssim_db=None)])
+    assert "two or more" in path.read_text()
+    assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"psnr"}
+
+
+def test_a_decoder_that_went_astray_is_said(tmp_path):
+    records = [_record("mine", *OURS[0], identical=False), _record("mine", *OURS[1])]
+    assert "Not every decoded image" in _write(tmp_path, records).read_text()
+
+
+def test_the_busiest_window_is_found():
+    image = np.full((60, 90, 3), 100, np.uint8)
+    image[20:36:2, 50:66] = 200
+    rows, columns = busiest(image, 20)
+    assert rows.start <= 20 and rows.stop >= 35 and rows.stop - rows.start == 20
+    assert columns.start <= 50 and columns.stop >= 66
+    assert image[busiest(image, 500)].shape == image.shape
+
+
+def test_crops_are_of_equal_size_in_bytes(tiny_release, photograph):
+    image = photograph[:180, :200]
+    system = LlicSystem(tiny_release)
+    ours = system.code(image, 2.0)
+    crops = side_by_side(system, 2.0, image, [Baseline("JPEG"), Baseline("AVIF")], size=64)
+    assert [crop.label for crop in crops] == ["original", tiny_release.name, "JPEG", "AVIF"]
+    assert all(crop.pixels.shape == (64, 64, 3) for crop in crops)
+    window = busiest(image, 64)
+    np.testing.assert_array_equal(crops[0].pixels, image[window])
+    np.testing.assert_array_equal(crops[1].pixels, ours.image[window])
+    assert crops[1].bpp == 8 * ours.bytes / (180 * 200)
+    for crop in crops[2:]:
+        assert crop.bpp == pytest.approx(crops[1].bpp, rel=0.2)
+    assert crops[0].bpp is None and 0 < crops[2].ms_ssim < 1
+
+
+@pytest.mark.slow
+def test_the_whole_report_of_a_model(tiny_release, photograph, tmp_path):
+    system = LlicSystem(tiny_release)
+    images = [("a.png", photograph), ("b.png", np.ascontiguousarray(photograph[::-1]))]
+    jobs = [(system, [1.0, 2.0]), (Baseline("JPEG"), [20.0, 70.0])]
+    found = evaluation.evaluate(jobs, images, RecordFile(tmp_path / "r.jsonl"), progress=False)
+    image_set = ImageSet("photographs", None, images)
+    figures = evaluation.summary(found, image_set, 1)
+    html = report.write(tmp_path, [system], found, figures, image_set).read_text()
+    for title in (
+        "Side by side",
+        "Effective receptive field",
+        "Bits by channel",
+        "Bits over the image",
+        "Generated 5x5 kernels",
+        "Channel importance factors",
+    ):
+        assert title in html
+    assert dataclasses.is_dataclass(found[0])
