@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     from llic_jax import compilation_cache, training
 
     compilation_cache.enable()
-    training.train(_CONFIG.value, _WORKDIR.value, _MAX_MINUTES.value)
+    training.train(_CONFIG.value, str(_WORKDIR.value), _MAX_MINUTES.value)
 
 
 if __name__ == "__main__":

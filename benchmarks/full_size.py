@@ -2,10 +2,11 @@
 
     python benchmarks/full_size.py --data_dir FOLDER
 
-The weights are random (the latent is scaled up, so that there is something to code): this shows that
-the decoder returns exactly what the encoder reconstructs, and what that costs. Without a folder, the
-images are scikit-image's. Seconds are those of compiled programs; the memory is the process's peak,
-compiling included.
+The weights are random (the latent is scaled up, so that there is something to code): this shows
+that the decoder returns exactly what the encoder reconstructs, and what that costs. Without a
+folder the images are scikit-image's. "first" is the first coding and decoding of a size, compiling
+included; the other seconds are those of compiled programs. Memory is the process's peak, of both
+images, compiling included.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def main() -> None:
         return
     print(
         "| model | parameters | kMACs/pixel | image | bpp | exact | compress s | decompress s "
-        "| first run s | peak GiB |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| first s | peak GiB |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for name in args.models:
         command = [sys.executable, __file__, "--only", name]

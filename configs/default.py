@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     train.schedule_boundaries = (1_700_000, 1_800_000, 1_900_000, 1_950_000)
     train.schedule_factors = (0.3, 0.1, 0.03, 0.01)
     train.warmup_steps = 0
+    # "random", or "pca": transforms that start as principal components (llic_jax/pca.py).
+    train.start = "random"
     train.final_factor = 0.01
     train.clip_norm = 1.0  # gradient clipping by the global norm
     train.ema_decay = 0.999  # moving average of the weights, which is what is released

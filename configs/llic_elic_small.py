@@ -1,8 +1,9 @@
 """A small LLIC-ELIC for every rate, made for a CPU: the model whose weights are released.
 
-    python train.py --config configs/llic_elic_small.py --config.data.source FOLDER --workdir runs/small
+    python train.py --config configs/llic_elic_small.py --workdir runs/small \
+        --config.data.source FOLDER
 
-About 0.1 s per 128-pixel crop and training step on two cores. Its figures: docs/results.md.
+About 0.1 s for a 128-pixel crop in a training step on two cores. Its figures: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -12,18 +13,19 @@ from configs import default
 
 def get_config() -> ConfigDict:
     config = default.get_config()
-    config.model.channels = (32, 48, 80, 128)
+    config.model.channels = (32, 48, 96, 192)
     config.model.depths = (1, 1, 1, 1)
     config.model.hyper_channels = 64
-    config.model.groups = (8, 8, 16, 32, 64)
+    config.model.groups = (8, 8, 16, 32, 128)
     config.model.context_widths = (96, 64)
     config.model.levels = 6
     config.train.lmbdas = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
     config.data.crop = 128
     config.train.batch_size = 8
     config.train.steps = 40_000
-    config.train.learning_rate = 1e-3
-    config.train.warmup_steps = 200
+    config.train.learning_rate = 3e-4
+    config.train.warmup_steps = 100
+    config.train.start = "pca"
     config.train.schedule_boundaries = (28_000, 34_000, 38_000)
     config.train.schedule_factors = (0.3, 0.1, 0.03)
     config.train.log_every = 50

@@ -1,8 +1,9 @@
-"""A small LLIC-STF for every rate, made for a CPU: as configs/llic_elic_small.py but for the entropy
-model.
+"""A small LLIC-STF for every rate, made for a CPU; its transforms are those of llic_elic_small.py.
 
     python train.py --config configs/llic_stf_small.py --config.data.source FOLDER \\
         --workdir runs/stf_small
+
+It aims at no published figure and no weights of it are released; the paper's size is llic_stf.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
-"""A small LLIC-TCM for every rate, made for a CPU: as configs/llic_elic_small.py but for the entropy
-model.
+"""A small LLIC-TCM for every rate, made for a CPU; its transforms are those of llic_elic_small.py.
 
     python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \\
         --workdir runs/tcm_small
+
+It aims at no published figure and no weights of it are released; the paper's size is llic_tcm.py.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ from llic_jax.errors import LlicError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status is 0 if every file went through, 1 if not, 2 for bad usage."""
+    """Runs a command; exit status 0 if every file went through, 1 if not, 2 for bad usage."""
     parser = _parser()
     args = parser.parse_args(argv)
     try:

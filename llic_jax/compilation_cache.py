@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that a second start with the same sizes needs no compilation."""
+"""Compiled programs kept on disk: a second start with the same sizes needs no compilation."""
 
 import os
 from pathlib import Path

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +24,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     """The image as RGB. Grey and palette images are converted, EXIF orientation is applied.
 
     Raises:
-      ImageFileError: no image; an alpha channel that is not opaque; more than 8 bits a channel; CMYK.
+      ImageFileError: no image; alpha that is not opaque; more than 8 bits a channel; CMYK.
       FileNotFoundError: no such file.
     """
     try:
@@ -36,16 +37,15 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
         raise ImageFileError(f"{path} cannot be read as an image: {error}") from error
     if image.mode.startswith(("I", "F")):
         raise ImageFileError(
-            f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first."
+            f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits."
         )
     if image.mode == "CMYK":
         raise ImageFileError(f"{path} is CMYK; convert it to sRGB with its colour profile first.")
-    if image.has_transparency_data:
-        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            raise ImageFileError(
-                f"{path} has transparent pixels, which a .llic file does not hold yet; flatten it "
-                "onto a background first."
-            )
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise ImageFileError(
+            f"{path} has transparent pixels, which a .llic file does not hold yet; flatten it "
+            "onto a background first."
+        )
     return np.array(image.convert("RGB"))
 
 
@@ -61,7 +61,11 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes in the format of the suffix, lossless where it can; whole or not at all."""
     path = Path(path)
     check_suffix(path)
-    options = {".webp": {"lossless": True}, ".jpg": {"quality": 95}, ".jpeg": {"quality": 95}}
+    options: dict[str, dict[str, Any]] = {
+        ".webp": {"lossless": True},
+        ".jpg": {"quality": 95},
+        ".jpeg": {"quality": 95},
+    }
     with whole_file(path) as temporary:
         kind = Image.registered_extensions()[path.suffix.lower()]
         Image.fromarray(image).save(temporary, format=kind, **options.get(path.suffix.lower(), {}))
@@ -69,7 +73,7 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` if the block succeeds, and else vanishes."""
+    """A temporary name beside `path`, which becomes `path` if the block succeeds, and else goes."""
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)

@@ -51,7 +51,9 @@ class Gain(nn.Module):
         self.log_gain = self.param("log_gain", lambda _: jnp.broadcast_to(ramp, shape))
         self.log_inverse = self.param("log_inverse", lambda _: jnp.broadcast_to(-ramp, shape))
 
-    def __call__(self, quality: Quality, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
+    def __call__(self, quality: Quality | None, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
+        if quality is None:
+            raise ValueError("A model of several quality levels needs a quality for each sample.")
         table = self.log_inverse if inverse else self.log_gain
         position = jnp.clip(quality - 1, 0, self.levels - 1)
         # Hat functions: linear interpolation as one small product, the same on every platform.
@@ -152,8 +154,8 @@ class LLIC(nn.Module):
     ) -> LatentRate:
         """The whole way there and back, with estimated rates.
 
-        With keys, one per sample, as in training: noise for the rate, straight-through rounding for what is
-        decoded. Without, as in coding: the rate of the rounded symbols.
+        With keys, one per sample, as in training: noise for the rate, straight-through rounding
+        for what is decoded. Without, as in coding: the rate of the rounded symbols.
         """
         y = self.analyze(x, quality)
         z = self.hyper_analyze(y, quality)

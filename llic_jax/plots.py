@@ -23,6 +23,16 @@ MEASURED = {
     "JPEG 2000": "#8c6bb1",
     "JPEG": "#8b5a3c",
 }
+LEAST_SAVING = -150  # per cent; curves below it would press the others together
+# Colour and dashes of published curves, in the order in which they are drawn.
+PUBLISHED = (
+    ("#1f2933", (6, 2)),
+    ("#7b8794", (2, 1.5)),
+    ("#1f2933", (1, 1)),
+    ("#9aa5b1", (6, 2)),
+    ("#7b8794", (6, 2, 1, 2)),
+    ("#9aa5b1", (1, 1)),
+)
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -68,13 +78,11 @@ def rate_distortion(
 ) -> Figure:
     """Curves over bits per pixel: ours thick, others measured here solid, published ones dashed."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8, 5.2)
+        figure, axes = _figure(8.0, 5.2)
         ax: Axes = axes[0, 0]
-        shades = np.linspace(0.35, 0.7, max(len(published), 1))
-        for curve, shade in zip(published, shades, strict=False):
-            ax.plot(
-                curve.rates, curve.quality, "--", color=str(shade), linewidth=1.2, label=curve.name
-            )
+        for curve, (colour, dashes) in zip(published, PUBLISHED * len(published), strict=False):
+            ax.plot(curve.rates, curve.quality, color=colour, lw=1.3, dashes=dashes)
+            ax.lines[-1].set_label(curve.name)
         for curve in measured:
             ax.plot(
                 curve.rates,
@@ -104,7 +112,7 @@ def rate_distortion(
             for rate, quality in zip(curve.rates, curve.quality, strict=True)
             if rate <= span
         ]
-        margin = 0.06 * (max(inside) - min(inside))
+        margin = max(0.06 * (max(inside) - min(inside)), 0.2)
         ax.set(xlabel="bits per pixel", ylabel=label, xlim=(0, span * 1.02))
         ax.set_ylim(min(inside) - margin, max(inside) + margin)
         # In the order in which the curves lie at the right-hand side, best first.
@@ -119,16 +127,17 @@ def _colour(name: str) -> str:
 def rate_saving(savings: Mapping[str, tuple[np.ndarray, np.ndarray]], anchor: str) -> Figure:
     """Rate saving in per cent over PSNR (paper, fig. 4-6); `savings`: PSNR and saving, by name."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8, 4.4)
+        figure, axes = _figure(8.0, 4.4)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
-        for index, (name, (psnr, saving)) in enumerate(savings.items()):
+        shown = {name: pair for name, pair in savings.items() if pair[1].max() > LEAST_SAVING}
+        for index, (name, (psnr, saving)) in enumerate(shown.items()):
             colour = MEASURED.get(name) or OURS[index % len(OURS)]
             ax.plot(psnr, saving, color=colour, lw=1.5 if name in MEASURED else 2.6)
             ax.lines[-1].set_label(name)
         ax.set(xlabel="PSNR (dB)", ylabel=f"rate saved over {anchor} (%)")
-        low = min((saving.min() for _, saving in savings.values()), default=0)
-        ax.set_ylim(bottom=max(low * 1.1, -150))
+        low = min((saving.min() for _, saving in shown.values()), default=0)
+        ax.set_ylim(bottom=max(low * 1.1, LEAST_SAVING))
         ax.legend(loc="best", fontsize=9)
         return figure
 
@@ -136,15 +145,24 @@ def rate_saving(savings: Mapping[str, tuple[np.ndarray, np.ndarray]], anchor: st
 def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
     """BD-rate over peak memory (paper, fig. 1); `points`: MiB and per cent, by name."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8, 3.8)
+        figure, axes = _figure(8.0, 3.8)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
-        for index, (name, (mebibytes, rate)) in enumerate(points.items()):
+        for index, (name, (mebibytes, rate)) in enumerate(
+            sorted(points.items(), key=lambda p: p[1])
+        ):
             ours = name not in MEASURED
             colour = OURS[index % len(OURS)] if ours else MEASURED[name]
             ax.plot(mebibytes, rate, "o", color=colour, ms=10 if ours else 7)
+            # Above and below by turns: neighbours are often close.
+            lift = 9 if index % 2 else -9
             ax.annotate(
-                name, (mebibytes, rate), (8, 0), textcoords="offset points", va="center", fontsize=9
+                name,
+                (mebibytes, rate),
+                (8, lift),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
             )
         ax.set_xscale("log")
         ax.margins(x=0.25, y=0.15)
@@ -157,7 +175,7 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
 def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
     """Maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _figure(3 * len(fields), 3.5, 1, len(fields))
+        figure, axes = _figure(3.0 * len(fields), 3.5, 1, len(fields))
         half = _half_width(fields)
         for ax, field in zip(axes[0], fields, strict=True):
             rows, columns = np.indices(field.energy.shape)
@@ -184,7 +202,7 @@ def _half_width(fields: Sequence[ReceptiveField]) -> float:
 def channel_bits(bits: Float[np.ndarray, "m"], groups: Mapping[str, float]) -> Figure:
     """Share of the latent's bits, sorted by channel, and by group in coding order."""
     with matplotlib.rc_context(STYLE):
-        figure, (row,) = _figure(10, 3.2, 1, 2)
+        figure, (row,) = _figure(10.0, 3.2, 1, 2)
         order = np.sort(bits)[::-1] / bits.sum() * 100
         row[0].bar(np.arange(len(order)), order, width=1.0, color=OURS[0])
         row[0].set(xlabel="channels, most bits first", ylabel="share of bits (%)")
@@ -203,7 +221,7 @@ def bit_maps(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> Figure
     """Each image beside its bits per pixel, place by place."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         ratio = images[0].shape[0] / images[0].shape[1]
-        figure, axes = _figure(10, 4.6 * ratio * len(images) + 0.3, len(images), 2)
+        figure, axes = _figure(10.0, 4.6 * ratio * len(images) + 0.3, len(images), 2)
         top = max(m.max() for m in maps)
         for row, image, bits in zip(axes, images, maps, strict=True):
             height, width = image.shape[:2]
@@ -227,7 +245,7 @@ def kernels(
         a, b = (insight.kernels[block] for insight in insights[:2])
         count = min(count, a.shape[-1])
         chosen = np.argsort(-np.abs(a - b).max((0, 1)))[:count]
-        figure, axes = _figure(10, 3.4, 3, count)
+        figure, axes = _figure(10.0, 3.4, 3, count)
         for column, channel in enumerate(chosen):
             span = max(np.abs(a[..., channel]).max(), np.abs(b[..., channel]).max())
             rows = (a, b, a - b)
@@ -249,7 +267,7 @@ def factors(names: Sequence[str], insights: Sequence[Insight]) -> Figure:
         blocks = list(insights[0].factors)
         columns = min(3, len(blocks))
         rows = -(-len(blocks) // columns)
-        figure, axes = _figure(10, 2.2 * rows, rows, columns)
+        figure, axes = _figure(10.0, 2.2 * rows, rows, columns)
         for ax in axes.flat[len(blocks) :]:
             ax.set_visible(False)
         for ax, block in zip(axes.flat, blocks, strict=False):

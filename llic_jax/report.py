@@ -26,12 +26,11 @@ from llic_jax.side_by_side import Crop, side_by_side
 # Published curves that are drawn; all of them are in the table.
 DRAWN = (
     "MLIC++",
-    "LIC-TCM large",
-    "WACNN",
+    "STF",
     published.ANCHOR,
     "mbt2018",
-    "bmshj2018-hyperprior",
     "BPG 4:4:4",
+    "bmshj2018-hyperprior",
 )
 CROP_IMAGES = 3
 CROP_CODECS = ("JPEG", "AVIF")
@@ -236,7 +235,7 @@ def _comparison_pictures(
                 plots.rate_saving(savings, anchor.name),
             )
         )
-    rates = {row.name: row.rate for row in rows if row.rate is not None}
+    rates = {r.name: r.rate for r in rows if r.kind != "published" and r.rate is not None}
     memory = {
         name: (max(m["peak_memory"] for m in group) / 2**20, rates[name])
         for name, group in means.items()

@@ -4,6 +4,7 @@ One code path for one device and for many: the state is replicated, each device 
 the batch, gradients are averaged over devices.
 """
 
+import itertools
 import json
 import logging
 import time
@@ -27,6 +28,7 @@ from llic_jax.errors import LlicError
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, ConfigError, build_model, initialize
 from llic_jax.ops import fold_in
+from llic_jax.pca import start_from_components
 
 AXIS = "batch"
 
@@ -37,16 +39,17 @@ class TrainingError(LlicError, RuntimeError):
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes.
+    """Everything that a step changes; replicated, every leaf has a leading axis of devices.
 
-    step: number of steps done. params, ema: the parameters and their exponential moving average.
-    opt_state: the optimizer's. All parameters are one vector: an update is then one fused loop and
-    one all-reduce, not hundreds, which also halves the time to compile. `unravel` makes the tree.
+    step: number of steps done. params, ema: the parameters and their exponential moving average,
+    `(n,)`. opt_state: the optimizer's. All parameters are one vector: an update is then one fused
+    loop and one all-reduce, not hundreds, which also halves the time to compile. `unravel` makes
+    the tree.
     """
 
-    step: jax.Array
-    params: Float[Array, "n"]
-    ema: Float[Array, "n"]
+    step: Any
+    params: Any
+    ema: Any
     opt_state: Any
 
 
@@ -127,6 +130,7 @@ def make_train_step(
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated."""
     lmbdas = tuple(train["lmbdas"])
+    apply: Any = model.apply
 
     @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
@@ -137,7 +141,7 @@ def make_train_step(
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
-            out = model.apply({"params": params}, x, quality, fold_in(keys, 1))
+            out = apply({"params": params}, x, quality, fold_in(keys, 1))
             return rate_distortion(out, x, lmbda, train["distortion"])
 
         grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(state.params))
@@ -218,25 +222,35 @@ def train(config: Config, workdir: str | Path, max_minutes: float | None = None)
     model = build_model(config["model"])
     optimizer = build_optimizer(settings)
     state, unravel = create_state(model, optimizer, config["seed"])
+    photographs, held_back = data.split_held_back(
+        data.open_source(config["data"]["source"]), config["data"]["held_back"]
+    )
+    training = data.Cached(photographs, config["data"]["cache_gb"])
+    crop = data.RandomCrop(
+        config["data"]["crop"], config["data"]["flip"], config["data"]["downsample"]
+    )
+    batches_from = partial(
+        data.training_batches,
+        training,
+        crop=crop,
+        batch_size=settings["batch_size"],
+        seed=config["seed"],
+        threads=config["data"]["threads"],
+    )
     checkpoints = Checkpoints(workdir, settings["keep_checkpoints"])
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state)
         logging.info("going on from step %d", int(state.step))
+    elif settings["start"] == "pca":
+        sample = itertools.islice(batches_from(first_step=0), 256 // settings["batch_size"] + 1)
+        params = start_from_components(
+            unravel(state.params), sample, config["model"]["channels"], settings["lmbdas"]
+        )
+        vector, _ = ravel_pytree(params)
+        state = TrainState(state.step, vector, vector, optimizer.init(vector))
     first = int(state.step)
 
-    training, held_back = data.split_held_back(
-        data.open_source(config["data"]["source"]), config["data"]["held_back"]
-    )
-    batches = data.training_batches(
-        data.Cached(training, config["data"]["cache_gb"]),
-        crop=data.RandomCrop(
-            config["data"]["crop"], config["data"]["flip"], config["data"]["downsample"]
-        ),
-        batch_size=settings["batch_size"],
-        seed=config["seed"],
-        first_step=first,
-        threads=config["data"]["threads"],
-    )
+    batches = batches_from(first_step=first)
     step_fn = make_train_step(model, optimizer, unravel, settings, config["seed"])
     replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), state)
     schedule = learning_rate_schedule(settings)
@@ -280,8 +294,12 @@ def train(config: Config, workdir: str | Path, max_minutes: float | None = None)
                     )
             if (step % settings["eval_every"] == 0 or last) and len(held_back):
                 ema = unravel(replicated.ema[0])
-                figures = validate(model, ema, held_back, settings, config["data"]["crop"])
-                record(kind="validation", step=step, **figures)
+                crop_side = config["data"]["crop"]
+                record(
+                    kind="validation",
+                    step=step,
+                    **validate(model, ema, held_back, settings, crop_side),
+                )
                 since, since_step = time.monotonic(), step
             if step % settings["checkpoint_every"] == 0 or last:
                 checkpoints.save(step, jax.tree.map(lambda x: x[0], replicated))

@@ -1,9 +1,9 @@
 """The transforms of LLIC: large receptive fields with weights generated from the image.
 
 Jiang et al., "LLIC: Large Receptive Field Transform Coding with Adaptive Weights for Learned Image
-Compression", IEEE TMM 2024, arXiv 2304.09571. From the paper: the blocks, their order, block counts,
-kernel sizes and channels. Our choice, where the paper is silent: the activation (LeakyReLU 0.01), the
-widths of the weight generators (C / 4), resampling, and how the generators start (see `SCST`).
+Compression", IEEE TMM 2024, arXiv 2304.09571. From the paper: the blocks, their order and counts,
+kernel sizes and channels. Our choice, where the paper is silent: the activation (LeakyReLU 0.01),
+the widths of the weight generators (C / 4), resampling, and how the generators start (see `SCST`).
 
     x -> [down5, STB, CTB]  x4  -> y          g_a, kernels 11 11 9 9, blocks 1 1 3 1
     y -> [CTB, STB, up]     x4  -> x_hat      g_s, the mirror image of the kernels
@@ -29,7 +29,7 @@ leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
 
 # Every residual branch starts small. Gates multiply features with features, so branches of unit
 # variance would square the signal's size in each block and overflow within a dozen (our choice).
-RESIDUAL_SCALE = 0.01
+RESIDUAL_SCALE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,9 +149,9 @@ def test_folders_are_searched_and_odd_files_converted_or_skipped(folder, caplog)
 def test_missing_and_empty_sources_say_what_was_looked_for(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
         data.open_source(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="looked for .png"):
+    with pytest.raises(DataError, match=r"looked for \.png"):
         data.open_source(str(tmp_path))
-    with pytest.raises(DataError, match="data.source"):
+    with pytest.raises(DataError, match=r"data\.source"):
         data.open_source("")
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(DataError, match="None of the 1 images"):

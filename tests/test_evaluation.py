@@ -23,7 +23,7 @@ JPEG = (Baseline("JPEG"), [10.0, 60.0])
 
 @pytest.fixture(scope="module")
 def images(photograph):
-    return [("a.png", photograph[:180, :170]), ("b.png", photograph[40:104, 30:131])]
+    return [("a.png", photograph[:180, :170]), ("b.png", photograph[40:190, 30:170])]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_figures_are_those_of_the_file(found, system, images):
     assert len(records) == 8
     for record in records[:4]:
         image = dict(images)[record.image]
-        data = system.codec.compress(image, record.quality)
+        encoded = system.codec.encode(image, record.quality)
+        data = encoded.data
         decoded = system.codec.decompress(data)
         pixels = image.shape[0] * image.shape[1]
         assert (record.height, record.width) == image.shape[:2]
@@ -52,7 +53,7 @@ def test_figures_are_those_of_the_file(found, system, images):
         assert record.psnr == metrics.image_psnr(image, decoded)
         assert record.psnr_y == metrics.image_psnr_y(image, decoded)
         assert record.identical is True
-        assert record.bpp_estimated == pytest.approx(record.bpp, rel=0.5)
+        assert record.bpp_estimated == pytest.approx(encoded.bits / pixels)
         assert 0 < record.encode_network_seconds < record.encode_seconds
         assert 0 < record.decode_network_seconds < record.decode_seconds
 

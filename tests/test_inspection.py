@@ -9,13 +9,18 @@ from llic_jax.inspection import InspectionError
 
 
 @pytest.fixture(scope="module")
-def insight(tiny_codec, photograph):
-    return inspection.inspect_image(tiny_codec.model, tiny_codec.params, photograph, 2.0)
+def image(photograph):
+    return np.ascontiguousarray(photograph[:180, :170])
 
 
-def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, photograph):
-    encoded = tiny_codec.encode(photograph, 2.0)
-    assert insight.bits_y.shape == (16, 20, 16) and insight.bits_z.shape == (4, 5, 8)
+@pytest.fixture(scope="module")
+def insight(tiny_codec, image):
+    return inspection.inspect_image(tiny_codec.model, tiny_codec.params, image, 2.0)
+
+
+def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image):
+    encoded = tiny_codec.encode(image, 2.0)
+    assert insight.bits_y.shape == (12, 12, 16) and insight.bits_z.shape == (3, 3, 8)
     total = float(insight.bits_y.sum() + insight.bits_z.sum())
     assert total == pytest.approx(encoded.bits, rel=1e-3)
     assert float(insight.bit_map().sum()) * 256 == pytest.approx(total, rel=1e-5)
@@ -30,12 +35,12 @@ def test_groups_add_up_in_coding_order(insight, tiny_codec):
     assert sum(groups.values()) == pytest.approx(float(channels.sum()), rel=1e-6)
 
 
-def test_bits_follow_detail(tiny_codec, photograph):
+def test_bits_follow_detail(tiny_codec, image):
     """Half of the image is flat: its bits are on the other half."""
-    half = photograph.copy()
-    half[:, 136:] = 128
+    half = image.copy()
+    half[:, 85:] = 128
     found = inspection.inspect_image(tiny_codec.model, tiny_codec.params, half, 2.0).bit_map()
-    assert found[:, :7].mean() > found[:, 11:16].mean()
+    assert found[:, :5].mean() > found[:, 7:].mean()
 
 
 def test_kernels_and_factors_are_those_of_each_block(insight):
@@ -50,8 +55,8 @@ def test_kernels_and_factors_are_those_of_each_block(insight):
     assert all(((f > 0) & (f < 1)).all() for f in insight.factors.values())
 
 
-def test_generated_kernels_differ_between_images(insight, tiny_codec, photograph):
-    other = inspection.inspect_image(tiny_codec.model, tiny_codec.params, 255 - photograph, 2.0)
+def test_generated_kernels_differ_between_images(insight, tiny_codec, image):
+    other = inspection.inspect_image(tiny_codec.model, tiny_codec.params, 255 - image, 2.0)
     assert np.abs(other.kernels["block_0_0"] - insight.kernels["block_0_0"]).max() > 0
 
 
@@ -86,8 +91,8 @@ def test_a_known_receptive_field_is_found(photograph):
     rows, columns = np.nonzero(lit)
     assert lit.sum() == 32 * 32
     assert rows.max() - rows.min() == columns.max() - columns.min() == 31
-    # The disc that holds 95 % of a square of side 32 has a radius of 17.8.
-    assert found.radius == pytest.approx(17.8, abs=0.7)
+    # The disc that covers 95 % of a square of side 32: pi r^2 less four segments, r = 19.15.
+    assert found.radius == pytest.approx(19.15, abs=0.5)
 
 
 def test_images_and_sizes_must_go_together(photograph):
@@ -98,13 +103,11 @@ def test_images_and_sizes_must_go_together(photograph):
 
 
 @pytest.mark.slow
-def test_a_larger_kernel_sees_more(tiny_codec, tiny_config, photograph):
-    config = tiny_config.model.to_dict() | {"kernel_sizes": (11, 11, 9, 9)}
+def test_static_kernels_see_more_if_they_are_larger(tiny_codec, tiny_config, photograph):
     fields = inspection.receptive_fields(
         tiny_codec.model, tiny_codec.params, tiny_config.model.to_dict(), [photograph]
     )
     assert len(fields) == 4
     assert "5x5" in fields[2].name and "3x3" in fields[3].name
     assert all(0 < field.radius < 136 for field in fields)
-    assert fields[2].radius >= fields[3].radius
-    assert config["kernel_sizes"] != tuple(tiny_config.model.kernel_sizes)
+    assert fields[2].radius > fields[3].radius

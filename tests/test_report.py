@@ -1,6 +1,5 @@
 """The report: what is measured is in it, nothing else is, and it opens without a network."""
 
-import dataclasses
 import re
 
 import numpy as np
@@ -146,7 +145,7 @@ def test_the_busiest_window_is_found():
 
 
 def test_crops_are_of_equal_size_in_bytes(tiny_release, photograph):
-    image = photograph[:180, :200]
+    image = photograph[:180, :170]
     system = LlicSystem(tiny_release)
     ours = system.code(image, 2.0)
     crops = side_by_side(system, 2.0, image, [Baseline("JPEG"), Baseline("AVIF")], size=64)
@@ -155,7 +154,7 @@ def test_crops_are_of_equal_size_in_bytes(tiny_release, photograph):
     window = busiest(image, 64)
     np.testing.assert_array_equal(crops[0].pixels, image[window])
     np.testing.assert_array_equal(crops[1].pixels, ours.image[window])
-    assert crops[1].bpp == 8 * ours.bytes / (180 * 200)
+    assert crops[1].bpp == 8 * ours.bytes / (180 * 170)
     for crop in crops[2:]:
         assert crop.bpp == pytest.approx(crops[1].bpp, rel=0.2)
     assert crops[0].bpp is None and 0 < crops[2].ms_ssim < 1
@@ -164,7 +163,8 @@ def test_crops_are_of_equal_size_in_bytes(tiny_release, photograph):
 @pytest.mark.slow
 def test_the_whole_report_of_a_model(tiny_release, photograph, tmp_path):
     system = LlicSystem(tiny_release)
-    images = [("a.png", photograph), ("b.png", np.ascontiguousarray(photograph[::-1]))]
+    image = np.ascontiguousarray(photograph[:180, :170])
+    images = [("a.png", image), ("b.png", np.ascontiguousarray(image[::-1]))]
     jobs = [(system, [1.0, 2.0]), (Baseline("JPEG"), [20.0, 70.0])]
     found = evaluation.evaluate(jobs, images, RecordFile(tmp_path / "r.jsonl"), progress=False)
     image_set = ImageSet("photographs", None, images)
@@ -179,4 +179,3 @@ def test_the_whole_report_of_a_model(tiny_release, photograph, tmp_path):
         "Channel importance factors",
     ):
         assert title in html
-    assert dataclasses.is_dataclass(found[0])

@@ -92,14 +92,14 @@ def test_time_limit_saves_and_ends(config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(config, tmp_path):
     config.train.learning_rate = float("nan")
-    with pytest.raises(training.TrainingError, match="Step 2: .*loss.* not finite"):
+    with pytest.raises(training.TrainingError, match=r"Step 2: .*loss.* not finite"):
         training.train(config, tmp_path)
     assert Checkpoints(tmp_path / "checkpoints_failed").latest_step() == 2
 
 
 def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     config.train.lmbdas = (0.01,)
-    with pytest.raises(ConfigError, match="lmbdas has 1 entries and model.levels is 2"):
+    with pytest.raises(ConfigError, match=r"lmbdas has 1 entries and model.levels is 2"):
         training.train(config, tmp_path)
     config.train.lmbdas = (0.01, 0.02)
     config.train.schedule = "linear"
@@ -162,7 +162,8 @@ from llic_jax.model import build_model
 
 config = smoke.get_config()
 config.model.channels, config.model.groups, config.model.levels = (4, 4, 4, 8), (2, 6), 1
-config.model.kernel_sizes, config.model.hyper_channels, config.model.context_widths = (3,) * 4, 4, (4, 4)
+config.model.kernel_sizes, config.model.hyper_channels = (3, 3, 3, 3), 4
+config.model.context_widths = (4, 4)
 config.train.lmbdas, config.train.schedule = (0.01,), "constant"
 model = build_model(config.model)
 optimizer = optax.sgd(1e-3)  # linear in the gradient: it is the gradients that are compared

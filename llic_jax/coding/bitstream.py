@@ -45,7 +45,7 @@ class File:
     """What a `.llic` file says.
 
     fingerprint: of the model that wrote it (config, weights and tables), 8 bytes.
-    coder: number of the range coder. quality: 1 and up in steps of 1/256; 0 for a model of one rate.
+    coder: number of the range coder. quality: from 1 in steps of 1/256; 0 for a model of one rate.
     width, height: of the image, pixels. symbols_crc: CRC-32 of the coded symbols.
     payload: the range coder's bytes.
     """

@@ -1,12 +1,13 @@
 """Images to `.llic` bytes and back, for one model.
 
-    compress     image -> g_a -> y -> h_a -> z -> symbols          -> range encoder -> File -> bytes
-                                     z_hat -> h_s -> walk(quantize) ---^
-    decompress   bytes -> File -> range decoder -> z_hat -> h_s -> walk(decode) -> y_hat -> g_s -> image
+    compress     image -> g_a -> y -> h_a -> z -> symbols -> range encoder -> File -> bytes
+                          z_hat -> h_s -> walk(quantize) ---^
+    decompress   bytes -> File -> range decoder -> z_hat -> h_s -> walk(decode) -> y_hat
+                                                                  y_hat -> g_s -> image
 
 Encoder and decoder call the same compiled programs for everything that decides which table a symbol
 is coded with: `hyper_synthesize`, and each step's `entropy_params` and `refine`. Two programs of the
-same formulas may differ in the last bit, and then the stream is lost. (`rows` is one of them, too.)
+same formulas may differ in the last bit, and then the stream is lost. (`rows` too.)
 """
 
 import dataclasses
@@ -52,8 +53,8 @@ class Compressed:
     """What compressing an image yields.
 
     data: the file's bytes. y_hat: the decoded latent, from which `Codec.reconstruct` makes the very
-    image that the decoder will make. bits: the model's own estimate, of y and z together. network_seconds,
-    coder_seconds: time spent in the networks and in the range coder.
+    image that the decoder will make. bits: the model's own estimate, of y and z together.
+    network_seconds, coder_seconds: time spent in the networks and in the range coder.
     """
 
     data: bytes
@@ -266,17 +267,19 @@ class _Programs:
         self.entropy_params = method("entropy_params", static=(1,))
         self.refine = method("refine", static=(1,))
 
+        apply: Any = model.apply
+
         @jax.jit
         def analyze(params, x, quality):
-            y = model.apply({"params": params}, x, quality, method="analyze")
-            z = model.apply({"params": params}, y, quality, method="hyper_analyze")
+            y = apply({"params": params}, x, quality, method="analyze")
+            z = apply({"params": params}, y, quality, method="hyper_analyze")
             z_hat = jnp.round(z)
-            bits = model.apply({"params": params}, z_hat, method="prior_bits")
+            bits = apply({"params": params}, z_hat, method="prior_bits")
             return y, z_hat, jnp.sum(bits)
 
         @jax.jit
         def synthesize(params, y_hat, quality):
-            x_hat = model.apply({"params": params}, y_hat, quality, method="synthesize")
+            x_hat = apply({"params": params}, y_hat, quality, method="synthesize")
             return metrics.to_uint8(x_hat)
 
         @partial(jax.jit, static_argnums=0)
@@ -336,14 +339,15 @@ class _CheckedEncoder:
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
-        self.clock.coder(self.encoder.put(symbols, rows))
+        self.encoder.put(symbols, rows)
+        self.clock.coder(None)
 
     def finish(self) -> bytes:
         return self.clock.coder(self.encoder.finish())
 
 
 class _CheckedDecoder:
-    """Keeps a checksum of the symbols and the time; the coder's own errors become `CorruptError`."""
+    """Keeps a checksum of the symbols and the time; a coder's own errors become `CorruptError`."""
 
     def __init__(self, decoder: Decoder, clock: _Clock):
         self.decoder, self.clock, self.crc = decoder, clock, 0

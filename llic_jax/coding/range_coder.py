@@ -7,7 +7,7 @@ likes. Coders share `Tables`, but not their bytes: the file names the coder that
 import dataclasses
 import importlib.util
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from llic_jax.coding.tables import PRECISION, Tables
 from llic_jax.errors import LlicError
 
 
-class CoderUnavailable(LlicError, RuntimeError):
+class CoderUnavailableError(LlicError, RuntimeError):
     """The library of this range coder is not installed."""
 
 
@@ -81,7 +81,7 @@ def _tfc_ops():
     try:
         import tensorflow_compression_ops  # imports TensorFlow: seconds, so only when coding
     except ImportError as error:
-        raise CoderUnavailable(
+        raise CoderUnavailableError(
             "The range coder 'tfc' needs tensorflow-compression-ops, which is not installed; "
             "install llic_jax[tfc], or use another coder."
         ) from error
@@ -90,10 +90,9 @@ def _tfc_ops():
 
 def _tfc_lookup(tables: Tables) -> np.ndarray:
     """TFC's flat form: each row led by its precision, negative to switch the escape code on."""
-    rows = []
-    for i in range(len(tables)):
-        rows += [[-PRECISION], tables.row(i)]
-    return np.concatenate(rows).astype(np.int32)
+    lead = np.array([-PRECISION])
+    pieces = [piece for i in range(len(tables)) for piece in (lead, tables.row(i))]
+    return np.concatenate(pieces).astype(np.int32)
 
 
 class ConstrictionEncoder:
@@ -156,7 +155,8 @@ class _ConstrictionModels:
     """The tables as constriction's models, each made when it is first used."""
 
     def __init__(self, tables: Tables):
-        self.tables, self.models = tables, {}
+        self.tables = tables
+        self.models: dict[int, Any] = {}
         self.offsets = tables.offsets.astype(np.int64)
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
         self.half_word = _constriction().model.Uniform(1 << 16)
@@ -181,7 +181,7 @@ def _constriction():
     try:
         import constriction
     except ImportError as error:
-        raise CoderUnavailable(
+        raise CoderUnavailableError(
             "The range coder 'constriction' needs the library of that name, which is not "
             "installed; install llic_jax[constriction], or use another coder."
         ) from error
@@ -216,11 +216,11 @@ def default_coder() -> str:
     """The preferred coder of those that are installed.
 
     Raises:
-      CoderUnavailable: none is.
+      CoderUnavailableError: none is.
     """
     names = installed_coders()
     if not names:
-        raise CoderUnavailable(
+        raise CoderUnavailableError(
             "No range coder is installed; install llic_jax[tfc] or llic_jax[constriction]."
         )
     return names[0]

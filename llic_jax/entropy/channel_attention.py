@@ -9,7 +9,7 @@ choice: LeakyReLU in the resampling residual blocks where the paper has GDN.
                           -> SWAtten -> g_scale -> scale
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,8 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Feature) -> Float[Array, "b out_h out_w features"]:
         c, dtype = self.features, self.dtype
+        first: Callable[[Feature], Feature]
+        around: Callable[[Feature], Feature]
         if self.resample == "down":
             first = Conv(c, 3, stride=2, dtype=dtype, name="conv_0")
             around = Conv(c, 1, stride=2, dtype=dtype, name="around")

@@ -73,9 +73,8 @@ class SpaceChannelModel(nn.Module):
 
     def setup(self) -> None:
         dtype = self.dtype
-        self.g_ch = [
-            ConvStack((*self.context_widths, 2 * size), 5, dtype=dtype) if g else None
-            for g, size in enumerate(self.groups)
+        self.g_ch = [  # of every group but the first
+            ConvStack((*self.context_widths, 2 * size), 5, dtype=dtype) for size in self.groups[1:]
         ]
         self.g_sp = [Conv(2 * size, 5, dtype=dtype) for size in self.groups]
         self.aggregate = [Aggregation(2 * size, dtype=dtype) for size in self.groups]
@@ -87,7 +86,7 @@ class SpaceChannelModel(nn.Module):
         if step.parity == 0:
             context = [hyper]
             if group:
-                context.append(self.g_ch[group](y_hat[..., : step.start]).astype(jnp.float32))
+                context.append(self.g_ch[group - 1](y_hat[..., : step.start]).astype(jnp.float32))
             carry = jnp.concatenate(context, axis=-1)
             spatial = jnp.zeros((*y_hat.shape[:-1], 2 * step.channels), jnp.float32)
         else:

@@ -117,7 +117,7 @@ CoderFunction = Callable[[int, Step, Array, Array], tuple[Array, Any]]
 
 
 def walk(
-    model: EntropyModel, hyper: Any, shape: tuple[int, int, int, int], code: CoderFunction
+    model: EntropyModel, hyper: Any, shape: tuple[int, ...], code: CoderFunction
 ) -> tuple[Float[Array, "b h w m"], list[Any]]:
     """Walks over a latent of `shape` (B, H, W, M).
 
@@ -148,7 +148,7 @@ def estimate(y: Float[Array, "b h w m"], keys: Key[Array, "b"]) -> CoderFunction
 
 
 def quantize(y: Float[Array, "b h w m"]) -> CoderFunction:
-    """Evaluation: collects each step's bits per sample, `(B,)`, of the symbols `round(y - mean)`."""
+    """Evaluation: collects each step's bits per sample, `(B,)`, at the rounded `y - mean`."""
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
         symbols = jnp.round(step.gather(y) - mean)

@@ -48,7 +48,7 @@ class Conv(nn.Module):
 
 
 class SubpixelConv(nn.Module):
-    """Twice the size: 3x3 convolution to `4 features`, then depth-to-space (our choice for "up")."""
+    """Twice the size: 3x3 convolution to `4 features`, then depth-to-space (our choice)."""
 
     features: int
     dtype: DTypeLike = jnp.float32

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llic_jax.coding import range_coder
-from llic_jax.coding.range_coder import CODERS, CoderUnavailable
+from llic_jax.coding.range_coder import CODERS, CoderUnavailableError
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.entropy.gaussian import scale_ladder
 
@@ -86,8 +86,8 @@ def test_a_missing_library_says_what_to_install(monkeypatch, tables):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_constriction)
-    with pytest.raises(CoderUnavailable, match=r"llic_jax\[constriction\]"):
+    with pytest.raises(CoderUnavailableError, match=r"llic_jax\[constriction\]"):
         CODERS["constriction"].encoder(tables)
     monkeypatch.setattr(range_coder.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(CoderUnavailable, match="No range coder"):
+    with pytest.raises(CoderUnavailableError, match="No range coder"):
         range_coder.default_coder()
