@@ -3,19 +3,19 @@ PYTHON ?= python3.11
 VENV := .venv
 LATEST := .venv-latest
 
-.PHONY: eval test test-fast test-latest check format clean
+.PHONY: eval test test-all test-latest check format clean
 
 eval: $(VENV)/ready
 	$(VENV)/bin/python eval.py $(ARGS)
 
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
-
-test-fast: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
 
+test-all: $(VENV)/ready
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
 test-latest: $(LATEST)/ready
-	$(LATEST)/bin/python -m pytest -n 2 $(ARGS)
+	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .

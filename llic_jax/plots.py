@@ -148,20 +148,20 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
         figure, axes = _figure(8.0, 3.8)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
-        for index, (name, (mebibytes, rate)) in enumerate(
-            sorted(points.items(), key=lambda p: p[1])
-        ):
+        colours = iter(OURS * len(points))
+        for index, (name, (x, y)) in enumerate(sorted(points.items(), key=lambda p: p[1][1])):
             ours = name not in MEASURED
-            colour = OURS[index % len(OURS)] if ours else MEASURED[name]
-            ax.plot(mebibytes, rate, "o", color=colour, ms=10 if ours else 7)
-            # Above and below by turns: neighbours are often close.
-            lift = 9 if index % 2 else -9
+            colour = next(colours) if ours else MEASURED[name]
+            ax.plot(x, y, "o", color=colour, ms=10 if ours else 7)
+            # To the left and to the right by turns: neighbours in height are often close.
+            shift, side = ((9, "left"), (-9, "right"))[index % 2]
             ax.annotate(
                 name,
-                (mebibytes, rate),
-                (8, lift),
+                (x, y),
+                (shift, 0),
                 textcoords="offset points",
                 va="center",
+                ha=side,
                 fontsize=9,
             )
         ax.set_xscale("log")

@@ -3,7 +3,14 @@
 Every public function's annotated shapes and types are checked while the tests run.
 """
 
+import os
+
 from jaxtyping import install_import_hook
+
+# Compiling is what takes the time here, not running.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 install_import_hook("llic_jax", "beartype.beartype")
 

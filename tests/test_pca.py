@@ -52,7 +52,7 @@ def test_a_model_starts_as_this_projection(tiny_model, tiny_config, tiny_params,
     mean, matrices = components([crops], channels)
     expected = project(crops, mean, matrices)
     # What is left of the random start disturbs the projection a little.
-    assert np.mean(np.square(x_hat - expected)) < 0.1 * np.mean(np.square(expected - crops / 255))
+    assert np.mean(np.square(x_hat - expected)) < 0.5 * np.mean(np.square(expected - crops / 255))
     # A quarter of lambda doubles the step.
     gains = np.exp(np.asarray(params["gain_y"]["log_gain"]))
     np.testing.assert_allclose(gains[:, 0], np.sqrt(np.asarray(lmbdas) / 4e-4), rtol=1e-5)

@@ -74,6 +74,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
         training.train(config, tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_the_loss_falls(config, tmp_path):
     config.train.steps = 60
     config.train.learning_rate = 3e-3
@@ -83,6 +84,7 @@ def test_the_loss_falls(config, tmp_path):
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
+@pytest.mark.slow
 def test_time_limit_saves_and_ends(config, tmp_path):
     config.train.steps = 1000
     state = training.train(config, tmp_path, max_minutes=0.0)
@@ -151,6 +153,7 @@ def test_loss_is_rate_plus_weighted_distortion():
         rate_distortion(out, x, jnp.ones(2), "vmaf")
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_single_device_update():
     """In a process of its own: the number of simulated devices is fixed when JAX starts."""
     code = """

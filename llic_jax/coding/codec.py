@@ -6,8 +6,8 @@
                                                                   y_hat -> g_s -> image
 
 Encoder and decoder call the same compiled programs for everything that decides which table a symbol
-is coded with: `hyper_synthesize`, and each step's `entropy_params` and `refine`. Two programs of the
-same formulas may differ in the last bit, and then the stream is lost. (`rows` too.)
+is coded with: `hyper_synthesize`, each step's `entropy_params` and `refine`, and `rows`. Two
+programs of the same formulas may differ in the last bit, and then the stream is lost.
 """
 
 import dataclasses
