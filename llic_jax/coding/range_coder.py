@@ -172,6 +172,8 @@ class _ConstrictionModels:
 
 def _by_row(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Each row that occurs, ascending, with the positions where it does, ascending."""
+    if not rows.size:
+        return []
     order = np.argsort(rows, kind="stable")
     present, starts = np.unique(rows[order], return_index=True)
     return list(zip(present.tolist(), np.split(order, starts[1:]), strict=True))

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from llic_jax import release
+from llic_jax.coding import bitstream
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return release.load_codec()
+
+
+def test_the_released_model_compresses_a_photograph(codec, photograph):
+    """Real weights: a fair picture, at a rate that the model's own estimate tells."""
+    sizes, errors = [], []
+    for quality in (1.0, codec.model.levels):
+        encoded = codec.encode(photograph, quality)
+        payload = len(bitstream.parse(encoded.data).payload)
+        assert abs(payload - encoded.bits / 8) < 0.01 * encoded.bits / 8 + 8
+        decoded = codec.decompress(encoded.data)
+        np.testing.assert_array_equal(decoded, codec.reconstruct(encoded, *photograph.shape[:2]))
+        sizes.append(len(encoded.data))
+        errors.append(np.mean(np.square(decoded.astype(float) - photograph)))
+    assert sizes[0] < sizes[1] and errors[0] > errors[1]
+    assert errors[1] < 255**2 * 10**-2.7  # 27 dB
+
+
+def test_the_folder_holds_what_a_user_needs(codec):
+    assert (release.DEFAULT / "README.md").is_file()
+    assert all(size < 16e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
+    assert codec.fingerprint == release.load_codec().fingerprint
