@@ -66,7 +66,7 @@ def test_each_position_sees_what_is_decoded_before_it():
                     known = [hyper[row, column]]
                     if group:
                         earlier = before[..., : own.start]
-                        known.append(stack_at(earlier, params[f"g_ch_{group}"], row, column))
+                        known.append(stack_at(earlier, params[f"g_ch_{group - 1}"], row, column))
                     if parity:
                         spatial = conv_at(before[..., own], params[f"g_sp_{group}"], row, column)
                     else:
