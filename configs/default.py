@@ -65,6 +65,9 @@ def get_config() -> ConfigDict:
     train.warmup_steps = 0
     # "random", or "pca": transforms that start as principal components (llic_jax/pca.py).
     train.start = "random"
+    # Until this step only the rate is minimized, by hyperprior and entropy model: after a "pca"
+    # start the transforms would only be disturbed by an entropy model that knows nothing.
+    train.transforms_from = 0
     train.final_factor = 0.01
     train.clip_norm = 1.0  # gradient clipping by the global norm
     train.ema_decay = 0.999  # moving average of the weights, which is what is released

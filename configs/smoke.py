@@ -19,6 +19,9 @@ def get_config() -> ConfigDict:
     config.data.crop = 64
     config.data.held_back = 4
     config.train.steps = 200
+    config.train.transforms_from = 0
+    config.train.learning_rate = 3e-4
+    config.train.schedule = "constant"
     config.train.log_every = 20
     config.train.eval_every = 100
     config.train.checkpoint_every = 100

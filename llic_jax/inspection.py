@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
-from llic_jax.entropy.gaussian import gaussian_bits
+from llic_jax.entropy.gaussian import coded_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
 from llic_jax.measuring import Image
@@ -195,7 +195,7 @@ def element_bits(y: Float[Array, "b h w m"]) -> CoderFunction:
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
         symbols = jnp.round(step.gather(y) - mean)
-        return symbols + mean, gaussian_bits(symbols, scale)
+        return symbols + mean, coded_bits(symbols, scale)
 
     return code
 

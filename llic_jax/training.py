@@ -31,6 +31,7 @@ from llic_jax.ops import fold_in
 from llic_jax.pca import start_from_components
 
 AXIS = "batch"
+TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
 
 
 class TrainingError(LlicError, RuntimeError):
@@ -126,9 +127,13 @@ def make_train_step(
     unravel: Callable[[Array], Any],
     train: Config,
     seed: int,
+    rate_only: bool = False,
 ) -> Callable[[TrainState, UInt8[np.ndarray, "..."]], tuple[TrainState, dict[str, Array]]]:
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
-    and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated."""
+    and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
+
+    With `rate_only` the loss is the rate, and only hyperprior and entropy model learn: a third of
+    the work, as there is nothing to synthesize and nothing to differentiate in the transforms."""
     lmbdas = tuple(train["lmbdas"])
     apply: Any = model.apply
 
@@ -141,8 +146,15 @@ def make_train_step(
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
+            if rate_only:
+                frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
+                params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
             out = apply({"params": params}, x, quality, fold_in(keys, 1))
-            return rate_distortion(out, x, lmbda, train["distortion"])
+            loss, figures = rate_distortion(out, x, lmbda, train["distortion"])
+            if rate_only:  # what is not asked for is not computed: XLA drops the synthesis
+                figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
+                loss = figures["loss"] = figures["bpp"]
+            return loss, figures
 
         grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(state.params))
         grads, _ = ravel_pytree(grads)
@@ -251,7 +263,8 @@ def train(config: Config, workdir: str | Path, max_minutes: float | None = None)
     first = int(state.step)
 
     batches = batches_from(first_step=first)
-    step_fn = make_train_step(model, optimizer, unravel, settings, config["seed"])
+    make_step = partial(make_train_step, model, optimizer, unravel, settings, config["seed"])
+    step_fn = make_step(rate_only=first < settings["transforms_from"])
     replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), state)
     schedule = learning_rate_schedule(settings)
     since, since_step = time.monotonic(), first
@@ -265,6 +278,8 @@ def train(config: Config, workdir: str | Path, max_minutes: float | None = None)
 
         step = first
         while step < settings["steps"]:
+            if step == settings["transforms_from"] > first:
+                step_fn = make_step()
             images = next(batches)
             replicated, figures = step_fn(
                 replicated, images.reshape(devices, -1, *images.shape[1:])

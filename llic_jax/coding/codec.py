@@ -27,7 +27,7 @@ from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.range_coder import CODERS, Decoder, Encoder, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
-from llic_jax.entropy.gaussian import gaussian_bits, scale_index
+from llic_jax.entropy.gaussian import coded_bits, scale_index
 from llic_jax.entropy.walk import Step, walk
 from llic_jax.errors import LlicError
 from llic_jax.model import DOWNSAMPLING, LLIC
@@ -285,7 +285,7 @@ class _Programs:
         @partial(jax.jit, static_argnums=0)
         def quantize(step, y, mean, scale):
             symbols = jnp.round(step.gather(y) - mean)
-            bits = jnp.sum(gaussian_bits(symbols, scale))
+            bits = jnp.sum(coded_bits(symbols, scale))
             return symbols.astype(jnp.int32), symbols + mean, bits
 
         self.analyze, self.synthesize, self.quantize = analyze, synthesize, quantize

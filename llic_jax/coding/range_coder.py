@@ -95,11 +95,16 @@ def _tfc_lookup(tables: Tables) -> np.ndarray:
     return np.concatenate(pieces).astype(np.int32)
 
 
+_MAX_WIDTH = 33  # bits beyond the first of a 32-bit difference, doubled for its sign
+_HALF_WORD = 16  # bits that are coded at once
+
+
 class ConstrictionEncoder:
     """The range encoder of the library constriction, which needs no TensorFlow.
 
     Its models are one table each, so the symbols of a piece are coded row by row (in the order of
-    the piece within a row). Then come the values that a row does not list, 32 bits each.
+    the piece within a row). Then come the values that a row does not list: how many bits each has,
+    then these bits, likewise grouped.
     """
 
     def __init__(self, tables: Tables):
@@ -116,9 +121,15 @@ class ConstrictionEncoder:
             self.encoder.encode(listed[where], self.models[row])
         if outside.any():
             # Zigzag: above the row's end 0, 2, 4 ..; below its start 1, 3, 5 ..
-            over = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[outside]
-            halves = np.stack([over & 0xFFFF, over >> 16], axis=1).astype(np.int32)
-            self.encoder.encode(halves.ravel(), self.models.half_word)
+            over = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[outside] + 1
+            widths = np.frexp(over.astype(np.float64))[1] - 1  # over = 2^width + the rest
+            self.encoder.encode(widths.astype(np.int32), self.models.uniform(_MAX_WIDTH + 1))
+            for width, where in _by_row(widths):
+                rest = over[where] - (1 << width)
+                for shift in range(0, width, _HALF_WORD):
+                    part = (rest >> shift) & ((1 << _HALF_WORD) - 1)
+                    size = 1 << min(width - shift, _HALF_WORD)
+                    self.encoder.encode(part.astype(np.int32), self.models.uniform(size))
 
     def finish(self) -> bytes:
         return self.encoder.get_compressed().astype("<u4").tobytes()
@@ -142,8 +153,14 @@ class ConstrictionDecoder:
         escape = self.models.escapes[flat]
         outside = np.flatnonzero(values == escape)
         if len(outside):
-            halves = self.decoder.decode(self.models.half_word, 2 * len(outside)).reshape(-1, 2)
-            over = halves[:, 0].astype(np.int64) | halves[:, 1].astype(np.int64) << 16
+            widths = self.decoder.decode(self.models.uniform(_MAX_WIDTH + 1), len(outside))
+            over = 1 << widths.astype(np.int64)
+            for width, where in _by_row(widths):
+                for shift in range(0, width, _HALF_WORD):
+                    size = 1 << min(width - shift, _HALF_WORD)
+                    part = self.decoder.decode(self.models.uniform(size), len(where))
+                    over[where] |= part.astype(np.int64) << shift
+            over -= 1
             values[outside] = np.where(over & 1, -(over + 1) // 2, escape[outside] + over // 2)
         return (values + self.models.offsets[flat]).astype(np.int32).reshape(rows.shape)
 
@@ -159,7 +176,10 @@ class _ConstrictionModels:
         self.models: dict[int, Any] = {}
         self.offsets = tables.offsets.astype(np.int64)
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
-        self.half_word = _constriction().model.Uniform(1 << 16)
+
+    def uniform(self, size: int):
+        """`size` equally likely values, two or more."""
+        return _constriction().model.Uniform(size)
 
     def __getitem__(self, row: int):
         if row not in self.models:

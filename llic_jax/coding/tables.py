@@ -13,10 +13,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.gaussian import scale_ladder
+from llic_jax.entropy.gaussian import PRECISION, TAIL_MASS, scale_ladder
 
-PRECISION = 16  # bits; the most that TFC's coder takes
-_TAIL_MASS = 2.0**-12  # what a row leaves to its escape symbol, about
 _MAX_HALF_WIDTH = 4096
 
 
@@ -113,7 +111,7 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
 def _gaussian_pmf(scale: float) -> tuple[int, np.ndarray]:
     """Lowest value and probabilities of a rounded zero-mean Gaussian, short of its tails."""
     half = 1
-    while 2 * ndtr(-(half + 0.5) / scale) > _TAIL_MASS:
+    while 2 * ndtr(-(half + 0.5) / scale) > TAIL_MASS:
         half += 1
     values = np.arange(-half, half + 1)
     # Both tails through the lower one: no cancellation.
@@ -135,7 +133,7 @@ def _prior_pmfs(prior: FactorizedPrior, params: dict) -> list[tuple[int, np.ndar
         # The smaller of the two tails is the exact one.
         upper_half = logits[:-1, c] > 0
         pmf = np.where(upper_half, -np.diff(survival[:, c]), np.diff(cumulative[:, c]))
-        first = int(np.argmax(cumulative[1:, c] > _TAIL_MASS / 2))
-        last = len(pmf) - 1 - int(np.argmax(survival[:-1, c][::-1] > _TAIL_MASS / 2))
+        first = int(np.argmax(cumulative[1:, c] > TAIL_MASS / 2))
+        last = len(pmf) - 1 - int(np.argmax(survival[:-1, c][::-1] > TAIL_MASS / 2))
         pmfs.append((first - _MAX_HALF_WIDTH, pmf[first : max(first, last) + 1]))
     return pmfs

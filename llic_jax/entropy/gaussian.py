@@ -7,7 +7,7 @@ so its integral over a unit interval is the probability of an integer. All float
 import math
 
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
+from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float, Int
 
 from llic_jax.ops import lower_bound
@@ -15,6 +15,9 @@ from llic_jax.ops import lower_bound
 SCALE_MIN = 0.11  # paper's baselines: a smaller scale makes no cheaper symbol
 SCALE_MAX = 256.0
 SCALE_LEVELS = 64
+# What the coder's tables hold (llic_jax/coding/tables.py; our choice).
+PRECISION = 16  # bits of a probability; the most that TFC's coder takes
+TAIL_MASS = 2.0**-12  # a row leaves at most so much to its escape symbol
 _LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_LEVELS - 1)
 
 
@@ -31,6 +34,25 @@ def gaussian_bits(
     upper = log_ndtr((0.5 - r) / scale)
     lower = log_ndtr((-0.5 - r) / scale)
     return -(upper + jnp.log1p(-jnp.exp(lower - upper))) / math.log(2)
+
+
+def coded_bits(
+    symbols: Float[Array, "*shape"], scale: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Bits of integer symbols as they are coded: a Gaussian within the reach of a table's row.
+
+    No listed symbol costs more than `PRECISION` bits, and one beyond the row costs the escape and
+    an Elias gamma code of its excess (2 log2 + 1 bits), where the Gaussian's own tail would charge
+    the square of the distance. For evaluation; training takes `gaussian_bits`.
+    """
+    magnitude = jnp.abs(symbols)
+    # The row's half width: the first whose two tails weigh no more than TAIL_MASS.
+    half = jnp.maximum(1.0, jnp.ceil(-ndtri(TAIL_MASS / 2) * scale - 0.5))
+    tail = jnp.maximum(2 * ndtr(-(half + 0.5) / scale), 2.0**-PRECISION)
+    excess = jnp.maximum(2 * (magnitude - half) - 1, 1.0)
+    escaped = 1 - jnp.log2(tail) + 2 * jnp.floor(jnp.log2(excess))
+    listed = jnp.minimum(gaussian_bits(symbols, scale), PRECISION)
+    return jnp.where(magnitude > half, escaped, listed)
 
 
 def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from llic_jax.entropy.gaussian import gaussian_bits
+from llic_jax.entropy.gaussian import coded_bits, gaussian_bits
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
@@ -152,6 +152,6 @@ def quantize(y: Float[Array, "b h w m"]) -> CoderFunction:
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
         symbols = jnp.round(step.gather(y) - mean)
-        return symbols + mean, jnp.sum(gaussian_bits(symbols, scale), axis=(1, 2, 3))
+        return symbols + mean, jnp.sum(coded_bits(symbols, scale), axis=(1, 2, 3))
 
     return code

@@ -1,12 +1,13 @@
 import builtins
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from llic_jax.coding import range_coder
 from llic_jax.coding.range_coder import CODERS, CoderUnavailableError
 from llic_jax.coding.tables import Tables, build_tables
-from llic_jax.entropy.gaussian import scale_ladder
+from llic_jax.entropy.gaussian import coded_bits, gaussian_bits, scale_ladder
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def draw(tables: Tables, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
         frequencies = np.diff(tables.row(int(row)))
         index = symbol - tables.offsets[row]
         listed = 0 <= index < len(frequencies) - 1
-        bits += 16 - np.log2(frequencies[index if listed else -1]) + (0 if listed else 32)
+        bits += 16 - np.log2(frequencies[index if listed else -1]) + (0 if listed else 8)
     return symbols, rows, bits / 8
 
 
@@ -68,6 +69,23 @@ def test_both_coders_cost_the_same(tables):
         encoder.put(symbols, rows)
         sizes.append(len(encoder.finish()))
     assert max(sizes) <= min(sizes) * 1.001
+
+
+def test_the_estimate_is_what_the_coders_charge(coder, tables):
+    """Of a Gaussian's symbols, and of outliers, where the two have little in common."""
+    rng = np.random.default_rng(1)
+    level = rng.integers(64, size=20_000)
+    scale = np.asarray(scale_ladder(), np.float32)[level]
+    symbols = np.rint(rng.normal(size=level.size) * scale).astype(np.int32)
+    for spread in (0, 40):
+        symbols[::9] += np.rint(spread * rng.standard_normal(symbols[::9].size)).astype(np.int32)
+        encoder = CODERS[coder].encoder(tables)
+        encoder.put(symbols, (level + tables.hyper_rows).astype(np.int32))
+        size = 8 * len(encoder.finish())
+        values = jnp.asarray(symbols, jnp.float32)
+        estimate = float(coded_bits(values, jnp.asarray(scale)).sum())
+        assert abs(size - estimate) < 0.01 * estimate
+    assert float(gaussian_bits(values, jnp.asarray(scale)).sum()) > 1.5 * size
 
 
 def test_idents_are_distinct_and_found():

@@ -18,7 +18,7 @@ from configs import default
 from llic_jax.coding.codec import Codec
 from llic_jax.coding.tables import build_tables
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.gaussian import gaussian_bits
+from llic_jax.entropy.gaussian import coded_bits
 from llic_jax.entropy.walk import walk
 from llic_jax.model import ENTROPY_MODELS, LLIC, initialize
 from llic_jax.ops import depth_to_space
@@ -114,7 +114,7 @@ class Subject:
 
         def draw(k, step, mean, scale):
             symbols = jnp.round(scale * jax.random.normal(keys[k], scale.shape))
-            bits = jnp.sum(gaussian_bits(symbols, scale))
+            bits = jnp.sum(coded_bits(symbols, scale))
             return symbols + mean, (symbols, scale, bits)
 
         @jax.jit

@@ -25,6 +25,19 @@ def test_probabilities_of_all_integers_sum_to_one(scale):
     np.testing.assert_allclose(total, 1, rtol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.11, 1.0, 40.0])
+def test_coded_bits_are_the_gaussian_s_within_a_row_and_grow_slowly_beyond(scale):
+    values = jnp.arange(0.0, 3000.0)
+    scales = jnp.full(values.shape, scale)
+    bits = np.asarray(gaussian.coded_bits(values, scales))
+    ideal = np.asarray(gaussian.gaussian_bits(values, scales))
+    near = values < 3 * scale
+    np.testing.assert_allclose(bits[near], np.minimum(ideal, gaussian.PRECISION)[near], rtol=1e-6)
+    assert bits.max() < gaussian.PRECISION + 1 + 2 * np.log2(6000) and ideal.max() > 1000
+    np.testing.assert_array_equal(bits, gaussian.coded_bits(-values, scales))
+    assert 2 * np.sum(2.0**-bits) - 2.0 ** -bits[0] < 1.01  # nothing is promised twice
+
+
 def test_far_away_everything_stays_finite():
     residual = jnp.array([-1e5, -300.0, -1.0, 0.0, 0.5, 20.0, 1e5])
     for scale in (0.11, 1.0, 256.0):
