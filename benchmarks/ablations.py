@@ -18,9 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from llic_jax import data, training
+from llic_jax import data, sources, training
 from llic_jax.model import build_model
+from llic_jax.optimization import build_optimizer
 from llic_jax.summary import summarize
+from llic_jax.train_step import create_state
 
 # Each is a list of stages, trained one after the other, each a set of overrides.
 ABLATIONS: dict[str, list[dict[str, Any]]] = {
@@ -32,7 +34,7 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "no_scct": [{"model.style.channel_transform": False}],
     "no_gate": [{"model.style.gate": False}],
     "no_depth_rb": [{"model.style.depth_rb": False}],
-    "two_stage": [{}, {"data.crop": 256}],  # twice the crop of the small configs
+    "two_stage": [{}, {"data.crops": (256,)}],  # twice the crop of the small configs
 }
 
 
@@ -50,12 +52,12 @@ def run(name: str, base: ConfigDict, workdir: Path, minutes: float) -> str:
         config = overridden(base, overrides)
         state = training.train(config, workdir / name, minutes / len(stages))
     model = build_model(config.model)
-    optimizer = training.build_optimizer(config.train)
-    _, unravel = training.create_state(model, optimizer, config.seed)
-    _, held_back = data.split_held_back(data.open_source(config.data.source), config.data.held_back)
+    _, unravel = create_state(model, build_optimizer(config.train), config.seed)
+    images = sources.open_source(config.data.source)
+    _, held_back = data.split_held_back(images, config.data.held_back)
     # The same crops for all, also for those that were trained on larger ones.
-    figures = training.validate(
-        model, unravel(jnp.asarray(state.ema)), held_back, config.train, base.data.crop
+    figures, _ = training.validate(
+        model, unravel(jnp.asarray(state.ema)), held_back, config.train, base.data.crops[0]
     )
     costs = summarize(model, 256, 256)
     return (

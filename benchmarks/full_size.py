@@ -27,7 +27,7 @@ SIZES = ((768, 512), (301, 203))  # width, height
 def images(data_dir: Path | None) -> list[np.ndarray]:
     """An image of each size, RGB uint8."""
     if data_dir is not None:
-        from llic_jax.data import image_files
+        from llic_jax.sources import image_files
 
         sources = [Image.open(file).convert("RGB") for file in image_files(data_dir)[: len(SIZES)]]
     else:

@@ -39,8 +39,13 @@ def get_config() -> ConfigDict:
     model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 
     data = config.data = ConfigDict()
-    data.source = ""  # a folder of images (searched recursively) or "tfds:NAME[:SPLIT]"
-    data.crop = 256  # pixels, a multiple of 64
+    # A folder of images (searched recursively), "records:PATTERN" (array record files), or
+    # "tfds:NAME[:SPLIT]" (clic, div2k, coco/2017, ..., or a prepared data set's folder).
+    data.source = ""
+    # Side of the crops in each stage, pixels, multiples of 64; and the steps where the second stage
+    # begins, the third, ... (paper: 256 for 1.2 M steps, then 512).
+    data.crops = (256, 512)
+    data.crop_boundaries = (1_200_000,)
     data.flip = True  # mirror half of the crops
     data.downsample = False  # Lanczos reduction by a random factor before cropping (JPEG sources)
     data.held_back = 16  # images that are never trained on: every n-th of the sorted list
@@ -53,6 +58,7 @@ def get_config() -> ConfigDict:
     # 0.0250 0.0483; for MS-SSIM: 2.4 4.58 8.73 16.64 31.73 60.5.
     train.lmbdas = (0.0130,)
     train.batch_size = 16  # of all devices together
+    train.accumulate = 1  # parts in which a device works through its share: less memory
     train.steps = 2_000_000
     train.optimizer = "adam"
     train.learning_rate = 1e-4
@@ -63,7 +69,8 @@ def get_config() -> ConfigDict:
     train.schedule_boundaries = (1_700_000, 1_800_000, 1_900_000, 1_950_000)
     train.schedule_factors = (0.3, 0.1, 0.03, 0.01)
     train.warmup_steps = 0
-    # "random", or "pca": transforms that start as principal components (llic_jax/pca.py).
+    # "random"; "pca": transforms that start as principal components (llic_jax/pca.py); or a
+    # released folder, whose weights are trained further.
     train.start = "random"
     # Until this step only the rate is minimized, by hyperprior and entropy model: after a "pca"
     # start the transforms would only be disturbed by an entropy model that knows nothing.
@@ -75,5 +82,6 @@ def get_config() -> ConfigDict:
     train.log_every = 100  # steps
     train.eval_every = 5_000  # steps; on the held-back images
     train.checkpoint_every = 5_000  # steps
-    train.keep_checkpoints = 3
+    train.keep_checkpoints = 3  # the last ones; the best one is kept apart
+    train.tensorboard = True  # scalars and pictures in WORKDIR/tensorboard
     return config

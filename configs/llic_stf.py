@@ -6,8 +6,7 @@ That is lambda 0.0130 for MSE. Every other point of the curve is one field,
 `--config.train.lmbdas '(0.0483,)'`, one of 0.0018 0.0035 0.0067 0.0130 0.0250 0.0483. For MS-SSIM,
 `--config.train.distortion ms_ssim` and one of 2.4 4.58 8.73 16.64 31.73 60.5.
 
-Two stages (paper): `--config.train.steps 1200000` ends the first; then the same workdir with
-`--config.data.crop 512` goes on to step 2 M.
+Two stages (paper): crops of 256 pixels for 1.2 M steps, then 512 up to step 2 M, in one run.
 
 Hardware: an accelerator. 91.5 M parameters and 802 kMACs a pixel come to 2.2e19 floating-point
 operations for both stages: 5 days at a sustained 50 TFLOP/s (reckoned, not measured).

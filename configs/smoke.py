@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.model.hyper_channels = 16
     config.model.groups = (8, 8, 16)
     config.model.context_widths = (16, 16)
-    config.data.crop = 64
+    config.data.crops, config.data.crop_boundaries = (64,), ()
     config.data.held_back = 4
     config.train.steps = 200
     config.train.transforms_from = 0

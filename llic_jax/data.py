@@ -1,16 +1,16 @@
-"""Training photographs: a folder or a tfds name to batches of random crops, uint8 NHWC.
+"""Training photographs to batches of random crops, uint8 NHWC.
 
 The batch of a step is a function of the seed and the step alone, so a run that goes on from a
-checkpoint sees exactly the data that it would have seen. Decoding runs in threads.
+checkpoint sees exactly the data that it would have seen, on any number of hosts. Decoding runs in
+threads.
 
-    files or records --> Photographs (random access, uint8 RGB) --> crop, flip --> batch
+    sources.py --> Photographs (random access, uint8 RGB) --> crop, flip --> batch --> host's share
 """
 
 import dataclasses
-import logging
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import grain.python as grain
@@ -18,9 +18,6 @@ import numpy as np
 from PIL import Image
 
 from llic_jax.errors import LlicError
-from llic_jax.images import SUFFIXES
-
-TFDS_PREFIX = "tfds:"
 
 
 class DataError(LlicError, ValueError):
@@ -34,67 +31,6 @@ class Photographs(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> np.ndarray | None: ...
-
-
-def image_files(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, sorted.
-
-    Raises:
-      DataError: no such folder, or no image in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; name a folder that holds images.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}.")
-    return files
-
-
-class ImageFolder:
-    """The images of a list of files; what cannot be used is named in the log once, and skipped.
-
-    Grey, palette and CMYK images are converted to RGB, 16-bit ones are not used.
-    """
-
-    def __init__(self, files: Sequence[Path]):
-        self.files = list(files)
-        self.unusable: dict[Path, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> np.ndarray | None:
-        path = self.files[index]
-        if path in self.unusable:
-            return None
-        try:
-            with Image.open(path) as image:
-                if not image.mode.startswith(("I", "F")):
-                    return np.asarray(image.convert("RGB"))
-                reason = "more than 8 bits a channel"
-        except (OSError, Image.DecompressionBombError) as error:
-            reason = str(error)
-        self.unusable[path] = reason
-        logging.warning("%s is not used: %s", path, reason)
-        return None
-
-
-class TfdsImages:
-    """The `image` feature of a TensorFlow Datasets data set, e.g. `tfds:clic:train`."""
-
-    def __init__(self, name: str):
-        import tensorflow_datasets as tfds  # heavy, and only here
-
-        name, _, split = name.removeprefix(TFDS_PREFIX).partition(":")
-        self.source = tfds.data_source(name, split=split or "train")
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        image = np.asarray(self.source[index]["image"])
-        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
 class Cached:
@@ -131,21 +67,6 @@ class Subset:
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         return self.images[self.indexes[index]]
-
-
-def open_source(source: str) -> Photographs:
-    """A folder of images, or `tfds:NAME[:SPLIT]`.
-
-    Raises:
-      DataError: nothing is named, or it is not there.
-    """
-    if not source:
-        raise DataError(
-            "No training data: set --config.data.source to a folder of images or tfds:NAME."
-        )
-    if source.startswith(TFDS_PREFIX):
-        return TfdsImages(source)
-    return ImageFolder(image_files(source))
 
 
 def split_held_back(images: Photographs, held_back: int) -> tuple[Subset, Subset]:
@@ -195,27 +116,37 @@ class RandomCrop:
 def training_batches(
     images: Photographs,
     *,
-    crop: RandomCrop,
+    stages: Sequence[tuple[int, RandomCrop]],
     batch_size: int,
     seed: int,
     first_step: int = 0,
     threads: int = 4,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
-    """Endless batches `(batch_size, size, size, 3)` uint8, from `first_step` on.
+    """Endless batches `(batch_size / hosts, size, size, 3)` uint8, from `first_step` on.
 
-    Each pass over the images is shuffled anew. The k-th batch is the same whatever `first_step`
-    the iteration started from.
+    stages: the step from which on each crop holds, ascending, the first 0 (paper: 256 pixels, later
+    512). share: this host's number, and how many there are; together they have the whole batch, in
+    order. Each pass over the images is shuffled anew. The k-th batch is the same whatever
+    `first_step` the iteration started from.
     """
-    dataset = (
-        grain.MapDataset.source(_Usable(images))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(crop)
-        .batch(batch_size)
-    )
-    dataset = dataset[first_step:]
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads)))
+    host, hosts = share
+    ends = [begin for begin, _ in stages[1:]] + [None]
+    for (begin, crop), end in zip(stages, ends, strict=True):
+        if end is not None and end <= first_step:
+            continue
+        begin = max(begin, first_step)
+        dataset = (
+            grain.MapDataset.source(_Usable(images))
+            .seed(seed)
+            .shuffle()
+            .repeat()
+            .random_map(crop)
+            .batch(batch_size // hosts)
+        )
+        dataset = dataset[begin * hosts + host :: hosts]
+        iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads)))
+        yield from iterator if end is None else itertools.islice(iterator, end - begin)
 
 
 class _Usable:

@@ -20,8 +20,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from llic_jax.data import DataError, image_files
+from llic_jax.data import DataError
 from llic_jax.images import whole_file
+from llic_jax.sources import image_files
 
 _KODAK_HASHES = Path(__file__).parent / "published" / "kodak.sha256"
 _KODAK_URL = "http://r0k.us/graphics/kodak/kodak/"

@@ -10,7 +10,6 @@ with the same output measures what is missing. `OUTPUT/summary.json` and the rep
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -26,10 +25,12 @@ from tqdm import tqdm
 
 from llic_jax import baselines, datasets, metrics, release
 from llic_jax.coding.codec import Codec
-from llic_jax.data import DataError, image_files
+from llic_jax.data import DataError
 from llic_jax.images import SUFFIXES, read_image, write_image
 from llic_jax.measuring import Coded, Image, Quality, System, run_jobs
+from llic_jax.provenance import versions
 from llic_jax.records import Record, RecordFile, averages, table
+from llic_jax.sources import image_files
 
 # Photographs that scikit-image ships with its package (no download).
 EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
@@ -279,7 +280,7 @@ def summary(records: Sequence[Record], images: ImageSet, workers: int) -> dict[s
     """The means, with what they were measured on."""
     return {
         "images": {"set": images.name, "count": len(images.images)},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "machine": {
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),
@@ -288,16 +289,6 @@ def summary(records: Sequence[Record], images: ImageSet, workers: int) -> dict[s
         },
         "codecs": averages(records),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("llic_jax", "jax", "jaxlib", "flax", "numpy", "tensorflow-compression-ops"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def run(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from llic_jax.entropy.gaussian import coded_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
+from llic_jax.layers.initializers import fresh_params
 from llic_jax.measuring import Image
 from llic_jax.model import DOWNSAMPLING, LLIC, build_model
 from llic_jax.ops import pad_to_multiple
@@ -128,7 +129,7 @@ def receptive_fields(
     for name, g_a, weights in tqdm(variants, "receptive fields", leave=False):
         if weights is None:
             like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
-            weights = g_a.lazy_init(jax.random.key(seed), like)["params"]
+            weights = fresh_params(g_a, seed, like)
         fields.append(receptive_field(name, g_a, weights, images, size))
     return fields
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
@@ -23,6 +24,7 @@ from llic_jax.entropy import walk as coding_walk
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.walk import Carry, EntropyParts, Step
 from llic_jax.errors import ConfigError
+from llic_jax.layers.initializers import fresh_params
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 from llic_jax.transforms import AnalysisTransform, BlockStyle, SynthesisTransform
 
@@ -46,10 +48,10 @@ class Gain(nn.Module):
     spread: float = 1.645
 
     def setup(self) -> None:
-        ramp = jnp.linspace(-self.spread / 2, self.spread / 2, self.levels)[:, None]
-        shape = (self.levels, self.channels)
-        self.log_gain = self.param("log_gain", lambda _: jnp.broadcast_to(ramp, shape))
-        self.log_inverse = self.param("log_inverse", lambda _: jnp.broadcast_to(-ramp, shape))
+        ramp = np.linspace(-self.spread / 2, self.spread / 2, self.levels, dtype=np.float32)
+        ramp = np.repeat(ramp[:, None], self.channels, axis=1)
+        self.log_gain = self.param("log_gain", lambda _: jnp.asarray(ramp))
+        self.log_inverse = self.param("log_inverse", lambda _: jnp.asarray(-ramp))
 
     def __call__(self, quality: Quality | None, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
         if quality is None:
@@ -223,4 +225,4 @@ def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
     """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
     image = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
     quality = jax.ShapeDtypeStruct((1,), jnp.float32) if model.levels > 1 else None
-    return model.lazy_init(jax.random.key(seed), image, quality)["params"]
+    return fresh_params(model, seed, image, quality)

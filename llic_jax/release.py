@@ -98,6 +98,21 @@ def load_codec(folder: str | Path = DEFAULT, coder: str | None = None) -> Codec:
     return Codec(model, params, tables, fingerprint(model_config, weights, tables), coder)
 
 
+def load_weights(folder: str | Path) -> dict[str, Any]:
+    """The parameters in a released folder, float32, to go on from in training.
+
+    Raises:
+      ReleaseError: there are none.
+    """
+    path = Path(folder) / "weights.safetensors"
+    try:
+        return _as_params(load_file(path))
+    except Exception as error:  # the library has its own ways to find a file unreadable
+        raise ReleaseError(
+            f"No weights can be read from {path}: {error}. Name a released folder."
+        ) from error
+
+
 def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Stored weights to a tree of float32 parameters."""
     flat = {name: jnp.asarray(value, jnp.float32) for name, value in weights.items()}
@@ -113,13 +128,14 @@ def _check_shapes(model: LLIC, params: Any, folder: Path) -> None:
 def _card(config: Mapping[str, Any]) -> str:
     """The model card: what can be said from the config alone."""
     model, data, train = config["model"], config["data"], config["train"]
+    crops = "/".join(map(str, data["crops"]))
     rates = f"{model['levels']} quality levels, continuous" if model["levels"] > 1 else "one rate"
     return f"""# LLIC with the {model["entropy_model"]} entropy model
 
 * Transforms: channels {tuple(model["channels"])}, kernels {tuple(model["kernel_sizes"])}, blocks
   {tuple(model["depths"])}; {rates}.
 * Loss: {train["distortion"]}, lambda {tuple(train["lmbdas"])}.
-* Trained for {config["trained_steps"]} steps, batch {train["batch_size"]} of {data["crop"]}-pixel
+* Trained for {config["trained_steps"]} steps, batch {train["batch_size"]} of {crops}-pixel
   crops, on `{data["source"]}`. Weights: moving average, bfloat16. Licence: Apache-2.0.
 * For photographs in sRGB, 8 bits. Not for drawings, text, medical or measured data.
 * Files decode for certain with the same versions of jax and jaxlib on the same kind of processor; a
@@ -135,13 +151,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
     args = parser.parse_args(argv)
 
-    from llic_jax import training
     from llic_jax.checkpoint import Checkpoints
+    from llic_jax.optimization import build_optimizer
+    from llic_jax.train_step import create_state
 
     config = json.loads((args.workdir / "config.json").read_text())
     model = build_model(config["model"])
-    like, unravel = training.create_state(model, training.build_optimizer(config["train"]), 0)
-    state = Checkpoints(args.workdir).restore(like, args.step)
+    like, unravel = create_state(model, build_optimizer(config["train"]), 0)
+    state = Checkpoints(args.workdir / "checkpoints").restore(like, args.step)
     config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
     config["trained_steps"] = int(state.step)
     codec = save_release(args.folder, config, unravel(jnp.asarray(state.ema)), _card(config))

@@ -1,188 +1,152 @@
-"""The training loop: state, the pmap-sharded step, logging, validation, checkpoints.
+"""The training loop: data, steps, validation, checkpoints, and how a run ends.
 
-One code path for one device and for many: the state is replicated, each device takes its share of
-the batch, gradients are averaged over devices.
+photographs -> batches -> step (train_step.py) -> state -> checkpoints
+                               every so often: log, validation on held-back images
 """
 
+import dataclasses
 import itertools
 import json
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from flax import jax_utils
+from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, UInt8
 
-from llic_jax import data
+from llic_jax import data, metrics, provenance, release, sources
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config, as_dict
-from llic_jax.errors import LlicError
+from llic_jax.errors import ConfigError, LlicError
 from llic_jax.loss import rate_distortion
-from llic_jax.model import LLIC, ConfigError, build_model, initialize
-from llic_jax.ops import fold_in
+from llic_jax.model import LLIC, build_model
+from llic_jax.optimization import build_optimizer, learning_rate_schedule
 from llic_jax.pca import start_from_components
-
-AXIS = "batch"
-TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
+from llic_jax.train_step import CAUSES, TrainState, create_state, fresh_state, make_train_step
+from llic_jax.watching import TrainingLog
 
 
 class TrainingError(LlicError, RuntimeError):
     """Training cannot go on."""
 
 
-@flax.struct.dataclass
-class TrainState:
-    """Everything that a step changes; replicated, every leaf has a leading axis of devices.
+def train(
+    config: Config,
+    workdir: str | Path,
+    max_minutes: float | None = None,
+    from_step: int | None = None,
+) -> TrainState:
+    """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`.
 
-    step: number of steps done. params, ema: the parameters and their exponential moving average,
-    `(n,)`. opt_state: the optimizer's. All parameters are one vector: an update is then one fused
-    loop and one all-reduce, not hundreds, which also halves the time to compile. `unravel` makes
-    the tree.
-    """
-
-    step: Any
-    params: Any
-    ema: Any
-    opt_state: Any
-
-
-def learning_rate_schedule(train: Config) -> optax.Schedule:
-    """The schedule that the config names (configs/default.py).
+    Ends earlier, with a checkpoint, after `max_minutes` or on SIGTERM. Writes `config.json`,
+    `runs.jsonl` (versions, commit and machine of each start), `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/` (the last ones) and `checkpoint_best/` (lowest validation loss). With `from_step`
+    goes on from that checkpoint; later ones are set aside in `checkpoints_set_aside/`. Returns the
+    state (of one device).
 
     Raises:
-      ConfigError: a schedule that is not known.
+      DataError: no usable data. CheckpointError: a checkpoint that does not fit or is damaged.
+      ConfigError: settings that do not go together.
+      TrainingError: the loss is not finite; the state before is in `checkpoints_failed/`.
     """
-    peak, warmup, steps = train["learning_rate"], train["warmup_steps"], train["steps"]
-    if train["schedule"] == "steps":
-        factors = (1.0, *train["schedule_factors"])
-        ratios = {
-            boundary: factors[i + 1] / factors[i]
-            for i, boundary in enumerate(train["schedule_boundaries"])
-        }
-        main = optax.piecewise_constant_schedule(peak, ratios)
-    elif train["schedule"] == "cosine":
-        main = optax.cosine_decay_schedule(peak, max(1, steps - warmup), train["final_factor"])
-    elif train["schedule"] == "constant":
-        main = optax.constant_schedule(peak)
+    config = as_dict(config)
+    settings, workdir = config["train"], Path(workdir)
+    _check(config)
+    main = jax.process_index() == 0
+    workdir.mkdir(parents=True, exist_ok=True)
+    if main:
+        _keep_config(config, workdir)
+
+    model = build_model(config["model"])
+    optimizer = build_optimizer(settings)
+    state, unravel = create_state(model, optimizer, config["seed"])
+    photographs = sources.open_source(config["data"]["source"])
+    seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
+    batches_from = partial(_batches, data.Cached(seen, config["data"]["cache_gb"]), config)
+
+    checkpoints = Checkpoints(workdir / "checkpoints", settings["keep_checkpoints"])
+    best = Checkpoints(workdir / "checkpoint_best", 1, by_loss=True)
+    if from_step is not None:
+        checkpoints.set_aside_after(from_step, workdir / "checkpoints_set_aside")
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore(state)
+        logging.info("going on from step %d", int(state.step))
     else:
-        raise ConfigError(
-            f"train.schedule is {train['schedule']!r}; known are steps, cosine, constant."
-        )
-    if not warmup:
-        return main
-    ramp = optax.linear_schedule(0.0, peak, warmup)
-    if train["schedule"] == "steps":  # its boundaries count from the first step
-        return lambda step: jnp.minimum(ramp(step), main(step))
-    return optax.join_schedules([ramp, main], [warmup])
+        state = _start(config, state, unravel, partial(batches_from, first_step=0), optimizer)
 
-
-def build_optimizer(train: Config) -> optax.GradientTransformation:
-    """Adam with clipping by the global norm (paper: Adam; our choice: the clipping)."""
-    return optax.chain(
-        optax.clip_by_global_norm(train["clip_norm"]), optax.adam(learning_rate_schedule(train))
+    validation = partial(_validation, model, held_back, config)
+    make_step = partial(make_train_step, model, optimizer, unravel, settings, config["seed"])
+    schedule = learning_rate_schedule(settings)
+    first = step = int(state.step)
+    every = {name: settings[f"{name}_every"] for name in ("log", "eval", "checkpoint")}
+    devices = jax.local_device_count()
+    replicated = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * devices), state)
+    batches = jax_utils.prefetch_to_device(
+        (b.reshape(devices, -1, *b.shape[1:]) for b in batches_from(first_step=first)), 2
     )
-
-
-def draw_qualities(
-    keys: Key[Array, "b"], lmbdas: tuple[float, ...]
-) -> tuple[Float[Array, "b"] | None, Float[Array, "b"]]:
-    """A quality for each sample and its lambda.
-
-    With one lambda there is no quality. With several, quality is uniform in [1, levels] and lambda
-    is interpolated geometrically, like the gains.
-    """
-    if len(lmbdas) == 1:
-        return None, jnp.full(len(keys), lmbdas[0])
-    draw = partial(jax.random.uniform, minval=1.0, maxval=float(len(lmbdas)))
-    quality = jax.vmap(draw)(keys)
-    return quality, lmbda_of_quality(quality, lmbdas)
-
-
-def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
-    """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
-    levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
-    return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))
-
-
-def create_state(
-    model: LLIC, optimizer: optax.GradientTransformation, seed: int
-) -> tuple[TrainState, Callable[[Array], Any]]:
-    """A state with fresh parameters, and `unravel`: from a vector of parameters to their tree."""
-    params, unravel = ravel_pytree(initialize(model, seed))
-    state = TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
-    return state, unravel
-
-
-def make_train_step(
-    model: LLIC,
-    optimizer: optax.GradientTransformation,
-    unravel: Callable[[Array], Any],
-    train: Config,
-    seed: int,
-    rate_only: bool = False,
-) -> Callable[[TrainState, UInt8[np.ndarray, "..."]], tuple[TrainState, dict[str, Array]]]:
-    """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
-    and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
-
-    With `rate_only` the loss is the rate, and only hyperprior and entropy model learn: a third of
-    the work, as there is nothing to synthesize and nothing to differentiate in the transforms."""
-    lmbdas = tuple(train["lmbdas"])
-    apply: Any = model.apply
-
-    @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
-    def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
-        keys = jax.vmap(partial(jax.random.fold_in, key))(samples)
-        quality, lmbda = draw_qualities(fold_in(keys, 0), lmbdas)
-        x = images.astype(jnp.float32) / 255
-
-        def loss_fn(params):
-            if rate_only:
-                frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
-                params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
-            out = apply({"params": params}, x, quality, fold_in(keys, 1))
-            loss, figures = rate_distortion(out, x, lmbda, train["distortion"])
-            if rate_only:  # what is not asked for is not computed: XLA drops the synthesis
-                figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
-                loss = figures["loss"] = figures["bpp"]
-            return loss, figures
-
-        grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(state.params))
-        grads, _ = ravel_pytree(grads)
-        grads, figures = jax.lax.pmean((grads, figures), AXIS)
-        figures["gradient_norm"] = optax.global_norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # A young average follows faster: it must not remember the initialization.
-        decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))
-        ema = decay * state.ema + (1 - decay) * params
-        return TrainState(state.step + 1, params, ema, opt_state), figures
-
-    return step
+    step_fn = make_step(rate_only=first < settings["transforms_from"])
+    reason = None if step < settings["steps"] else "nothing left to do"
+    log = TrainingLog(
+        workdir, first, settings["steps"], settings["batch_size"], settings["tensorboard"], main
+    )
+    with log, _Stop(max_minutes) as stop:
+        while reason is None:
+            if step == settings["transforms_from"] > first:
+                step_fn = make_step()
+            replicated, figures = step_fn(replicated, next(batches))
+            step += 1
+            log.tick()
+            if step == settings["steps"]:
+                reason = "done"
+            else:
+                reason = stop.due(step, together=step % every["log"] == 0)
+            last = reason is not None
+            if step % every["log"] == 0 or last:
+                values = {name: float(_local(value)) for name, value in figures.items()}
+                if failed := int(_local(replicated.failed)):
+                    _fail(workdir, _host(replicated), failed)
+                log.train({**values, "learning_rate": float(schedule(step - 1))})
+            if (step % every["eval"] == 0 or last) and len(held_back):
+                found, pairs = validation(unravel(_local(replicated.ema)))
+                log.validation(found, pairs)
+                best.save(step, _host(replicated), loss=found["loss"])
+            if step % every["checkpoint"] == 0 or last:
+                checkpoints.save(step, _host(replicated))
+        log.summary(reason, checkpoints.folder)
+    _report(photographs)
+    best.close()
+    checkpoints.close()
+    return _host(replicated)
 
 
 def validate(
-    model: LLIC, params: Any, images: data.Photographs, train: Config, crop: int
-) -> dict[str, float]:
-    """Rate-distortion of central crops with real quantization, averaged; per level if several."""
+    model: LLIC, params: Any, images: data.Photographs, train: Config, crop: int, pairs: int = 0
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    """Rate-distortion of central crops with real quantization, averaged; per level if several.
+
+    Also the first `pairs` crops beside what is decoded of them (at the middle level), uint8
+    `(crop, 2 crop, 3)`.
+    """
     lmbdas = tuple(train["lmbdas"])
     apply = _jitted_apply(model)
     totals: dict[str, list[float]] = {}
+    shown: list[np.ndarray] = []
     for i in range(len(images)):
         image = images[i]
         if image is None or min(image.shape[:2]) < crop:
             continue
         top, left = ((side - crop) // 2 for side in image.shape[:2])
-        x = jnp.asarray(image[None, top : top + crop, left : left + crop], jnp.float32) / 255
+        image = image[top : top + crop, left : left + crop]
+        x = jnp.asarray(image[None], jnp.float32) / 255
         for level, lmbda in enumerate(lmbdas, start=1):
             quality = jnp.full(1, float(level)) if len(lmbdas) > 1 else None
             out = apply({"params": params}, x, quality)
@@ -192,142 +156,169 @@ def validate(
                 totals.setdefault(name, []).append(float(figures[name]))
                 if len(lmbdas) > 1:
                     totals.setdefault(f"{name}_{level}", []).append(float(figures[name]))
-    return {name: float(np.mean(values)) for name, values in totals.items()}
+            if level == (len(lmbdas) + 1) // 2 and len(shown) < pairs:
+                decoded = np.asarray(metrics.to_uint8(out.x_hat))[0]
+                shown.append(np.concatenate([image, decoded], axis=1))
+    return {name: float(np.mean(values)) for name, values in totals.items()}, shown
 
 
-_APPLY: dict[LLIC, Callable] = {}
-
-
+@lru_cache(maxsize=8)
 def _jitted_apply(model: LLIC) -> Callable:
-    if model not in _APPLY:
-        _APPLY[model] = jax.jit(model.apply)
-    return _APPLY[model]
+    return jax.jit(model.apply)
 
 
-def train(config: Config, workdir: str | Path, max_minutes: float | None = None) -> TrainState:
-    """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`.
+def _validation(
+    model: LLIC, held_back: data.Photographs, config: Config, params: Any
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    crop = config["data"]["crops"][0]
+    found, pairs = validate(model, params, held_back, config["train"], crop, pairs=2)
+    if not found:
+        raise data.DataError(
+            f"None of the {len(held_back)} held-back images has {crop} pixels on both sides; "
+            "set data.held_back to 0, or use larger images."
+        )
+    return found, pairs
 
-    Ends earlier, with a checkpoint, after `max_minutes`. Writes `config.json`, `metrics.jsonl` and
-    `checkpoints/`. Returns the state.
 
-    Raises:
-      DataError: no usable data. CheckpointError: a checkpoint that does not fit.
-      TrainingError: the loss is not finite; the state is in `checkpoints_failed/`.
-    """
-    started = time.monotonic()
-    config = as_dict(config)
-    workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    settings = config["train"]
+def _batches(images: data.Photographs, config: Config, *, first_step: int) -> Iterator[np.ndarray]:
+    """This process's share of each batch, from `first_step` on, through the stages of crops."""
+    section = config["data"]
+    boundaries = (0, *section["crop_boundaries"])
+    stages = [
+        (begin, data.RandomCrop(size, section["flip"], section["downsample"]))
+        for begin, size in zip(boundaries, section["crops"], strict=True)
+    ]
+    return data.training_batches(
+        images,
+        stages=stages,
+        batch_size=config["train"]["batch_size"],
+        seed=config["seed"],
+        first_step=first_step,
+        threads=section["threads"],
+        share=(jax.process_index(), jax.process_count()),
+    )
+
+
+def _start(
+    config: Config,
+    state: TrainState,
+    unravel: Callable[[Any], Any],
+    batches: Callable[[], Iterator[np.ndarray]],
+    optimizer: Any,
+) -> TrainState:
+    """The state before the first step, as `train.start` says."""
+    start = config["train"]["start"]
+    if start == "random":
+        return state
+    if start == "pca":
+        # From the whole batches, whatever the number of processes: all must start alike.
+        sample = itertools.islice(batches(), 256 // config["train"]["batch_size"] + 1)
+        crops = [np.asarray(multihost_utils.process_allgather(b, tiled=True)) for b in sample]
+        params = start_from_components(
+            unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
+        )
+    else:
+        params = release.load_weights(start)
+    vector, _ = ravel_pytree(params)
+    if vector.shape != state.params.shape:
+        raise ConfigError(
+            f"train.start: the weights in {start} have {vector.size} parameters, this model "
+            f"{state.params.size}; use the config that they were trained with."
+        )
+    return fresh_state(vector, optimizer)
+
+
+def _check(config: Config) -> None:
+    settings, section = config["train"], config["data"]
     if len(settings["lmbdas"]) != config["model"]["levels"]:
         raise ConfigError(
             f"train.lmbdas has {len(settings['lmbdas'])} entries and model.levels is "
             f"{config['model']['levels']}; a level needs one lambda."
         )
-    devices = jax.local_device_count()
-    if settings["batch_size"] % devices:
+    parts = jax.device_count() * settings["accumulate"]
+    if settings["batch_size"] % parts:
         raise ConfigError(
-            f"train.batch_size {settings['batch_size']} does not divide among {devices} devices."
+            f"train.batch_size {settings['batch_size']} does not divide among {jax.device_count()} "
+            f"devices with {settings['accumulate']} parts each; use a multiple of {parts}."
         )
-    _keep_config(config, workdir)
-
-    model = build_model(config["model"])
-    optimizer = build_optimizer(settings)
-    state, unravel = create_state(model, optimizer, config["seed"])
-    photographs, held_back = data.split_held_back(
-        data.open_source(config["data"]["source"]), config["data"]["held_back"]
-    )
-    training = data.Cached(photographs, config["data"]["cache_gb"])
-    crop = data.RandomCrop(
-        config["data"]["crop"], config["data"]["flip"], config["data"]["downsample"]
-    )
-    batches_from = partial(
-        data.training_batches,
-        training,
-        crop=crop,
-        batch_size=settings["batch_size"],
-        seed=config["seed"],
-        threads=config["data"]["threads"],
-    )
-    checkpoints = Checkpoints(workdir, settings["keep_checkpoints"])
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state)
-        logging.info("going on from step %d", int(state.step))
-    elif settings["start"] == "pca":
-        sample = itertools.islice(batches_from(first_step=0), 256 // settings["batch_size"] + 1)
-        params = start_from_components(
-            unravel(state.params), sample, config["model"]["channels"], settings["lmbdas"]
+    if len(section["crops"]) != len(section["crop_boundaries"]) + 1:
+        raise ConfigError(
+            f"data.crops {section['crops']} needs {len(section['crops']) - 1} boundaries between "
+            f"its stages; data.crop_boundaries is {section['crop_boundaries']}."
         )
-        vector, _ = ravel_pytree(params)
-        state = TrainState(state.step, vector, vector, optimizer.init(vector))
-    first = int(state.step)
+    if bad := [crop for crop in section["crops"] if crop % 64 or crop < 64]:
+        raise ConfigError(f"data.crops: {bad} are not multiples of 64.")
 
-    batches = batches_from(first_step=first)
-    make_step = partial(make_train_step, model, optimizer, unravel, settings, config["seed"])
-    step_fn = make_step(rate_only=first < settings["transforms_from"])
-    replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), state)
-    schedule = learning_rate_schedule(settings)
-    since, since_step = time.monotonic(), first
 
-    with (workdir / "metrics.jsonl").open("a") as log:
+def _local(value: Any) -> Any:
+    """A replicated array's value, from the first device of this process."""
+    return value.addressable_data(0)[0]
 
-        def record(**entries: Any) -> None:
-            log.write(json.dumps(entries) + "\n")
-            log.flush()
-            logging.info(" ".join(f"{k} {v:.5g}" for k, v in entries.items() if k != "kind"))
 
-        step = first
-        while step < settings["steps"]:
-            if step == settings["transforms_from"] > first:
-                step_fn = make_step()
-            images = next(batches)
-            replicated, figures = step_fn(
-                replicated, images.reshape(devices, -1, *images.shape[1:])
-            )
-            step += 1
-            out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
-            last = step == settings["steps"] or out_of_time
-            if step % settings["log_every"] == 0 or last:
-                values = {name: float(value[0]) for name, value in figures.items()}
-                now = time.monotonic()
-                speed = (step - since_step) * settings["batch_size"] / (now - since)
-                since, since_step = now, step
-                record(
-                    kind="train",
-                    step=step,
-                    **values,
-                    learning_rate=float(schedule(step - 1)),
-                    images_per_second=speed,
-                )
-                if not np.isfinite(values["loss"]):
-                    _keep_failed(workdir, step, replicated)
-                    bad = [name for name, value in values.items() if not np.isfinite(value)]
-                    raise TrainingError(
-                        f"Step {step}: {', '.join(bad)} not finite. The state is kept in "
-                        f"{workdir / 'checkpoints_failed'}. Lower the learning rate, or go on "
-                        "from the last checkpoint."
-                    )
-            if (step % settings["eval_every"] == 0 or last) and len(held_back):
-                ema = unravel(replicated.ema[0])
-                crop_side = config["data"]["crop"]
-                record(
-                    kind="validation",
-                    step=step,
-                    **validate(model, ema, held_back, settings, crop_side),
-                )
-                since, since_step = time.monotonic(), step
-            if step % settings["checkpoint_every"] == 0 or last:
-                checkpoints.save(step, jax.tree.map(lambda x: x[0], replicated))
-            if last:
-                break
+def _host(replicated: TrainState) -> TrainState:
+    """The state as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(_local(x)), replicated)
+
+
+def _fail(workdir: Path, state: TrainState, failed: int) -> None:
+    folder = workdir / "checkpoints_failed"
+    step = int(state.step)
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(step, dataclasses.replace(state, failed=np.zeros_like(state.failed)))
     checkpoints.close()
-    return jax.tree.map(lambda x: x[0], replicated)
+    causes = [name for i, name in enumerate(CAUSES) if failed >> i & 1]
+    raise TrainingError(
+        f"Step {step + 1}: {', '.join(causes)} not finite. The state before that step is in "
+        f"{folder / str(step)}. Lower the learning rate, or go on from a checkpoint."
+    )
 
 
-def _keep_failed(workdir: Path, step: int, replicated: TrainState) -> None:
-    failed = Checkpoints(workdir / "checkpoints_failed", keep=1)
-    failed.save(step, jax.tree.map(lambda x: x[0], replicated))
-    failed.close()
+def _report(images: data.Photographs) -> None:
+    """How many images could not be used, or only after conversion."""
+    notes = getattr(images, "notes", sources.Notes())
+    counts = {"not used": notes.unusable, "converted to RGB": notes.converted}
+    for what, names in counts.items():
+        if names:
+            logging.warning("%d of %d images were %s", len(names), len(images), what)
+
+
+@dataclasses.dataclass
+class _Stop:
+    """Knows when a run has to end early: on SIGTERM or Ctrl-C, or when its time is up."""
+
+    max_minutes: float | None
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+        self.signal: str | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        # Several processes hear of a SIGTERM through jax.distributed, which has its own handler.
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.signal = signal.Signals(number).name
+
+    def due(self, step: int, together: bool) -> str | None:
+        """Why the run should end after `step`, or None. `together`: all processes ask at this step,
+        and have the time to agree."""
+        minutes = (time.monotonic() - self.started) / 60
+        late = self.max_minutes is not None and minutes > self.max_minutes
+        if jax.process_count() > 1:
+            if multihost_utils.reached_preemption_sync_point(step):
+                return "stopped by SIGTERM"
+            late = together and bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
+        if self.signal is not None:
+            return f"stopped by {self.signal}"
+        return f"stopped after {self.max_minutes:g} minutes" if late else None
 
 
 def _keep_config(config: Config, workdir: Path) -> None:
@@ -340,3 +331,12 @@ def _keep_config(config: Config, workdir: Path) -> None:
             "config that this run was started with."
         )
     path.write_text(text + "\n")
+    entry = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": provenance.versions(),
+        "commit": provenance.git_commit(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "config": json.loads(text),
+    }
+    with (workdir / "runs.jsonl").open("a") as log:
+        log.write(json.dumps(entry) + "\n")

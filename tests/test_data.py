@@ -1,10 +1,12 @@
+import io
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from llic_jax import data
+from llic_jax import data, sources
 from llic_jax.data import DataError, RandomCrop
 
 
@@ -25,7 +27,7 @@ class Arrays:
 def batches(images, steps, first_step=0, seed=0, **crop):
     iterator = data.training_batches(
         images,
-        crop=RandomCrop(**{"size": 32, **crop}),
+        stages=[(0, RandomCrop(**{"size": 32, **crop}))],
         batch_size=4,
         seed=seed,
         first_step=first_step,
@@ -114,45 +116,108 @@ def test_held_back_images_are_never_trained_on():
 def folder(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(3):
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(tmp_path / f"{i}.png")
     return tmp_path
 
 
 def test_folders_are_searched_and_odd_files_converted_or_skipped(folder, caplog):
     below = folder / "below"
     below.mkdir()
-    Image.fromarray(np.full((40, 40), 7, np.uint8)).save(below / "grey.png")
-    Image.new("CMYK", (40, 40)).save(below / "print.jpg")
-    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(below / "deep.png")
+    Image.fromarray(np.full((70, 70), 7, np.uint8)).save(below / "grey.png")
+    Image.new("CMYK", (70, 70)).save(below / "print.jpg")
+    Image.fromarray(np.full((70, 70), 40_000, np.uint16)).save(below / "deep.png")
+    Image.new("RGB", (63, 200)).save(below / "tiny.png")
     (below / "broken.jpg").write_bytes(b"\xff\xd8 not really")
     (below / "notes.txt").write_text("no image")
-    images = data.open_source(str(folder))
-    with caplog.at_level(logging.WARNING):
+    images = sources.open_source(str(folder))
+    with caplog.at_level(logging.INFO):
         usable = {images.files[i].name: images[i] for i in range(len(images))}
-    assert set(usable) == {
-        "0.png",
-        "1.png",
-        "2.png",
-        "grey.png",
-        "print.jpg",
+    assert {name for name, image in usable.items() if image is None} == {
         "deep.png",
+        "tiny.png",
         "broken.jpg",
     }
-    assert usable["grey.png"].shape == (40, 40, 3) and (usable["grey.png"] == 7).all()
-    assert usable["print.jpg"].shape == (40, 40, 3)
-    assert usable["deep.png"] is None and usable["broken.jpg"] is None
-    assert "deep.png" in caplog.text and "broken.jpg" in caplog.text
+    assert usable["grey.png"].shape == (70, 70, 3) and (usable["grey.png"] == 7).all()
+    assert usable["print.jpg"].shape == (70, 70, 3) and usable["0.png"].shape == (70, 80, 3)
+    assert {Path(name).name for name in images.notes.converted} == {"grey.png", "print.jpg"}
+    assert len(images.notes.unusable) == 3
+    for name in ("deep.png is not used: more than 8 bits", "63 x 200 pixels", "from CMYK to RGB"):
+        assert name in caplog.text
     for batch in batches(images, 6):
         assert batch.shape == (4, 32, 32, 3)
 
 
+def encoded(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((64, 72, 3), value, np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+def length_delimited(number: int, content: bytes) -> bytes:
+    """A protocol buffer field by hand: tag, length (two 7-bit groups at most), content."""
+    low, high = len(content) & 127, len(content) >> 7
+    assert high < 128
+    return bytes([number << 3 | 2, *((low | 128, high) if high else (low,))]) + content
+
+
+def test_array_records_of_images_and_of_examples(tmp_path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def example(image: bytes) -> bytes:
+        def feature(key: bytes, value: bytes) -> bytes:
+            value = length_delimited(1, length_delimited(1, value))
+            return length_delimited(1, length_delimited(1, key) + length_delimited(2, value))
+
+        return length_delimited(1, feature(b"name", b"a name") + feature(b"image", image))
+
+    for name, records in {
+        "a.array_record": [encoded(1), encoded(2)],
+        "b.array_record": [example(encoded(3)), example(b"no image"), b"\x08\x01"],
+    }.items():
+        writer = ArrayRecordWriter(str(tmp_path / name), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    images = sources.open_source(f"records:{tmp_path}/*.array_record")
+    found = [images[i] for i in range(len(images))]
+    assert [None if image is None else int(image[0, 0, 0]) for image in found] == [
+        1,
+        2,
+        3,
+        None,
+        None,
+    ]
+    assert found[0].shape == (64, 72, 3) and len(images.notes.unusable) == 2
+    with pytest.raises(DataError, match="No file matches"):
+        sources.open_source(f"records:{tmp_path}/*.riegeli")
+
+
+def test_stages_and_shares_are_parts_of_one_order():
+    stages = [(0, RandomCrop(16)), (3, RandomCrop(32))]
+
+    def take(count, **options):
+        iterator = data.training_batches(
+            Arrays(10), stages=stages, batch_size=4, seed=0, threads=1, **options
+        )
+        return [next(iterator) for _ in range(count)]
+
+    whole = take(6)
+    assert [batch.shape[1] for batch in whole] == [16, 16, 16, 32, 32, 32]
+    for first in (2, 3, 4):
+        for batch, expected in zip(take(6 - first, first_step=first), whole[first:], strict=True):
+            np.testing.assert_array_equal(batch, expected)
+    shares = [take(6, share=(host, 2)) for host in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), batch)
+
+
 def test_missing_and_empty_sources_say_what_was_looked_for(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
-        data.open_source(str(tmp_path / "nowhere"))
+        sources.open_source(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"looked for \.png"):
-        data.open_source(str(tmp_path))
+        sources.open_source(str(tmp_path))
     with pytest.raises(DataError, match=r"data\.source"):
-        data.open_source("")
+        sources.open_source("")
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(DataError, match="None of the 1 images"):
-        batches(data.open_source(str(tmp_path)), 1)
+        batches(sources.open_source(str(tmp_path)), 1)

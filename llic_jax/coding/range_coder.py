@@ -6,6 +6,7 @@ likes. Coders share `Tables`, but not their bytes: the file names the coder that
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,6 +79,8 @@ class TfcDecoder:
 
 
 def _tfc_ops():
+    # Its start-up messages, on GPUs that range coding has no use for, would bury our own.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow_compression_ops  # imports TensorFlow: seconds, so only when coding
     except ImportError as error:

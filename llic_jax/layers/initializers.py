@@ -1,15 +1,21 @@
-"""Initializers that draw with NumPy.
+"""Initializers that draw with NumPy, and fresh parameters without running the model.
 
 XLA compiles a random draw anew for every shape, up to a second each on a CPU, and a model has some
 seventy shapes; NumPy needs no compilation. The values depend on the key alone, jitted or not.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
+from flax.core.scope import Scope
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -46,3 +52,28 @@ def _drawn(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -
         return jnp.asarray(values(data))
 
     return init
+
+
+def fresh_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
+    """The parameters of `module` for `inputs` of these shapes (`jax.ShapeDtypeStruct` will do).
+
+    Flax's own `init` and `lazy_init` run what does not depend on the input, operation by operation,
+    each compiled: half a minute for a codec. Here the model is only traced, its initializers are
+    noted on the way, and called one by one, each with a key made of the seed and its path.
+    """
+    initializers: dict[tuple[str, ...], Callable[[Array], Any]] = {}
+    original = Scope.param
+
+    def param(scope: Scope, name: str, init: Callable, *args: Any, **kwargs: Any) -> Any:
+        unbox = {"unbox": kwargs.pop("unbox")} if "unbox" in kwargs else {}
+        initializers[(*scope.path, name)] = lambda key: init(key, *args, **kwargs)
+        return original(scope, name, init, *args, **unbox, **kwargs)
+
+    root = jax.random.key(seed)
+    with mock.patch.object(Scope, "param", param):
+        shapes = jax.eval_shape(lambda *x: module.init(root, *x)["params"], *inputs)
+    values = {}
+    for path in traverse_util.flatten_dict(shapes):
+        key = jax.random.fold_in(root, zlib.crc32("/".join(path).encode()))
+        values[path] = jnp.asarray(initializers[path](key))
+    return traverse_util.unflatten_dict(values)

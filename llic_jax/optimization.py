@@ -1,0 +1,44 @@
+"""The optimizer and its learning rate, from a config's `train` section."""
+
+import jax.numpy as jnp
+import optax
+
+from llic_jax.config import Config
+from llic_jax.errors import ConfigError
+
+
+def learning_rate_schedule(train: Config) -> optax.Schedule:
+    """The schedule that the config names (configs/default.py).
+
+    Raises:
+      ConfigError: a schedule that is not known.
+    """
+    peak, warmup, steps = train["learning_rate"], train["warmup_steps"], train["steps"]
+    if train["schedule"] == "steps":
+        factors = (1.0, *train["schedule_factors"])
+        ratios = {
+            boundary: factors[i + 1] / factors[i]
+            for i, boundary in enumerate(train["schedule_boundaries"])
+        }
+        main = optax.piecewise_constant_schedule(peak, ratios)
+    elif train["schedule"] == "cosine":
+        main = optax.cosine_decay_schedule(peak, max(1, steps - warmup), train["final_factor"])
+    elif train["schedule"] == "constant":
+        main = optax.constant_schedule(peak)
+    else:
+        raise ConfigError(
+            f"train.schedule is {train['schedule']!r}; known are steps, cosine, constant."
+        )
+    if not warmup:
+        return main
+    ramp = optax.linear_schedule(0.0, peak, warmup)
+    if train["schedule"] == "steps":  # its boundaries count from the first step
+        return lambda step: jnp.minimum(ramp(step), main(step))
+    return optax.join_schedules([ramp, main], [warmup])
+
+
+def build_optimizer(train: Config) -> optax.GradientTransformation:
+    """Adam with clipping by the global norm (paper: Adam; our choice: the clipping)."""
+    return optax.chain(
+        optax.clip_by_global_norm(train["clip_norm"]), optax.adam(learning_rate_schedule(train))
+    )
