@@ -57,7 +57,8 @@ def save_release(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        name: jnp.asarray(value, jnp.bfloat16)
+        # NumPy converts without compiling a program per shape.
+        name: jnp.asarray(np.asarray(value).astype(jnp.bfloat16))
         for name, value in traverse_util.flatten_dict(params, sep=".").items()
     }
     model = build_model(config["model"])
@@ -115,7 +116,9 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
 
 def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Stored weights to a tree of float32 parameters."""
-    flat = {name: jnp.asarray(value, jnp.float32) for name, value in weights.items()}
+    flat = {
+        name: jnp.asarray(np.asarray(value).astype(np.float32)) for name, value in weights.items()
+    }
     return traverse_util.unflatten_dict(flat, sep=".")
 
 

@@ -1,11 +1,15 @@
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -13,7 +17,8 @@ from llic_jax import optimization, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.errors import ConfigError
 from llic_jax.loss import rate_distortion
-from llic_jax.model import LatentRate
+from llic_jax.model import LatentRate, build_model
+from llic_jax.watching import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +66,116 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
     (validation,) = lines(tmp_path / "whole", "validation")
     assert validation["step"] == 4 and np.isfinite(validation["loss"])
     assert {"loss_1", "bpp_2", "psnr_1"} <= set(validation)
+    assert Checkpoints(tmp_path / "whole" / "checkpoint_best").steps() == [4]
+    assert list((tmp_path / "whole" / "tensorboard").glob("events*"))
+    starts = [json.loads(line) for line in (tmp_path / "parts" / "runs.jsonl").open()]
+    assert len(starts) == 2 and starts[0]["versions"]["jax"] == jax.__version__
 
-    # The same run does not go on with another model, nor from a damaged checkpoint.
+    # The same run does not go on with another model.
     config.model.groups = (8, 8)
     with pytest.raises(CheckpointError, match="another model"):
         training.train(config, tmp_path / "parts")
-    config.model.groups = (4, 12)
-    for path in (tmp_path / "parts" / "checkpoints" / "4").rglob("*"):
+
+
+def test_going_back_to_an_earlier_checkpoint(config, tmp_path):
+    """A damaged checkpoint is named; the one before it is used when the user says so."""
+    config.train.steps, config.train.eval_every = 4, 1000
+    training.train(config, tmp_path)
+    before = lines(tmp_path, "train")
+    for path in (tmp_path / "checkpoints" / "4").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"checkpoints/4 cannot be restored"):
-        training.train(config, tmp_path / "parts")
+    with pytest.raises(CheckpointError, match=r"checkpoints/4 cannot be restored.*--from_step 2"):
+        training.train(config, tmp_path)
+    with pytest.raises(CheckpointError, match=r"No checkpoint of step 3.*\[2, 4\]"):
+        training.train(config, tmp_path, from_step=3)
+    state = training.train(config, tmp_path, from_step=2)
+    assert int(state.step) == 4
+    assert [path.name[:2] for path in (tmp_path / "checkpoints_set_aside").iterdir()] == ["4_"]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [2, 4]
+    again = read_metrics(tmp_path, "train")
+    assert [e["step"] for e in again] == [1, 2, 3, 4]
+    assert [e["loss"] for e in again] == [e["loss"] for e in before]
+
+
+def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypatch):
+    """Between logs nothing waits for the device, and nothing is compiled after the first steps."""
+    config.train.steps, config.train.log_every = 12, 6
+    config.train.eval_every = config.train.checkpoint_every = 1000
+    config.data.held_back = 0
+    looks, compiled, at_step = [], [], [0]
+    local, make = training._local, training.make_train_step
+
+    def counting_local(value):
+        looks.append(at_step[0])
+        return local(value)
+
+    def counting_make(*args, **kwargs):
+        step = make(*args, **kwargs)
+
+        def counted(*args):
+            at_step[0] += 1
+            return step(*args)
+
+        return counted
+
+    def on_event(name, seconds, **_):
+        if "backend_compile" in name:
+            compiled.append(at_step[0])
+
+    monkeypatch.setattr(training, "_local", counting_local)
+    monkeypatch.setattr(training, "make_train_step", counting_make)
+    jax.monitoring.register_event_duration_secs_listener(on_event)
+    training.train(config, tmp_path)
+    assert set(looks) == {6, 12}
+    assert 1 in compiled and not [step for step in compiled if 2 < step < 12]
+
+
+def test_parts_of_a_batch_give_the_batch_s_update(tiny_config):
+    settings = tiny_config.train.copy_and_resolve_references()
+    settings.lmbdas = tiny_config.train.lmbdas
+    model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
+    state, unravel = train_step.create_state(model, optimizer, 0)
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 64, 64, 3), np.uint8)
+    found = []
+    for settings.accumulate in (1, 2):
+        step = train_step.make_train_step(model, optimizer, unravel, settings, 0)
+        new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
+        found.append((np.asarray(new.params[0]), float(figures["loss"][0])))
+    change = np.abs(found[0][0] - np.asarray(state.params)).max()
+    assert change > 0
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-4 * change)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
+
+
+def test_rate_only_leaves_the_transforms_alone(tiny_config):
+    model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
+    state, unravel = train_step.create_state(model, optimizer, 0)
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
+    step = train_step.make_train_step(
+        model, optimizer, unravel, tiny_config.train, 0, rate_only=True
+    )
+    new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
+    assert figures["loss"] == figures["bpp"] and "psnr" not in figures
+    before, after = unravel(state.params), unravel(new.params[0])
+    for name in before:
+        same = all(
+            jnp.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True
+            )
+        )
+        assert same == (name in train_step.TRANSFORMS), name
+
+
+def test_going_on_from_released_weights(config, tiny_release, tiny_params, tmp_path):
+    config.train.start, config.train.learning_rate = str(tiny_release), 0.0
+    config.train.steps, config.data.held_back, config.train.tensorboard = 1, 0, False
+    state = training.train(config, tmp_path)
+    np.testing.assert_allclose(
+        state.params, jax.flatten_util.ravel_pytree(tiny_params)[0], rtol=2**-8
+    )
+    assert not (tmp_path / "tensorboard").exists()
 
 
 @pytest.mark.slow
@@ -104,6 +208,17 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match=r"lmbdas has 1 entries and model.levels is 2"):
         training.train(config, tmp_path)
     config.train.lmbdas = (0.01, 0.02)
+    config.data.crops = (64, 100)
+    with pytest.raises(ConfigError, match="needs 1 boundaries"):
+        training.train(config, tmp_path)
+    config.data.crop_boundaries = (10,)
+    with pytest.raises(ConfigError, match=r"\[100\] are not multiples of 64"):
+        training.train(config, tmp_path)
+    config.data.crops, config.data.crop_boundaries = (64,), ()
+    config.train.accumulate = 4
+    with pytest.raises(ConfigError, match="use a multiple of 4"):
+        training.train(config, tmp_path)
+    config.train.accumulate = 1
     config.train.schedule = "linear"
     with pytest.raises(ConfigError, match="known are steps, cosine, constant"):
         training.train(config, tmp_path)
@@ -188,3 +303,74 @@ assert change > 0
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def start(config, workdir, *flags, devices=1):
+    """`train.py` as a process of its own, with this config."""
+    module = workdir.parent / f"{workdir.name}_config.py"
+    module.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, "train.py", "--config", str(module), "--workdir", str(workdir)]
+    return subprocess.Popen(
+        [*command, *flags], env=environment, stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_a_later_run_ends_as_if_nothing_had_happened(config, tmp_path):
+    config.train.steps = 400
+    config.train.eval_every = config.train.checkpoint_every = 1000
+    config.train.log_every = 20
+    process = start(config, tmp_path / "parts")
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and b"stopped by SIGTERM" in output, output
+    stopped = Checkpoints(tmp_path / "parts" / "checkpoints").latest_step()
+    assert 40 <= stopped < 400
+
+    config.train.steps = stopped + 20
+    final = []
+    for name in ("parts", "whole"):
+        process = start(config, tmp_path / name)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        metrics = read_metrics(tmp_path / name, "train")
+        final.append((metrics[-1]["step"], metrics[-1]["loss"], metrics[-1]["gradient_norm"]))
+    assert final[0] == final[1] and final[0][0] == stopped + 20
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_go_on(config, tmp_path):
+    """Over jax.distributed: their update is that of one process with two devices; both resume."""
+    config.train.steps, config.train.tensorboard = 2, False
+    process = start(config, tmp_path / "one", devices=2)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    for steps in (1, 2):
+        config.train.steps = steps
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        both = [
+            start(config, tmp_path / "two", "--coordinator", address, "--processes=2",
+                  f"--process={i}")
+            for i in range(2)
+        ]  # fmt: skip
+        outputs = [process.communicate(timeout=600)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+    one, two = (read_metrics(tmp_path / name, "train") for name in ("one", "two"))
+    assert [e["step"] for e in two] == [1, 2]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    (validation,) = (read_metrics(tmp_path / name, "validation")[-1:] for name in ("two",))
+    assert validation[0]["step"] == 2

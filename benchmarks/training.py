@@ -1,0 +1,96 @@
+"""Times a training step of the full-size LLIC-ELIC, and the data that is to feed it, in one run.
+
+    python benchmarks/training.py --data_dir PHOTOGRAPHS \\
+        --torch_python TORCH_ENV/bin/python --torch_script SCRIPT
+
+The step is the real one: transforms, entropy model, loss, Adam, moving average. SCRIPT times a step
+of the transforms alone in PyTorch (see transforms.py), so the ratio is a cautious one. The pipeline
+decodes, crops and batches with as many threads as the config has, nothing else running, first on
+files that are not decoded yet, then from its memory.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transforms import torch
+
+from configs import llic_elic
+from llic_jax import data, sources
+from llic_jax.model import build_model
+from llic_jax.optimization import build_optimizer
+from llic_jax.train_step import create_state, make_train_step
+
+
+def step_seconds(batch: int, crop: int, steps: int) -> tuple[float, float]:
+    """Seconds of the fastest step, and of the first one, compiling included."""
+    config = llic_elic.get_config()
+    model, optimizer = build_model(config.model), build_optimizer(config.train)
+    state, unravel = create_state(model, optimizer, 0)
+    step = make_train_step(model, optimizer, unravel, config.train, 0)
+    state = jax.tree.map(lambda x: jnp.stack([x]), state)
+    images = np.random.default_rng(0).integers(0, 256, (1, batch, crop, crop, 3), np.uint8)
+    times = []
+    for _ in range(1 + steps):
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, images))
+        times.append(time.perf_counter() - started)
+    return min(times[1:]), times[0]
+
+
+def pipeline_rates(folder: Path, batch: int, crop: int, batches: int) -> tuple[float, float]:
+    """Images per second in the first pass over the files, and once they are in memory."""
+    section = llic_elic.get_config().data
+    images = data.Cached(sources.open_source(str(folder)), section.cache_gb)
+    iterator = data.training_batches(
+        images,
+        stages=[(0, data.RandomCrop(crop, section.flip, section.downsample))],
+        batch_size=batch,
+        seed=0,
+        threads=section.threads,
+    )
+    next(iterator)  # threads have started
+    rates = []
+    passes = -(-len(images) // batch)
+    for skip, count in ((0, min(batches, passes)), (passes, batches)):
+        for _ in range(skip):
+            next(iterator)
+        started = time.perf_counter()
+        for _ in range(count):
+            next(iterator)
+        rates.append(batch * count / (time.perf_counter() - started))
+    return rates[0], rates[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
+    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    args = parser.parse_args()
+
+    first, again = pipeline_rates(args.data_dir, args.batch, args.crop, 100)
+    theirs = None
+    if args.torch_python and args.torch_script:
+        found = torch(args.torch_python, args.torch_script, 256, 256, train=True)
+        theirs = found["training step"]
+    seconds, compiling = step_seconds(args.batch, args.crop, args.steps)
+    intake = args.batch / seconds
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
+    print(f"LLIC-ELIC, batch {args.batch} of {args.crop} x {args.crop} pixels, float32")
+    print(f"training step            {seconds:8.2f} s   {intake:.2f} images/s")
+    print(f"first step, compiling    {compiling:8.2f} s")
+    if theirs is not None:
+        print(f"PyTorch, transforms only {theirs:8.2f} s   PyTorch / ours {theirs / seconds:.2f}")
+    print(f"pipeline, from files     {first:8.1f} images/s, {first / intake:.0f} times the intake")
+    print(f"pipeline, from memory    {again:8.1f} images/s, {again / intake:.0f} times the intake")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A training run in a small form, to carry it to another machine and go on there.
+
+    python -m llic_jax.portable pack RUN FOLDER --piece_mb 15
+    python -m llic_jax.portable unpack FOLDER RUN
+
+The last checkpoint's arrays are rounded to bfloat16 (a quarter of a checkpoint's size, with the
+optimizer's averages), and cut into pieces. `manifest.json` has the run's config, the step, and
+SHA-256 of every piece. Rounding makes the run that goes on another one, though as good as equal.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.flax import load, save
+
+from llic_jax.checkpoint import CheckpointError, Checkpoints
+from llic_jax.config import Config
+from llic_jax.errors import LlicError
+from llic_jax.model import build_model
+from llic_jax.optimization import build_optimizer
+from llic_jax.train_step import TrainState, create_state
+
+_MANIFEST = "manifest.json"
+
+
+def pack(run: str | Path, folder: str | Path, piece_bytes: int) -> list[Path]:
+    """Writes the last checkpoint of `run` as pieces of at most `piece_bytes`; returns the files.
+
+    Raises:
+      CheckpointError: no run there, or `folder` is not empty.
+    """
+    run, folder = Path(run), Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty; name a new folder.")
+    try:
+        config = json.loads((run / "config.json").read_text())
+    except OSError as error:
+        raise CheckpointError(f"{run} is no training run: {error}") from error
+    checkpoints = Checkpoints(run / "checkpoints")
+    state = checkpoints.restore(_like(config))
+    checkpoints.close()
+    data = save({name: _narrow(leaf) for name, leaf in _named(state).items()})
+    pieces = [data[i : i + piece_bytes] for i in range(0, len(data), piece_bytes)]
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {}
+    for i, piece in enumerate(pieces):
+        name = f"state.{i:03d}"
+        (folder / name).write_bytes(piece)
+        digests[name] = hashlib.sha256(piece).hexdigest()
+    manifest = {"step": int(state.step), "pieces": digests, "config": config}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for name in ("metrics.jsonl", "runs.jsonl"):  # the run's history goes with it
+        if (run / name).exists():
+            shutil.copy(run / name, folder / name)
+    return sorted(folder.iterdir())
+
+
+def unpack(folder: str | Path, run: str | Path) -> int:
+    """Makes a run of what `pack` wrote; returns its step.
+
+    Raises:
+      CheckpointError: a piece is missing or damaged, or `run` has checkpoints already.
+    """
+    folder, run = Path(folder), Path(run)
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"No packed run in {folder}: {error}") from error
+    if (run / "checkpoints").exists():
+        raise CheckpointError(f"{run} holds a run already; name a new folder.")
+    data = bytearray()
+    for name, digest in manifest["pieces"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing; the packed run has {list(manifest['pieces'])}."
+            )
+        piece = path.read_bytes()
+        if hashlib.sha256(piece).hexdigest() != digest:
+            raise CheckpointError(f"{path} is damaged (its SHA-256 is another); copy it anew.")
+        data += piece
+    like, arrays = _like(manifest["config"]), load(bytes(data))
+    leaves = [np.asarray(arrays[name]).astype(leaf.dtype) for name, leaf in _named(like).items()]
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps(manifest["config"], indent=2) + "\n")
+    for name in ("metrics.jsonl", "runs.jsonl"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, run / name)
+    checkpoints = Checkpoints(run / "checkpoints")
+    checkpoints.save(manifest["step"], state)
+    checkpoints.close()
+    return manifest["step"]
+
+
+def _like(config: Config) -> TrainState:
+    state, _ = create_state(build_model(config["model"]), build_optimizer(config["train"]), 0)
+    return state
+
+
+def _named(state: TrainState) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+    }
+
+
+def _narrow(leaf: Any) -> jax.Array:
+    leaf = np.asarray(leaf)
+    return jnp.asarray(leaf.astype(jnp.bfloat16) if leaf.dtype == np.float32 else leaf)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m llic_jax.portable", description="Carries a training run elsewhere."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="RUN to pieces in FOLDER")
+    packing.add_argument("run", type=Path)
+    packing.add_argument("folder", type=Path)
+    packing.add_argument("--piece_mb", type=float, default=15, help="megabytes, at most")
+    unpacking = commands.add_parser("unpack", help="pieces in FOLDER to a new RUN")
+    unpacking.add_argument("folder", type=Path)
+    unpacking.add_argument("run", type=Path)
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "pack":
+            files = pack(args.run, args.folder, int(args.piece_mb * 1e6))
+            size = sum(file.stat().st_size for file in files) / 1e6
+            print(f"{len(files)} files, {size:.1f} MB in {args.folder}")
+        else:
+            print(f"{args.run}: step {unpack(args.folder, args.run)}")
+    except LlicError as error:
+        print(f"llic_jax.portable: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
