@@ -22,8 +22,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
-    logging.getLogger().setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every file it opens
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    for talkative in ("absl", "jax"):  # orbax tells every file that it opens
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     import jax
 
     from llic_jax import compilation_cache, training

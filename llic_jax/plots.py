@@ -33,6 +33,7 @@ PUBLISHED = (
     ("#7b8794", (6, 2, 1, 2)),
     ("#9aa5b1", (1, 1)),
 )
+PLAIN = matplotlib.ticker.StrMethodFormatter("{x:g}")  # numbers as one says them
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -66,7 +67,8 @@ def decibels(similarity: Sequence[float]) -> np.ndarray:
     return -10 * np.log10(1 - np.asarray(similarity))
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def grid(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of this size in inches, and its axes, `(rows, columns)`."""
     # Figure objects of their own: pyplot would keep every one of them open.
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -78,7 +80,7 @@ def rate_distortion(
 ) -> Figure:
     """Curves over bits per pixel: ours thick, others measured here solid, published ones dashed."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8.0, 5.2)
+        figure, axes = grid(8.0, 5.2)
         ax: Axes = axes[0, 0]
         for curve, (colour, dashes) in zip(published, PUBLISHED * len(published), strict=False):
             ax.plot(curve.rates, curve.quality, color=colour, lw=1.3, dashes=dashes)
@@ -127,7 +129,7 @@ def _colour(name: str) -> str:
 def rate_saving(savings: Mapping[str, tuple[np.ndarray, np.ndarray]], anchor: str) -> Figure:
     """Rate saving in per cent over PSNR (paper, fig. 4-6); `savings`: PSNR and saving, by name."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8.0, 4.4)
+        figure, axes = grid(8.0, 4.4)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
         shown = {name: pair for name, pair in savings.items() if pair[1].max() > LEAST_SAVING}
@@ -145,7 +147,7 @@ def rate_saving(savings: Mapping[str, tuple[np.ndarray, np.ndarray]], anchor: st
 def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
     """BD-rate over peak memory (paper, fig. 1); `points`: MiB and per cent, by name."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(8.0, 3.8)
+        figure, axes = grid(8.0, 3.8)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
         colours = iter(OURS * len(points))
@@ -167,7 +169,7 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
         ax.set_xscale("log")
         ax.margins(x=0.25, y=0.15)
         ax.set(xlabel="peak memory (MiB)", ylabel=f"BD-rate over {anchor} (%)")
-        ax.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_major_formatter(PLAIN)
         ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         return figure
 
@@ -175,7 +177,7 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
 def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
     """Maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _figure(3.0 * len(fields), 3.5, 1, len(fields))
+        figure, axes = grid(3.0 * len(fields), 3.5, 1, len(fields))
         half = _half_width(fields)
         for ax, field in zip(axes[0], fields, strict=True):
             rows, columns = np.indices(field.energy.shape)
@@ -202,7 +204,7 @@ def _half_width(fields: Sequence[ReceptiveField]) -> float:
 def channel_bits(bits: Float[np.ndarray, "m"], groups: Mapping[str, float]) -> Figure:
     """Share of the latent's bits, sorted by channel, and by group in coding order."""
     with matplotlib.rc_context(STYLE):
-        figure, (row,) = _figure(10.0, 3.2, 1, 2)
+        figure, (row,) = grid(10.0, 3.2, 1, 2)
         order = np.sort(bits)[::-1] / bits.sum() * 100
         row[0].bar(np.arange(len(order)), order, width=1.0, color=OURS[0])
         row[0].set(xlabel="channels, most bits first", ylabel="share of bits (%)")
@@ -221,7 +223,7 @@ def bit_maps(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> Figure
     """Each image beside its bits per pixel, place by place."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         ratio = images[0].shape[0] / images[0].shape[1]
-        figure, axes = _figure(10.0, 4.6 * ratio * len(images) + 0.3, len(images), 2)
+        figure, axes = grid(10.0, 4.6 * ratio * len(images) + 0.3, len(images), 2)
         top = max(m.max() for m in maps)
         for row, image, bits in zip(axes, images, maps, strict=True):
             height, width = image.shape[:2]
@@ -245,7 +247,7 @@ def kernels(
         a, b = (insight.kernels[block] for insight in insights[:2])
         count = min(count, a.shape[-1])
         chosen = np.argsort(-np.abs(a - b).max((0, 1)))[:count]
-        figure, axes = _figure(10.0, 3.4, 3, count)
+        figure, axes = grid(10.0, 3.4, 3, count)
         for column, channel in enumerate(chosen):
             span = max(np.abs(a[..., channel]).max(), np.abs(b[..., channel]).max())
             rows = (a, b, a - b)
@@ -267,7 +269,7 @@ def factors(names: Sequence[str], insights: Sequence[Insight]) -> Figure:
         blocks = list(insights[0].factors)
         columns = min(3, len(blocks))
         rows = -(-len(blocks) // columns)
-        figure, axes = _figure(10.0, 2.2 * rows, rows, columns)
+        figure, axes = grid(10.0, 2.2 * rows, rows, columns)
         for ax in axes.flat[len(blocks) :]:
             ax.set_visible(False)
         for ax, block in zip(axes.flat, blocks, strict=False):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
-from safetensors.flax import load, save
+from safetensors.numpy import load, save
 
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config
@@ -88,7 +88,7 @@ def unpack(folder: str | Path, run: str | Path) -> int:
             raise CheckpointError(f"{path} is damaged (its SHA-256 is another); copy it anew.")
         data += piece
     like, arrays = _like(manifest["config"]), load(bytes(data))
-    leaves = [np.asarray(arrays[name]).astype(leaf.dtype) for name, leaf in _named(like).items()]
+    leaves = [_widen(arrays[name], leaf) for name, leaf in _named(like).items()]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(manifest["config"], indent=2) + "\n")
@@ -113,9 +113,16 @@ def _named(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _narrow(leaf: Any) -> jax.Array:
+def _narrow(leaf: Any) -> np.ndarray:
+    """float32 to the bits of bfloat16; anything else stays."""
     leaf = np.asarray(leaf)
-    return jnp.asarray(leaf.astype(jnp.bfloat16) if leaf.dtype == np.float32 else leaf)
+    return leaf.astype(ml_dtypes.bfloat16).view(np.uint16) if leaf.dtype == np.float32 else leaf
+
+
+def _widen(leaf: np.ndarray, like: Any) -> np.ndarray:
+    """The inverse of `_narrow`."""
+    narrow = np.asarray(like).dtype == np.float32
+    return leaf.view(ml_dtypes.bfloat16).astype(np.float32) if narrow else leaf
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ def run(tmp_path_factory, tiny_config):
         lambda x: (
             rng.standard_normal(x.shape).astype(np.float32)
             if x.dtype == np.float32
-            else np.asarray(x) + 7
+            else np.full(x.shape, 7, x.dtype)
         ),
         portable._like(config),
     )
