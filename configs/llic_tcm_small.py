@@ -14,6 +14,7 @@ from configs import llic_elic_small
 def get_config() -> ConfigDict:
     config = llic_elic_small.get_config()
     config.model.entropy_model = "tcm"
+    config.model.hyper_channels = 64  # (M + N) / 4 is attended to, in heads of 16
     config.model.slices = 4
     config.model.context_widths = (64, 48)
     config.model.attention_channels = 32
