@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import llic_elic, llic_stf, llic_tcm
+from configs import (
+    llic_elic,
+    llic_elic_small,
+    llic_stf,
+    llic_stf_small,
+    llic_tcm,
+    llic_tcm_small,
+    smoke,
+)
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.model import build_model
 from llic_jax.summary import Summary, count_macs, summarize
@@ -164,3 +172,11 @@ def test_counts_products_convolutions_and_loops():
     assert macs(depthwise_conv, x, kernel) == 8 * 6 * 4 * 25
     assert macs(depthwise_conv, x, kernel[None]) == 8 * 6 * 4 * 25
     assert macs(lambda x: jax.lax.map(lambda row: row @ jnp.ones((4, 7)), x[0]), x) == 8 * 6 * 4 * 7
+
+
+@pytest.mark.parametrize("config", [llic_elic_small, llic_stf_small, llic_tcm_small, smoke])
+def test_small_configs_make_models_that_a_cpu_can_train(config):
+    model = build_model(config.get_config().model)
+    small = summarize(model, 64, 64)
+    assert small.total_parameters < 16e6 and small.macs / small.pixels < 100e3
+    assert small.walk_ratio < 1.15
