@@ -3,7 +3,8 @@
     python benchmarks/transforms.py --torch_python TORCH_ENV/bin/python --torch_script SCRIPT
 
 SCRIPT prints lines such as `g_a  s 4.3` for LLIC's transforms in stock PyTorch layers. The two take
-turns on the same idle machine; quote the ratios. Parameters and MACs: `python -m llic_jax.summary`.
+turns on the same idle machine; quote the ratios. Then come parameters and MACs of every part of the
+codec that they belong to (as from `python -m llic_jax.summary`).
 """
 
 import argparse
@@ -17,8 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import llic_elic
 from llic_jax.layers import native
 from llic_jax.layers.initializers import fresh_params
+from llic_jax.model import build_model
+from llic_jax.summary import summarize
 from llic_jax.transforms import AnalysisTransform, SynthesisTransform
 
 
@@ -100,6 +104,8 @@ def main() -> None:
         other = theirs.get(part)
         ratio = f"{other:>10.3f} {other / seconds:>15.2f}" if other else f"{'-':>10} {'-':>15}"
         print(f"{part:<15} {seconds:>8.3f} {ratio}")
+    print("\nLLIC-ELIC, all parts:")
+    print(summarize(build_model(llic_elic.get_config().model), args.height, args.width))
 
 
 if __name__ == "__main__":
