@@ -94,8 +94,8 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
 
 
 def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypatch):
-    """Between logs nothing waits for the device, and nothing is compiled after the first steps."""
-    config.train.steps, config.train.log_every = 12, 6
+    """Between logs nothing waits for the device, and nothing is compiled after the first log."""
+    config.train.steps, config.train.log_every = 18, 6
     config.train.eval_every = config.train.checkpoint_every = 1000
     config.data.held_back = 0
     looks, compiled, at_step = [], [], [0]
@@ -122,8 +122,8 @@ def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypat
     monkeypatch.setattr(training, "make_train_step", counting_make)
     jax.monitoring.register_event_duration_secs_listener(on_event)
     training.train(config, tmp_path)
-    assert set(looks) == {6, 12}
-    assert 1 in compiled and not [step for step in compiled if 2 < step < 12]
+    assert set(looks) == {6, 12, 18}
+    assert compiled and max(compiled) <= 6
 
 
 @pytest.mark.slow
