@@ -69,3 +69,10 @@ def depth_to_space(x: Float[Array, "b h w c4"], block: int = 2) -> Float[Array, 
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // block**2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // block**2)
+
+
+def space_to_depth(x: Float[Array, "b h w c"], block: int = 2) -> Float[Array, "b out_h out_w c4"]:
+    """The inverse of `depth_to_space`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block**2 * c)

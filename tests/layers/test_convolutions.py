@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llic_jax.layers.convolutions import Conv, add_bias, conv2d
+from llic_jax.ops import depth_to_space, space_to_depth
+
+
+def plain(x, kernel, stride):
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "shape", "features"),
+    [
+        (5, 2, (2, 8, 12, 3), 4),  # strided: gradients as of a 3x3 convolution over blocks
+        (5, 2, (2, 7, 12, 3), 4),
+        (3, 1, (2, 6, 7, 40), 3),  # narrow: one product for all taps
+        (5, 1, (1, 6, 6, 60), 2),
+        (3, 1, (2, 6, 7, 4), 8),
+    ],
+)
+def test_gradients_are_those_of_the_plain_convolution(size, stride, shape, features):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((size, size, shape[-1], features)), jnp.float32)
+    expected, pull_plain = jax.vjp(lambda x, k: plain(x, k, stride), x, kernel)
+    found, pull = jax.vjp(lambda x, k: conv2d(x, k, stride), x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
+    for a, b in zip(pull(g), pull_plain(g), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_1x1_convolution_is_a_product_over_channels(stride):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 5, 6, 3)), jnp.float32)
+    layer = Conv(4, 1, stride=stride)
+    params = layer.init(jax.random.key(0), x)["params"]["conv"]
+    params["bias"] = jnp.arange(4.0)
+    found = layer.apply({"params": {"conv": params}}, x)
+    expected = plain(x, params["kernel"][None, None], stride) + params["bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_bias_and_its_gradient():
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.standard_normal((2, 3, 4, 5)), jnp.float32) for _ in range(2))
+    y, pull = jax.vjp(add_bias, x, jnp.arange(5.0))
+    np.testing.assert_array_equal(y, x + jnp.arange(5.0))
+    by_x, by_bias = pull(g)
+    np.testing.assert_array_equal(by_x, g)
+    np.testing.assert_allclose(by_bias, np.sum(g, axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_space_and_depth():
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    blocks = space_to_depth(x)
+    assert blocks.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(blocks[0, 1, 2, 3:6], x[0, 2, 5])  # row 0, column 1 of a block
+    np.testing.assert_array_equal(depth_to_space(blocks), x)
