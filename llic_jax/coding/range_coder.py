@@ -79,8 +79,10 @@ class TfcDecoder:
 
 
 def _tfc_ops():
-    # Its start-up messages, on GPUs that range coding has no use for, would bury our own.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its start-up messages, on GPUs that range coding has no use for, would bury our own. "1" is
+    # what JAX sets on import; anything else is the user's choice.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
         import tensorflow_compression_ops  # imports TensorFlow: seconds, so only when coding
     except ImportError as error:
