@@ -192,6 +192,40 @@ def test_array_records_of_images_and_of_examples(tmp_path):
         sources.open_source(f"records:{tmp_path}/*.riegeli")
 
 
+@pytest.mark.slow
+def test_a_prepared_tfds_folder_with_and_without_tensorflow(tmp_path):
+    pytest.importorskip("tensorflow")
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            image = tfds.features.Image(shape=(None, None, 3))
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict({"image": image})
+            )
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(3):
+                yield i, {"image": np.full((70, 80, 3), i, np.uint8)}
+
+    builder = Tiny(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    for name in (f"tfds:{builder.data_path}", f"records:{builder.data_path}/*.array_record*"):
+        images = sources.open_source(name)
+        found = [images[i] for i in range(len(images))]
+        assert sorted(int(image[0, 0, 0]) for image in found) == [0, 1, 2]
+        assert {image.shape for image in found} == {(70, 80, 3)}
+    with pytest.raises(DataError, match="'nope'"):
+        sources.open_source(f"tfds:{builder.data_path}:nope")
+    with pytest.raises(DataError, match="no_such_set"):
+        sources.open_source("tfds:no_such_set")
+
+
 def test_stages_and_shares_are_parts_of_one_order():
     stages = [(0, RandomCrop(16)), (3, RandomCrop(32))]
 
