@@ -27,5 +27,5 @@ def test_the_released_model_compresses_a_photograph(codec, photograph):
 
 def test_the_folder_holds_what_a_user_needs(codec):
     assert (release.DEFAULT / "README.md").is_file()
-    assert all(size < 24e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
+    assert all(size < 16e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
     assert codec.fingerprint == release.load_codec().fingerprint

@@ -368,5 +368,10 @@ def test_two_processes_train_together_and_go_on(config, tmp_path):
     assert [e["step"] for e in two] == [1, 2]
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
-    (validation,) = (read_metrics(tmp_path / name, "validation")[-1:] for name in ("two",))
-    assert validation[0]["step"] == 2
+    assert read_metrics(tmp_path / "two", "validation")[-1]["step"] == 2
+
+    # A checkpoint does not know how many devices wrote it.
+    config.train.steps = 3
+    process = start(config, tmp_path / "two")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0 and b"going on from step 2" in output, output
