@@ -43,9 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     compress = commands.add_parser(
         "compress", parents=[files], help="image files to .llic files", description="PNG, JPEG, ..."
     )
-    compress.add_argument(
+    rate = compress.add_mutually_exclusive_group()
+    rate.add_argument(
         "--quality", type=float, help="1 to the model's levels, continuous (default: the middle)"
     )
+    rate.add_argument("--target_bpp", type=float, help="the best quality within so many bits")
+    rate.add_argument("--target_psnr", type=float, help="the smallest file of such a PSNR (dB)")
     compress.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
     compress.add_argument("--psnr", action="store_true", help="print the PSNR of what is decoded")
     compress.set_defaults(command=_compress)
@@ -69,6 +72,7 @@ def _compress(args: argparse.Namespace) -> int:
     import numpy as np
 
     from llic_jax import compilation_cache, images, release
+    from llic_jax.coding import bitstream, search
 
     compilation_cache.enable()
     codec = release.load_codec(args.checkpoint or release.DEFAULT, args.coder)
@@ -77,11 +81,18 @@ def _compress(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         image = images.read_image(source)
         height, width = image.shape[:2]
-        encoded = codec.encode(image, args.quality)
+        if args.target_bpp is None and args.target_psnr is None:
+            encoded = codec.encode(image, args.quality)
+        else:
+            encoded = search.encode_to_target(
+                codec, image, bpp=args.target_bpp, psnr=args.target_psnr
+            )
         with images.whole_file(target) as temporary:
             temporary.write_bytes(encoded.data)
         bpp = 8 * len(encoded.data) / (width * height)
         line = f"{width}x{height}  {len(encoded.data)} bytes  {bpp:.4f} bpp"
+        if quality := bitstream.parse(encoded.data).quality:
+            line += f"  quality {quality:g}"
         if args.psnr:
             decoded = codec.reconstruct(encoded, height, width)
             error = np.mean(np.square(image.astype(np.float64) - decoded))
