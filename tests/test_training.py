@@ -144,6 +144,28 @@ def test_parts_of_a_batch_give_the_batch_s_update(tiny_config):
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "value", "tolerance"), [("remat", True, 1e-4), ("dtype", "bfloat16", 0.1)]
+)
+def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, value, tolerance):
+    """Recomputed activations: the same numbers. bfloat16: the same direction; parameters, rates and
+    the loss stay float32."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
+    found = []
+    for change in ({}, {field: value}):
+        model = build_model({**tiny_config.model.to_dict(), **change})
+        optimizer = optax.sgd(1.0)
+        state, unravel = train_step.create_state(model, optimizer, 0)
+        step = train_step.make_train_step(model, optimizer, unravel, tiny_config.train, 0)
+        new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
+        assert new.params.dtype == figures["loss"].dtype == jnp.float32
+        found.append((np.asarray(new.params[0] - state.params), float(figures["loss"][0])))
+    (exact, loss), (other, other_loss) = found
+    assert np.linalg.norm(other - exact) < tolerance * np.linalg.norm(exact)
+    np.testing.assert_allclose(other_loss, loss, rtol=tolerance / 2)
+
+
 def test_rate_only_leaves_the_transforms_alone(tiny_config):
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
     state, unravel = train_step.create_state(model, optimizer, 0)
