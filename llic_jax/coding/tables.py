@@ -10,7 +10,7 @@ import heapq
 
 import jax
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.gaussian import PRECISION, TAIL_MASS, scale_ladder
@@ -126,8 +126,7 @@ def _prior_pmfs(prior: FactorizedPrior, params: dict) -> list[tuple[int, np.ndar
         params, np.broadcast_to(edges[:, None], (len(edges), prior.channels)).astype(np.float32)
     )
     logits = np.maximum.accumulate(np.asarray(logits, np.float64), axis=0)
-    cumulative = 1 / (1 + np.exp(-logits))
-    survival = 1 / (1 + np.exp(logits))
+    cumulative, survival = expit(logits), expit(-logits)
     pmfs = []
     for c in range(prior.channels):
         # The smaller of the two tails is the exact one.
