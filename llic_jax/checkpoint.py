@@ -95,7 +95,11 @@ class Checkpoints:
             multihost_utils.sync_global_devices("checkpoints set aside")
         self.manager.reload()
 
-    def close(self) -> None:
-        """Waits until everything is written."""
+    def wait(self) -> None:
+        """Until everything is written. Of several hosts' folders only one may be written at once."""
         self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        self.wait()
         self.manager.close()

@@ -113,6 +113,10 @@ class RandomCrop:
         return np.ascontiguousarray(crop)
 
 
+# Without end, for all that anybody will see; grain's own infinity overflows at a batch of one.
+_PASSES = 1 << 32
+
+
 def training_batches(
     images: Photographs,
     *,
@@ -140,7 +144,7 @@ def training_batches(
             grain.MapDataset.source(_Usable(images))
             .seed(seed)
             .shuffle()
-            .repeat()
+            .repeat(_PASSES)
             .random_map(crop)
             .batch(batch_size // hosts)
         )

@@ -118,8 +118,10 @@ def train(
             if (step % every["eval"] == 0 or last) and len(held_back):
                 found, pairs = validation(unravel(_local(replicated.ema)))
                 log.validation(found, pairs)
+                checkpoints.wait()
                 best.save(step, _host(replicated), loss=found["loss"])
             if step % every["checkpoint"] == 0 or last:
+                best.wait()
                 checkpoints.save(step, _host(replicated))
         log.summary(reason, checkpoints.folder)
     _report(photographs)

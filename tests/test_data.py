@@ -243,6 +243,9 @@ def test_stages_and_shares_are_parts_of_one_order():
     shares = [take(6, share=(host, 2)) for host in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         np.testing.assert_array_equal(np.concatenate(parts), batch)
+    single = [take(6, share=(host, 4)) for host in range(4)]  # one image each
+    for batch, *parts in zip(whole, *single, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), batch)
 
 
 def test_missing_and_empty_sources_say_what_was_looked_for(tmp_path):

@@ -53,8 +53,9 @@ class Compressed:
     """What compressing an image yields.
 
     data: the file's bytes. y_hat: the decoded latent, from which `Codec.reconstruct` makes the very
-    image that the decoder will make. bits: the model's own estimate, of y and z together.
-    network_seconds, coder_seconds: time spent in the networks and in the range coder.
+    image that the decoder will make. bits: the file's size as estimated: the model's own estimate
+    for y and z, and the header. network_seconds, coder_seconds: time spent in the networks and in
+    the range coder.
     """
 
     data: bytes
@@ -145,7 +146,8 @@ class Codec:
             symbols_crc=encoder.crc,
             payload=payload,
         ).to_bytes()
-        bits = float(bits_z) + sum(map(float, bits_y))
+        header = 8 * (len(data) - len(payload))
+        bits = float(bits_z) + sum(map(float, bits_y)) + header
         return Compressed(data, y_hat, bits, clock.network_seconds, clock.coder_seconds)
 
     def decode(self, data: bytes) -> Decompressed:
