@@ -96,7 +96,7 @@ class Checkpoints:
         self.manager.reload()
 
     def wait(self) -> None:
-        """Until everything is written. Of several hosts' folders only one may be written at once."""
+        """Until everything is written; several hosts may write only one folder at a time."""
         self.manager.wait_until_finished()
 
     def close(self) -> None:
