@@ -123,7 +123,8 @@ def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypat
     jax.monitoring.register_event_duration_secs_listener(on_event)
     training.train(config, tmp_path)
     assert set(looks) == {6, 12, 18}
-    assert compiled and max(compiled) <= 6
+    # The last step also saves a checkpoint, with small programs of orbax's own.
+    assert compiled and not [step for step in compiled if 6 < step < 18]
 
 
 @pytest.mark.slow

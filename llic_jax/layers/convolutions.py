@@ -35,7 +35,7 @@ class Conv(nn.Module):
         kernel, bias = Weights(
             (self.kernel_size, self.kernel_size), self.features, self.init_scale, name="conv"
         )(x.shape[-1])
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x, kernel = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
         if self.kernel_size == 1:
             x = x[:, :: self.stride, :: self.stride]
             # Two axes: the gradient by the kernel is then a plain product too. With four, XLA
@@ -44,7 +44,7 @@ class Conv(nn.Module):
             x = flat.reshape(*x.shape[:-1], self.features)
         else:
             x = conv2d(x, kernel, self.stride)
-        return add_bias(x, bias.astype(self.dtype))
+        return add_bias(x, jnp.asarray(bias, self.dtype))
 
 
 class Weights(nn.Module):
