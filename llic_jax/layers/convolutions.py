@@ -6,6 +6,7 @@ fastest thing it has on every platform.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -56,7 +57,7 @@ class Weights(nn.Module):
     init_scale: float
 
     @nn.compact
-    def __call__(self, channels: int) -> tuple[Array, Array]:
+    def __call__(self, channels: int) -> tuple[Any, Any]:
         size = () if self.size == (1, 1) else self.size
         shape = (*size, channels, self.features)
         kernel = self.param("kernel", fan_in_normal(self.init_scale), shape)
@@ -65,16 +66,17 @@ class Weights(nn.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c features"], stride: int = 1
+    x: Float[Array, "b h w c"], kernel: Any, stride: int = 1
 ) -> Float[Array, "b out_h out_w features"]:
-    """K x K convolution, K odd, with zero padding `K // 2` on every side.
+    """K x K convolution, K odd, with zero padding `K // 2` on every side; kernel: `(K, K, C,
+    features)` (any array type: JAX's own lazy initialization hands NumPy's on).
 
     On CPUs two gradients are written in another way than XLA's, equal but faster (see below).
     """
     return _direct(x, kernel, stride)
 
 
-def _direct(x: Array, kernel: Array, stride: int) -> Array:
+def _direct(x: Array, kernel: Any, stride: int) -> Array:
     pad = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
@@ -85,7 +87,7 @@ def _direct(x: Array, kernel: Array, stride: int) -> Array:
     )
 
 
-def _conv2d_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+def _conv2d_forward(x: Array, kernel: Any, stride: int) -> tuple[Array, tuple[Array, Any]]:
     return _direct(x, kernel, stride), (x, kernel)
 
 
@@ -128,13 +130,13 @@ def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 
 
 @jax.custom_vjp
-def add_bias(x: Float[Array, "*b c"], bias: Float[Array, "c"]) -> Float[Array, "*b c"]:
-    """`x + bias`, whose gradient by the bias is a product with ones: a sum over all but the last
-    axis takes XLA four times as long on a CPU."""
+def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
+    """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones: a sum over all but
+    the last axis takes XLA four times as long on a CPU."""
     return x + bias
 
 
-def _add_bias_forward(x: Array, bias: Array) -> tuple[Array, None]:
+def _add_bias_forward(x: Array, bias: Any) -> tuple[Array, None]:
     return x + bias, None
 
 
