@@ -1,0 +1,78 @@
+"""Writes golden files: streams that every later version must decode to the same images.
+
+    python tests/golden/write.py
+
+For each of the tiny models in `models` (made if there are none), files by every range coder and the
+image that they decode to, into the folder of the format's version. What is there already stays.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from configs import smoke
+from llic_jax.coding import container
+from llic_jax.coding.bitstream import VERSION
+from llic_jax.coding.range_coder import installed_coders
+from llic_jax.images import Photograph, write_photograph
+from llic_jax.model import build_model, initialize
+from llic_jax.release import load_codec, save_release
+
+TINY = {
+    "elic": {"groups": (4, 12)},
+    "stf": {"slices": 2, "max_support": 1},
+    "tcm": {"slices": 2, "attention_channels": 8, "window_sizes": (2, 4), "head_dims": (4, 4)},
+}
+
+
+def photograph() -> Photograph:
+    """A made-up one: smooth colours, edges and some noise; 90 x 70 pixels."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:70, :90]
+    waves = np.stack([np.sin(rows / a + columns / b) for a, b in ((9, 7), (31, 5), (6, 40))], -1)
+    image = 120 + 70 * waves + 40 * (rows > columns)[..., None] + rng.normal(0, 6, waves.shape)
+    alpha = np.clip(4 * rows, 0, 255).astype(np.uint8)
+    rgb = np.clip(image, 0, 255).astype(np.uint8)
+    return Photograph(rgb, alpha=alpha, icc=b"a colour profile", exif=None)
+
+
+def make_model(folder: Path, name: str) -> None:
+    """A released folder with random weights."""
+    config = smoke.get_config()
+    config.model.update(
+        entropy_model=name,
+        channels=(4, 8, 8, 16),
+        kernel_sizes=(5, 5, 3, 3),
+        hyper_channels=16,
+        context_widths=(8,),
+        levels=2,
+        **TINY[name],
+    )
+    config.train.lmbdas = (0.0067, 0.0250)
+    params = initialize(build_model(config.model), seed=3)
+    # Latents large enough that there is something to code.
+    for part, by in (("gain_y", 3.0), ("gain_z", 2.0)):
+        params[part]["log_gain"] += by
+        params[part]["log_inverse"] -= by
+    save_release(folder, config.to_dict(), params)
+
+
+def main() -> None:
+    """Makes what is not there."""
+    whole, here = photograph(), Path(__file__).parent
+    for name in TINY:
+        model, files = here / "models" / name, here / f"version_{VERSION}" / name
+        if not model.exists():
+            make_model(model, name)
+        if files.exists():
+            continue
+        files.mkdir(parents=True)
+        for coder in installed_coders():
+            codec = load_codec(model, coder)
+            data = codec.encode(whole.rgb, 1.7, container.sections(whole)).data
+            (files / f"{coder}.llic").write_bytes(data)
+        write_photograph(files / "decoded.png", container.decompress(codec, data))
+
+
+if __name__ == "__main__":
+    main()
