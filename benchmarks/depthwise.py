@@ -192,17 +192,18 @@ def time_jax(case: Case, dtype: str, with_xla: bool, repeats: int) -> dict[str, 
     return best
 
 
-def product_rate(size: int = 2048, dtype: str = "float32", repeats: int = 5) -> float:
-    """FLOP/s of a large matrix product; in float32 without the short cuts of matrix units."""
+def product_rate(dtype: str, precision: str, repeats: int = 5) -> float:
+    """FLOP/s of a large matrix product; "highest" is float32 without a GPU's matrix units."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    product = jax.jit(lambda a, b: jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST))
+    product = jax.jit(lambda a, b: jnp.dot(a, b, precision=precision))
     count = warm(lambda: product(a, a))
     return 2 * size**3 / min(seconds(lambda: product(a, a), count) for _ in range(repeats))
 
 
-def copy_rate(megabytes: int = 256, repeats: int = 5) -> float:
+def copy_rate(repeats: int = 5) -> float:
     """Bytes/s of a large copy, read and written."""
-    a = jnp.ones((megabytes, 2**18))
+    a = jnp.ones((256 if jax.default_backend() == "cpu" else 4096, 2**18))
     copy = jax.jit(lambda a: a + 1)
     count = warm(lambda: copy(a))
     return 2 * a.nbytes / min(seconds(lambda: copy(a), count) for _ in range(repeats))
@@ -279,8 +280,7 @@ def main() -> None:
         torch = subprocess.Popen(
             [python, "-c", TORCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    product = product_rate(2048 if backend == "cpu" else 8192)
-    copy = copy_rate(256 if backend == "cpu" else 4096)
+    product, copy = product_rate("float32", "highest"), copy_rate()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
     print(f"float32 product: {1e-9 * product:.0f} GFLOP/s, copy: {1e-9 * copy:.0f} GB/s")
     cases = CASES[backend]

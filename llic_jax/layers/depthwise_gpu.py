@@ -48,9 +48,9 @@ def convolve_blocks(shape: tuple[int, ...], size: int) -> Blocks:
 
 
 def correlate_blocks(shape: tuple[int, ...], size: int) -> Blocks:
-    """Blocks of `correlate`, as above. Every program reads its part of x and dy once for all its
-    rows of the kernel; more than two of them would need too many registers."""
-    return _blocks(shape, width=8, rows=min(size, 2))
+    """Blocks of `correlate`, as above. A program reads its part of x and dy once for all its rows
+    of the kernel, and keeps their sums in registers, which suffice for two rows of 11."""
+    return _blocks(shape, width=8, rows=2 if size > 3 else size)
 
 
 def _blocks(shape: tuple[int, ...], width: int, rows: int) -> Blocks:
