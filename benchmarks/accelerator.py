@@ -38,11 +38,11 @@ from llic_jax.summary import summarize
 
 MODELS = ("llic_stf", "llic_elic", "llic_tcm")
 DTYPES = ("float32", "bfloat16")
-CROPS = ((8, 256), (16, 256), (8, 512), (16, 512))  # batch, side
-IMAGES = ((768, 512), (2048, 1080), (3840, 2160))  # width, height; the smaller first
-TINY = dict(
-    MODELS=("smoke",), DTYPES=("bfloat16",), CROPS=((2, 64),), IMAGES=((100, 60), (128, 128))
-)
+SIZES = {
+    "training": ((8, 256), (16, 256), (8, 512), (16, 512)),  # batch, side of the crops
+    "networks": ((768, 512), (2048, 1080), (3840, 2160)),  # width, height; the smaller ones first
+}
+TINY = {"training": ((2, 64),), "networks": ((100, 60), (128, 128))}
 HEADERS = {
     "training": "| model | type | batch | ms | images/s | TFLOP/s | utilisation | first step s |",
     "networks": "| model | type | image | g_a ms | h_a | h_s | walk | g_s | peak GiB |",
@@ -87,20 +87,20 @@ def networks(config: ConfigDict, width: int, height: int) -> str:
     return " | ".join([*(f"{1e3 * t:.2f}" for t in times), peak])
 
 
-def rows(part: str, name: str, dtype: str) -> Iterator[str]:
+def rows(part: str, name: str, dtype: str, sizes: tuple) -> Iterator[str]:
     """The rows of one model and type."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.model.dtype = dtype
-    sizes = CROPS if part == "training" else IMAGES
     product = product_rate(dtype, "default") if part == "training" else None
-    for size in sizes:
+    for a, b in sizes:
         try:
             if part == "training":
-                label, figures = f"{size[0]} x {size[1]}^2", training(config, *size, product)
+                figures = training(config, a, b, product)
             else:
-                label, figures = "{}x{}".format(*size), networks(config, *size)
+                figures = networks(config, a, b)
         except Exception as error:  # whatever it is, the other rows are wanted
-            figures = f"fails: {type(error).__name__}: {str(error).splitlines()[0][:90]}"
+            figures = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:90]}"
+        label = f"{a} of {b}x{b}" if part == "training" else f"{a}x{b}"
         yield f"| {name} | {dtype} | {label} | {figures} |"
 
 
@@ -113,14 +113,14 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
-    if args.tiny:
-        globals().update(TINY)
     if args.only:
         compilation_cache.enable()
-        for row in rows(*args.only):
+        for row in rows(*args.only, (TINY if args.tiny else SIZES)[args.only[0]]):
             print(row, flush=True)
         return
-    tiny = ["--tiny"] if args.tiny else []
+    models, dtypes, tiny = args.models or MODELS, args.dtypes or DTYPES, []
+    if args.tiny:
+        models, dtypes, tiny = ("smoke",), ("bfloat16",), ["--tiny"]
     for part in args.parts:
         print(f"\n{part}\n", flush=True)
         if part == "kernels":
@@ -130,8 +130,8 @@ def main() -> None:
             subprocess.run(command)
             continue
         print(HEADERS[part], "|---" * (HEADERS[part].count("|") - 1) + "|", sep="\n", flush=True)
-        for name in args.models or MODELS:
-            for dtype in args.dtypes or DTYPES:
+        for name in models:
+            for dtype in dtypes:
                 done = subprocess.run(
                     [sys.executable, __file__, "--only", part, name, dtype, *tiny]
                 )

@@ -11,7 +11,8 @@ alike; ratios can be trusted, single times less.
 The machine's limits are measured in the same run: a large float32 product (no depth-wise
 convolution can use a GPU's matrix units, and all sums are float32) and a large copy. The columns
 "product" and "copy" are the first implementation's share of each; for the copy, every array counts
-once. `--sweep` times the Pallas kernels for CUDA with other blocks than their own.
+once, and what stays in a cache can exceed it. `--sweep` times the Pallas kernels for CUDA with other
+blocks than their own.
 """
 
 import argparse
@@ -126,8 +127,8 @@ for line in sys.stdin:
 """
 
 
-def operations(conv: Callable, x: jax.Array, kernel: jax.Array) -> dict[str, Callable]:
-    """The four operations of one implementation, compiled; the output gradient is `x`."""
+def compiled(operation: str, conv: Callable, x: jax.Array, kernel: jax.Array) -> Callable:
+    """One operation of one implementation; the output gradient is `x`."""
 
     def both(x, kernel, dy):
         y, pullback = jax.vjp(conv, x, kernel)
@@ -139,8 +140,8 @@ def operations(conv: Callable, x: jax.Array, kernel: jax.Array) -> dict[str, Cal
         "dkernel": lambda x, kernel, dy: both(x, kernel, dy)[2],
         "all": both,
     }
-    compiled = {name: jax.jit(run).lower(x, kernel, x).compile() for name, run in runs.items()}
-    return {name: lambda run=run: run(x, kernel, x) for name, run in compiled.items()}
+    run = jax.jit(runs[operation]).lower(x, kernel, x).compile()
+    return lambda: run(x, kernel, x)
 
 
 def seconds(run: Callable, count: int = 1) -> float:
@@ -166,29 +167,30 @@ def make_inputs(case: Case, dtype: str) -> tuple[jax.Array, jax.Array]:
 
 
 def time_jax(case: Case, dtype: str, with_xla: bool, repeats: int) -> dict[str, dict[str, float]]:
-    """Best times, by implementation and operation."""
+    """Best times, by implementation and operation; not a number for what fails."""
     x, kernel = make_inputs(case, dtype)
-    contenders = {}
-    for name, setting in CHOICES[jax.default_backend()].items():
-        os.environ.update(setting)
-        if name == "native" and not native.enabled():
-            continue
-        try:
-            # A function of its own: JAX would remember what it traced with the other setting.
-            contenders[name] = operations(lambda x, kernel: depthwise_conv(x, kernel), x, kernel)
-        except jax.errors.JaxRuntimeError as error:
-            print(f"{name} fails: {str(error).splitlines()[0]}")
-    if with_xla and "xla" not in contenders:
-        contenders["xla"] = operations(depthwise_conv_reference, x, kernel)
+    contenders = dict(CHOICES[jax.default_backend()])
+    if not native.enabled():
+        contenders.pop("native", None)
+    if with_xla:
+        contenders.setdefault("xla", {})
     best: dict[str, dict[str, float]] = {name: {} for name in contenders}
     for operation in OPERATIONS:
-        counts = {name: warm(runs[operation]) for name, runs in contenders.items()}
-        for name in contenders:
-            best[name][operation] = math.inf
+        ready = {}
+        for name, setting in contenders.items():
+            os.environ.update(setting)
+            conv = depthwise_conv if setting else depthwise_conv_reference
+            try:
+                # A function of its own: JAX would remember what it traced with another setting.
+                run = compiled(operation, lambda *inputs, conv=conv: conv(*inputs), x, kernel)
+                ready[name] = run, warm(run)
+                best[name][operation] = math.inf
+            except jax.errors.JaxRuntimeError as error:
+                print(f"{name} {operation} fails: {str(error).splitlines()[0]}")
+                best[name][operation] = math.nan
         for _ in range(repeats):
-            for name, runs in contenders.items():
-                found = seconds(runs[operation], counts[name])
-                best[name][operation] = min(best[name][operation], found)
+            for name, (run, count) in ready.items():
+                best[name][operation] = min(best[name][operation], seconds(run, count))
     return best
 
 

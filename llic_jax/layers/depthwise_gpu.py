@@ -4,11 +4,15 @@ A warp takes 64 neighbouring channels, two a thread, so that every access is con
 of neighbouring columns. Of an input row a thread keeps the whole window that its strip reaches in
 registers: a window of `width + K - 1` values serves `width * K` multiplications, and what is left
 to read from the caches stays below what they deliver. Rows are taken one by one by the loop over
-the kernel's rows, as Triton's compile time grows with the cube of what is unrolled.
+the kernel's rows: Triton's compile time grows with the cube of what is unrolled.
 
 Triton knows tensors of powers of two only, and no slices of them: strips are lists of tensors
 `(strips, channels)`, one for each column of a strip. Arrays are addressed flat, by 32-bit offsets;
 whatever lies outside the image or beyond the last channel is masked.
+
+Shown so far: that this is right when interpreted, that it lowers, and that Triton's compiler makes
+of it a program for compute capability 9.0 that spills no register. It has seen no GPU. JAX 0.11
+calls its way to Triton deprecated.
 """
 
 import math
