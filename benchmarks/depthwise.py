@@ -11,8 +11,8 @@ alike; ratios can be trusted, single times less.
 The machine's limits are measured in the same run: a large float32 product (no depth-wise
 convolution can use a GPU's matrix units, and all sums are float32) and a large copy. The columns
 "product" and "copy" are the first implementation's share of each; for the copy, every array counts
-once, and what stays in a cache can exceed it. `--sweep` times the Pallas kernels for CUDA with other
-blocks than their own.
+once, and what stays in a cache can exceed it. `--sweep` times the Pallas kernels for CUDA with
+other blocks than their own.
 """
 
 import argparse
