@@ -34,11 +34,9 @@ TWO_ROWS = dict(blocks=depthwise_gpu.Blocks(4, 2, 2, rows=2))
     ("platform", "blocks", "size", "image", "channels", "per_sample", "dtype"),
     [
         ("cuda", TWO_ROWS, 3, (17, 7), 5, False, jnp.float32),
-        ("cuda", TWO_ROWS, 3, (1, 1), 1, True, jnp.bfloat16),
         ("cuda", ONE_ROW, 9, (4, 11), 6, True, jnp.bfloat16),
         ("cuda", ONE_ROW, 11, (1, 1), 3, False, jnp.float32),
         ("cuda", ONE_ROW, 11, (9, 5), 4, True, jnp.float32),
-        ("tpu", {}, 3, (1, 1), 1, True, jnp.bfloat16),
         ("tpu", {}, 9, (4, 11), 6, True, jnp.bfloat16),
         ("tpu", {}, 11, (17, 5), 4, False, jnp.float32),
     ],
