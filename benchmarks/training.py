@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from transforms import torch
 
 from configs import llic_elic
@@ -25,9 +26,8 @@ from llic_jax.optimization import build_optimizer
 from llic_jax.train_step import create_state, make_train_step
 
 
-def step_seconds(batch: int, crop: int, steps: int) -> tuple[float, float]:
-    """Seconds of the fastest step, and of the first one, compiling included."""
-    config = llic_elic.get_config()
+def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple[float, float]:
+    """Seconds of the fastest step, and of the first one, compiling included; on one device."""
     model, optimizer = build_model(config.model), build_optimizer(config.train)
     state, unravel = create_state(model, optimizer, 0)
     step = make_train_step(model, optimizer, unravel, config.train, 0)
@@ -80,7 +80,8 @@ def main() -> None:
     if args.torch_python and args.torch_script:
         found = torch(args.torch_python, args.torch_script, 256, 256, train=True)
         theirs = found["training step"]
-    seconds, compiling = step_seconds(args.batch, args.crop, args.steps)
+    config = llic_elic.get_config()
+    seconds, compiling = step_seconds(config, args.batch, args.crop, args.steps)
     intake = args.batch / seconds
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
     print(f"LLIC-ELIC, batch {args.batch} of {args.crop} x {args.crop} pixels, float32")

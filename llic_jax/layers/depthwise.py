@@ -13,9 +13,16 @@ With `p = K // 2`, zero padding and indices outside the image reading as zero::
     dkernel[b, i, j, c]  = sum_{h,w}   x[b, h + i - p, w + j - p, c] dy[b, h, w, c]
 
 The two sums are `_convolve` and `_correlate`. On a CPU the native kernel takes them (`native.py`)
-or, where there is none, `_shifted_products` and `_block_products`; elsewhere, and for the oracle
-`depthwise_conv_reference`, it is the platform's grouped convolution.
+or, where there is none, `_shifted_products` and `_block_products`; on CUDA GPUs and TPUs, kernels
+in Pallas (`depthwise_gpu.py`, `depthwise_tpu.py`). Elsewhere, for what those do not take, and for
+the oracle `depthwise_conv_reference`, it is the platform's grouped convolution.
 """
+
+import importlib
+import math
+import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,23 +101,53 @@ def _convolve(x: Array, kernel: Array) -> Array:
         convolve = native.convolve if _use_native(wide) else _shifted_products
         return convolve(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=_grouped_conv)
+    branches = {"cpu": on_cpu}
+    for platform, kernels in _accelerator_kernels(x.shape, x.dtype).items():
+        branches[platform] = kernels.convolve
+    return lax.platform_dependent(x, kernel, **branches, default=_grouped_conv)
 
 
 def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
     """Twice `(B, H, W, C)` -> the kernel gradient, in shape and type of `kernel`."""
     like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
 
-    def on_cpu(x: Array, dy: Array) -> Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        correlate = native.correlate if _use_native(wide) else _block_products
-        dkernel = correlate(x.astype(wide), dy.astype(wide), like.shape[-2])
-        return (dkernel.sum(0) if len(like.shape) == 3 else dkernel).astype(like.dtype)
+    def by(correlate: Callable[..., Array], wide: DTypeLike) -> Callable[[Array, Array], Array]:
+        def run(x: Array, dy: Array) -> Array:
+            dkernel = correlate(x.astype(wide), dy.astype(wide), like.shape[-2])
+            return (dkernel.sum(0) if len(like.shape) == 3 else dkernel).astype(like.dtype)
+
+        return run
 
     def elsewhere(x: Array, dy: Array) -> Array:
         return jax.linear_transpose(lambda kernel: _grouped_conv(x, kernel), like)(dy)[0]
 
-    return lax.platform_dependent(x, dy, cpu=on_cpu, default=elsewhere)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    branches = {"cpu": by(native.correlate if _use_native(wide) else _block_products, wide)}
+    for platform, kernels in _accelerator_kernels(x.shape, x.dtype).items():
+        branches[platform] = by(kernels.correlate, x.dtype)
+    return lax.platform_dependent(x, dy, **branches, default=elsewhere)
+
+
+def _accelerator_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> dict[str, Any]:
+    """The module of Pallas kernels for the accelerator that this process computes on, by platform;
+    nothing where there is none, where they do not take arrays of this shape and type, or with
+    `LLIC_PALLAS=0` in the environment.
+
+    The process's own platform only: every branch is traced, and old JAX lowers every one, for which
+    Pallas has no way on another platform. So with old JAX and an accelerator, what is placed on the
+    CPU needs `LLIC_PALLAS=0`.
+    """
+    kinds = {"gpu": ("cuda", "depthwise_gpu"), "tpu": ("tpu", "depthwise_tpu")}
+    backend = jax.default_backend()
+    # Offsets have 32 bits.
+    fits = 0 < math.prod(shape) < 2**31 and dtype in (jnp.float32, jnp.bfloat16)
+    if backend not in kinds or not fits or os.environ.get("LLIC_PALLAS", "1") == "0":
+        return {}
+    platform, name = kinds[backend]
+    try:
+        return {platform: importlib.import_module(f"llic_jax.layers.{name}")}
+    except ImportError:  # a JAX without Pallas for this platform
+        return {}
 
 
 def _use_native(dtype: DTypeLike) -> bool:
