@@ -2,13 +2,17 @@
 
 import time
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from llic_jax.coding.bitstream import CorruptError
 from llic_jax.coding.range_coder import Decoder, Encoder
+from llic_jax.errors import LlicError
+
+_Result = TypeVar("_Result")
 
 
 class Clock:
@@ -52,18 +56,27 @@ class CheckedEncoder:
 
 
 class CheckedDecoder:
-    """The same for decoding; a coder's own errors become `CorruptError`."""
+    """The same for decoding; a coder's own errors become `CorruptError`.
 
-    def __init__(self, decoder: Decoder, clock: Clock, identity: bytes):
-        self.decoder, self.clock, self.crc = decoder, clock, zlib.crc32(identity)
+    make: makes the decoder, which may find its bytes unreadable as well.
+    """
+
+    def __init__(self, make: Callable[[], Decoder], clock: Clock, identity: bytes):
+        self.clock, self.crc = clock, zlib.crc32(identity)
+        self.decoder = self._guarded(make)
 
     def get(self, rows: np.ndarray) -> np.ndarray:
-        try:
-            symbols = self.clock.coder(self.decoder.get(rows))
-        except Exception as error:  # whatever a coder makes of bytes that are not its own
-            raise CorruptError(f"The range coder cannot read the payload: {error}") from error
+        symbols = self._guarded(lambda: self.decoder.get(rows))
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         return symbols
 
     def finish(self) -> bool:
-        return self.clock.coder(self.decoder.finish())
+        return self._guarded(self.decoder.finish)
+
+    def _guarded(self, call: Callable[[], _Result]) -> _Result:
+        try:
+            return self.clock.coder(call())
+        except LlicError:
+            raise
+        except Exception as error:  # whatever a coder makes of bytes that are not its own
+            raise CorruptError(f"The range coder cannot read the payload: {error}") from error

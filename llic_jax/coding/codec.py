@@ -185,7 +185,9 @@ class Codec:
         assert pair is not None
         level = self._level(file.quality or None)
         h, w = (-(-side // DOWNSAMPLING) for side in (file.height, file.width))
-        decoder = CheckedDecoder(pair.decoder(self.tables, file.payload), clock, file.identity)
+        decoder = CheckedDecoder(
+            lambda: pair.decoder(self.tables, file.payload), clock, file.identity
+        )
         z_shape = (1, h, w, self.tables.hyper_rows)
         z_hat = jnp.asarray(decoder.get(self._hyper_rows(z_shape)), jnp.float32)
 
