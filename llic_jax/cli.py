@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
         "output", type=Path, help="a file, or a folder (for several inputs, or ending in /)"
     )
     files.add_argument("--checkpoint", type=Path, help="released model folder (default: built-in)")
+    files.add_argument(
+        "--memory_gb",
+        type=float,
+        default=4.0,
+        help="GiB to stay within: larger images take longer (default: 4)",
+    )
     files.add_argument("--force", action="store_true", help="replace outputs that exist")
 
     compress = commands.add_parser(
@@ -75,7 +81,7 @@ def _compress(args: argparse.Namespace) -> int:
     from llic_jax.coding import bitstream, search
 
     compilation_cache.enable()
-    codec = release.load_codec(args.checkpoint or release.DEFAULT, args.coder)
+    codec = release.load_codec(args.checkpoint or release.DEFAULT, args.coder, args.memory_gb)
 
     def one(source: Path, target: Path) -> str:
         started = time.perf_counter()
@@ -109,7 +115,7 @@ def _decompress(args: argparse.Namespace) -> int:
     compilation_cache.enable()
     for _, target in pairs:
         images.check_suffix(target)
-    codec = release.load_codec(args.checkpoint or release.DEFAULT)
+    codec = release.load_codec(args.checkpoint or release.DEFAULT, memory_gb=args.memory_gb)
 
     def one(source: Path, target: Path) -> str:
         started = time.perf_counter()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from llic_jax.layers.chain import Chain, Local, mean_over_positions
+from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SubpixelConv
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import Initializer, fan_in_normal, normal
@@ -76,8 +76,8 @@ class DepthRB(Local):
     dtype: DTypeLike = jnp.float32
 
     @property
-    def reach(self) -> int:
-        return 1 if self.spatial else 0
+    def locality(self) -> Locality:
+        return Locality(reach=1 if self.spatial else 0)
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -119,12 +119,8 @@ class SCST(Local):
     dtype: DTypeLike = jnp.float32
 
     @property
-    def reach(self) -> int:
-        return self.kernel_size // 2
-
-    @property
-    def pools(self) -> bool:
-        return self.self_conditioned
+    def locality(self) -> Locality:
+        return Locality(reach=self.kernel_size // 2, pools=self.self_conditioned)
 
     @nn.compact
     def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
@@ -150,7 +146,9 @@ class SCCT(Local):
 
     dtype: DTypeLike = jnp.float32
 
-    pools = True
+    @property
+    def locality(self) -> Locality:
+        return Locality(pools=True)
 
     @nn.compact
     def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
@@ -269,7 +267,7 @@ class AnalysisTransform(_Transform):
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
-        layers = []
+        layers: list[nn.Module] = []
         for stage, channels in enumerate(self.channels):
             layers.append(Conv(channels, 5, stride=2, dtype=self.dtype, name=f"down_{stage}"))
             layers += self._blocks(stage, inverse=False)
@@ -288,7 +286,7 @@ class SynthesisTransform(_Transform):
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
-        layers = []
+        layers: list[nn.Module] = []
         for stage in reversed(range(len(self.channels))):
             layers += self._blocks(stage, inverse=True)
             features = self.channels[stage - 1] if stage else 3

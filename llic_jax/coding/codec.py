@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from llic_jax import metrics
+from llic_jax.bands import Banded
 from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.range_coder import CODERS, Decoder, Encoder, coder_by_ident, default_coder
@@ -34,6 +35,7 @@ from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
 MAX_PIXELS = 1 << 28  # 16384 x 16384
+MEMORY_GB = 4.0  # a common laptop can spare them
 
 
 class InputError(LlicError, ValueError):
@@ -80,16 +82,24 @@ class Codec:
     fingerprint: 8 bytes that stand for config, weights and tables; written into every file.
     coder: name of the range coder that files are written with (the first that is installed); files
         of every installed coder are read.
+    memory_gb: GiB that the transforms may take; larger images are computed in bands (`bands.py`).
+        Has no influence on files, nor on images beyond the rounding of a few pixels.
     """
 
     def __init__(
-        self, model: LLIC, params: Any, tables: Tables, fingerprint: bytes, coder: str | None = None
+        self,
+        model: LLIC,
+        params: Any,
+        tables: Tables,
+        fingerprint: bytes,
+        coder: str | None = None,
+        memory_gb: float = MEMORY_GB,
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
             raise InputError(f"coder is {coder!r}; known are {', '.join(CODERS)}.")
         self.model, self.params, self.tables = model, params, tables
-        self.fingerprint, self.coder = fingerprint, coder
+        self.fingerprint, self.coder, self.memory_gb = fingerprint, coder, memory_gb
 
     @property
     def default_quality(self) -> float | None:
@@ -242,7 +252,7 @@ class Codec:
 
     @cached_property
     def _programs(self) -> "_Programs":
-        return _Programs(self.model)
+        return _Programs(self.model, self.memory_gb)
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -256,7 +266,7 @@ class _Programs:
     """The model's functions, compiled once per shape. Highest precision: an accelerator's default
     rounds products to fewer bits, which is no way to compute probabilities."""
 
-    def __init__(self, model: LLIC):
+    def __init__(self, model: LLIC, memory_gb: float):
         def method(name: str, static: tuple[int, ...] = ()) -> Callable:
             def call(params, *args):
                 with jax.default_matmul_precision("highest"):
@@ -271,18 +281,25 @@ class _Programs:
 
         apply: Any = model.apply
 
+        g_a, g_s = Banded(model.g_a, memory_gb), Banded(model.g_s, memory_gb)
+
         @jax.jit
-        def analyze(params, x, quality):
-            y = apply({"params": params}, x, quality, method="analyze")
+        def latents(params, y, quality):
+            y = apply({"params": params}, y, quality, method="scale_latent")
             z = apply({"params": params}, y, quality, method="hyper_analyze")
             z_hat = jnp.round(z)
             bits = apply({"params": params}, z_hat, method="prior_bits")
             return y, z_hat, jnp.sum(bits)
 
         @jax.jit
+        def unscaled(params, y_hat, quality):
+            return apply({"params": params}, y_hat, quality, True, method="scale_latent")
+
+        def analyze(params, x, quality):
+            return latents(params, g_a(params["g_a"], x), quality)
+
         def synthesize(params, y_hat, quality):
-            x_hat = apply({"params": params}, y_hat, quality, method="synthesize")
-            return metrics.to_uint8(x_hat)
+            return to_uint8(g_s(params["g_s"], unscaled(params, y_hat, quality)))
 
         @partial(jax.jit, static_argnums=0)
         def quantize(step, y, mean, scale):
@@ -291,6 +308,7 @@ class _Programs:
             return symbols.astype(jnp.int32), symbols + mean, bits
 
         self.analyze, self.synthesize, self.quantize = analyze, synthesize, quantize
+        to_uint8 = jax.jit(metrics.to_uint8)
         self.rows = jax.jit(scale_index)
         self.add = jax.jit(lambda symbols, mean: symbols.astype(jnp.float32) + mean)
 

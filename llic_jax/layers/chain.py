@@ -1,25 +1,36 @@
 """Networks as chains of local layers, which can be computed band by band (`llic_jax/bands.py`)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-class Local(nn.Module):
-    """A layer, NHWC, whose output row `i` depends on few input rows: on `i * stride // up` and on
-    `reach` rows to either side, with zeros beyond the image; columns likewise.
+class Locality(NamedTuple):
+    """Output row `i` of a layer depends on input row `i * stride // up` and on `reach` rows to
+    either side, with zeros beyond the image; columns likewise.
 
-    pools: it depends on the mean over all positions as well (`mean_over_positions`), and takes it
-        as an optional second argument.
+    features: channels of the output; None: as the input has.
+    pools: the layer depends on the mean over all positions as well (`mean_over_positions`), and
+        takes it as an optional second argument.
     """
 
-    stride = 1
-    up = 1
-    reach = 0
-    pools = False
+    reach: int = 0
+    stride: int = 1
+    up: int = 1
+    features: int | None = None
+    pools: bool = False
+
+
+class Local(nn.Module):
+    """A layer, NHWC, that can be computed from a part of the image. Its `dtype` is its output's."""
+
+    @property
+    def locality(self) -> Locality:
+        """Position by position, if a layer says nothing else."""
+        return Locality()
 
 
 class Chain(nn.Module):
@@ -40,7 +51,7 @@ class Chain(nn.Module):
 def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:
     """The layers of a chain of chains in order, nameless, each with its parameters."""
     for layer in chain.layers():
-        inner = params[layer.name]
+        inner = params.get(layer.name, {})
         if isinstance(layer, Chain):
             yield from flatten(layer, inner)
         else:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from llic_jax.layers.chain import Local
+from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.ops import depth_to_space, space_to_depth
 
@@ -33,8 +33,8 @@ class Conv(Local):
     dtype: DTypeLike = jnp.float32
 
     @property
-    def reach(self) -> int:
-        return self.kernel_size // 2
+    def locality(self) -> Locality:
+        return Locality(self.kernel_size // 2, self.stride, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -161,8 +161,9 @@ class SubpixelConv(Local):
     features: int
     dtype: DTypeLike = jnp.float32
 
-    up = 2
-    reach = 1
+    @property
+    def locality(self) -> Locality:
+        return Locality(reach=1, up=2, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
