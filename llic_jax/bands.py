@@ -27,7 +27,7 @@ from llic_jax.layers.chain import Chain, Local, flatten
 
 GIB = 2**30
 LIBRARIES = 1.0  # GiB of a budget that are left to libraries, weights and compiled programs
-BUFFERS = 6  # what a program holds, in activations of its largest layer (measured)
+BUFFERS = 4  # of its largest activation that a program holds beside its input and its output
 
 LocalChain = Sequence[tuple[Any, Any]]  # layers (`Local`), each with its parameters
 
@@ -49,9 +49,8 @@ class Banded:
         """The transform of `x`, whose sides are as the transform wants them."""
         if isinstance(self.transform, Chain):
             chain = list(flatten(self.transform, params))
-            largest = max(map(_bytes, _shapes(chain, x)))
             local = all(isinstance(layer, Local) for layer, _ in chain)
-            if local and BUFFERS * largest > self.budget:
+            if local and _held(_shapes(chain, x)) > self.budget:
                 return compute(chain, np.asarray(x), self.budget).astype(np.float32, copy=False)
         return self._whole(params, x)
 
@@ -103,8 +102,7 @@ def _run_pass(
     params = [params for _, params in part]
     shapes = _shapes(part, x)
     out_height, out_width = shapes[-1].shape[1:3]
-    largest = max(map(_bytes, shapes))
-    bands, window = _bands(layers, x.shape[1], out_height, BUFFERS * largest, budget)
+    bands, window = _bands(layers, x.shape[1], out_height, _held(shapes), budget)
 
     def read(band: _Band) -> np.ndarray:
         # A copy: JAX may compute on NumPy's own memory, and `target` may be the same.
@@ -150,8 +148,8 @@ def _bands(
 ) -> tuple[list[_Band], int]:
     """The fewest bands whose windows stay within the budget, and the rows of a window.
 
-    whole: bytes of a window that is the whole image. A window gets no smaller than two bands: then
-    it begins within the band before, and may be read when those further up are overwritten.
+    whole: bytes that a program of the whole image holds. A window stays smaller than two bands:
+    it then begins within the band before, and may be read when those further up are overwritten.
     """
     cut = _cut(layers, height, out_height, 1)
     for count in itertools.count(2):
@@ -195,6 +193,12 @@ def _shapes(chain: LocalChain, x: Any) -> list[jax.ShapeDtypeStruct]:
         h, w = (-(-side * at.up // at.stride) for side in (h, w))
         shapes.append(jax.ShapeDtypeStruct((b, h, w, at.features or c), layer.dtype))
     return shapes
+
+
+def _held(shapes: Sequence[jax.ShapeDtypeStruct]) -> int:
+    """Bytes that a program of layers with these activations holds, as XLA reports for CPUs."""
+    sizes = list(map(_bytes, shapes))
+    return sizes[0] + BUFFERS * max(sizes) + sizes[-1]
 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> int:
