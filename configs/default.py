@@ -57,6 +57,9 @@ def get_config() -> ConfigDict:
     # Weight of the distortion: one per level. The paper's for MSE: 0.0018 0.0035 0.0067 0.0130
     # 0.0250 0.0483; for MS-SSIM: 2.4 4.58 8.73 16.64 31.73 60.5.
     train.lmbdas = (0.0130,)
+    # Several levels: a sample counts lambda^-level_balance. 0: all the same, so that high rates,
+    # whose loss is larger, are learned first; 0.5: every rate about alike.
+    train.level_balance = 0.0
     train.batch_size = 16  # of all devices together
     train.accumulate = 1  # parts in which a device works through its share: less memory
     train.steps = 2_000_000

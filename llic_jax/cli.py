@@ -6,10 +6,14 @@ Heavy imports wait until a model is needed, so that `--help` and `info` answer a
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llic_jax.errors import LlicError
+
+if TYPE_CHECKING:
+    from llic_jax.coding.codec import Codec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,18 +37,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     files = argparse.ArgumentParser(add_help=False)
-    files.add_argument("input", nargs="+", type=Path, help="one or several files")
-    files.add_argument(
-        "output", type=Path, help="a file, or a folder (for several inputs, or ending in /)"
-    )
+    files.add_argument("input", nargs="+", type=Path, help="files, or folders with all below them")
+    files.add_argument("output", type=Path, help="a file, or a folder where there are several")
     files.add_argument("--checkpoint", type=Path, help="released model folder (default: built-in)")
+    existing = files.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--force", action="store_const", dest="existing", const="replace", default="fail",
+        help="replace outputs that exist",
+    )  # fmt: skip
+    existing.add_argument(
+        "--skip_existing", action="store_const", dest="existing", const="skip",
+        help="leave outputs that exist as they are, and make the rest",
+    )  # fmt: skip
     files.add_argument(
-        "--memory_gb",
-        type=float,
-        default=4.0,
-        help="GiB to stay within: larger images take longer (default: 4)",
+        "--workers", type=_positive, default=2, help="files worked on at a time (default: 2)"
     )
-    files.add_argument("--force", action="store_true", help="replace outputs that exist")
+    files.add_argument(
+        "--memory_gb", type=float, default=4.0,
+        help="GiB for one file at work: larger images take longer (default: 4)",
+    )  # fmt: skip
+    files.add_argument("--max_pixels", type=_positive, help="refuse larger images (default: 2^28)")
 
     compress = commands.add_parser(
         "compress", parents=[files], help="image files to .llic files", description="PNG, JPEG, ..."
@@ -56,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     rate.add_argument("--target_bpp", type=float, help="the best quality within so many bits")
     rate.add_argument("--target_psnr", type=float, help="the smallest file of such a PSNR (dB)")
     compress.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
+    compress.add_argument(
+        "--exif", action="store_true", help="keep the metadata (it may tell where and who)"
+    )
     compress.add_argument("--psnr", action="store_true", help="print the PSNR of what is decoded")
     compress.set_defaults(command=_compress)
 
@@ -73,58 +88,80 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compress(args: argparse.Namespace) -> int:
-    pairs = _outputs(args, ".llic")
-    import numpy as np
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
-    from llic_jax import compilation_cache, images, release
-    from llic_jax.coding import bitstream, search
+
+def _codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
+    """The codec that the command line names."""
+    from llic_jax import compilation_cache, release
 
     compilation_cache.enable()
-    codec = release.load_codec(args.checkpoint or release.DEFAULT, args.coder, args.memory_gb)
+    codec = release.load_codec(args.checkpoint or release.DEFAULT, coder, args.memory_gb)
+    codec.max_pixels = args.max_pixels or codec.max_pixels
+    return codec
 
-    def one(source: Path, target: Path) -> str:
+
+def _compress(args: argparse.Namespace) -> int:
+    from llic_jax import batch, images, metrics
+    from llic_jax.coding import bitstream, container, search
+
+    todo = batch.jobs(args.input, args.output, ".llic", images.SUFFIXES, args.existing)
+    codec = _codec(args, args.coder)
+
+    def one(source: Path, target: Path) -> batch.Done:
         started = time.perf_counter()
-        image = images.read_image(source)
-        height, width = image.shape[:2]
+        photograph = images.read_photograph(source)
+        height, width = photograph.rgb.shape[:2]
+        sections = container.sections(photograph, args.exif)
         if args.target_bpp is None and args.target_psnr is None:
-            encoded = codec.encode(image, args.quality)
+            encoded = codec.encode(photograph.rgb, args.quality, sections)
         else:
             encoded = search.encode_to_target(
-                codec, image, bpp=args.target_bpp, psnr=args.target_psnr
+                codec,
+                photograph.rgb,
+                bpp=args.target_bpp,
+                psnr=args.target_psnr,
+                sections=sections,
             )
         with images.whole_file(target) as temporary:
             temporary.write_bytes(encoded.data)
-        bpp = 8 * len(encoded.data) / (width * height)
-        line = f"{width}x{height}  {len(encoded.data)} bytes  {bpp:.4f} bpp"
+        size = len(encoded.data)
+        line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
         if quality := bitstream.parse(encoded.data).quality:
             line += f"  quality {quality:g}"
         if args.psnr:
             decoded = codec.reconstruct(encoded, height, width)
-            error = np.mean(np.square(image.astype(np.float64) - decoded))
-            line += f"  PSNR {10 * np.log10(255**2 / error) if error else float('inf'):.2f} dB"
-        return f"{line}  {time.perf_counter() - started:.2f} s"
+            line += f"  PSNR {metrics.image_psnr(photograph.rgb, decoded):.2f} dB"
+        line += f"  {time.perf_counter() - started:.2f} s"
+        return batch.Done(line, width * height, size)
 
-    return _each(pairs, one)
+    return batch.run(todo, one, args.workers)
 
 
 def _decompress(args: argparse.Namespace) -> int:
-    pairs = _outputs(args, f".{args.format.lstrip('.')}")
-    from llic_jax import compilation_cache, images, release
+    from llic_jax import batch, images
+    from llic_jax.coding import container
 
-    compilation_cache.enable()
-    for _, target in pairs:
-        images.check_suffix(target)
-    codec = release.load_codec(args.checkpoint or release.DEFAULT, memory_gb=args.memory_gb)
+    suffix = f".{args.format.lstrip('.')}"
+    todo = batch.jobs(args.input, args.output, suffix, (".llic",), args.existing)
+    for job in todo:
+        images.check_suffix(job.target)
+    codec = _codec(args)
 
-    def one(source: Path, target: Path) -> str:
+    def one(source: Path, target: Path) -> batch.Done:
         started = time.perf_counter()
-        image = codec.decompress(source.read_bytes())
-        images.write_image(target, image)
-        height, width = image.shape[:2]
-        return f"{width}x{height}  {time.perf_counter() - started:.2f} s"
+        data = source.read_bytes()
+        photograph = container.decompress(codec, data)
+        images.write_photograph(target, photograph)
+        height, width = photograph.rgb.shape[:2]
+        line = f"{width}x{height}  {time.perf_counter() - started:.2f} s"
+        return batch.Done(line, width * height, len(data))
 
-    return _each(pairs, one)
+    return batch.run(todo, one, args.workers)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -144,55 +181,10 @@ def _info(args: argparse.Namespace) -> int:
             f"{path}\n"
             f"  image     {file.width} x {file.height}\n"
             f"  size      {len(data)} bytes, {8 * len(data) / (file.width * file.height):.4f} bpp\n"
-            f"  format    version {bitstream.VERSION}, range coder {file.coder}\n"
+            f"  format    version {data[4]}, range coder {file.coder}\n"
             f"  model     {file.fingerprint.hex()}, quality {quality}\n"
-            f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}"
+            f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}\n"
+            f"  decodes   {'anywhere' if file.units else 'for certain only where it was made'}"
+            + "".join(f"\n  section   {tag}, {len(s)} bytes" for tag, s in file.sections.items())
         )
-    return 1 if failures else 0
-
-
-def _outputs(args: argparse.Namespace, suffix: str) -> list[tuple[Path, Path]]:
-    """Each input with its output; everything that can be wrong with them is found before work."""
-    to_folder = len(args.input) > 1 or args.output.is_dir()
-    pairs = [
-        (source, args.output / f"{source.stem}{suffix}" if to_folder else args.output)
-        for source in args.input
-    ]
-    if to_folder:
-        if args.output.exists() and not args.output.is_dir():
-            raise LlicError(
-                f"{args.output} is a file; several inputs need a folder to write into. "
-                "Name one as the last argument."
-            )
-        args.output.mkdir(parents=True, exist_ok=True)
-    elif not args.output.parent.is_dir():
-        raise LlicError(f"The folder {args.output.parent} does not exist; make it first.")
-    by_target: dict[Path, Path] = {}
-    for source, target in pairs:
-        if target in by_target:
-            raise LlicError(
-                f"{by_target[target]} and {source} would both become {target}; run them apart."
-            )
-        by_target[target] = source
-        if target.exists() and not args.force:
-            raise LlicError(f"{target} exists; --force replaces it.")
-    return pairs
-
-
-def _each(pairs: list[tuple[Path, Path]], one: Callable[[Path, Path], str]) -> int:
-    """Runs `one` for every pair; a file's error is reported and the rest go on."""
-    from tqdm import tqdm
-
-    failures = 0
-    bar = tqdm(pairs, unit="file", disable=len(pairs) == 1)
-    for source, target in bar:
-        try:
-            line = f"{source} -> {target}  {one(source, target)}"
-        except (LlicError, OSError) as error:
-            failures += 1
-            bar.write(f"llic: {source}: {error}", file=sys.stderr)
-        else:
-            bar.write(line)
-    if len(pairs) > 1:
-        print(f"{len(pairs) - failures} of {len(pairs)} files done")
     return 1 if failures else 0

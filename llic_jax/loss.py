@@ -12,12 +12,16 @@ DISTORTIONS = ("mse", "ms_ssim")
 
 
 def rate_distortion(
-    out: LatentRate, x: Float[Array, "b h w 3"], lmbda: Float[Array, "b"], distortion: str = "mse"
+    out: LatentRate,
+    x: Float[Array, "b h w 3"],
+    lmbda: Float[Array, "b"],
+    distortion: str = "mse",
+    weight: Float[Array, "b"] | float = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Any]]:
-    """Mean over the batch of `R + lambda D` (paper).
+    """Mean over the batch of `weight (R + lambda D)` (paper: without weights).
 
     R is in bits per pixel. D is `255^2 MSE` of images in [0, 1], or `1 - MS-SSIM`. `lmbda` holds
-    one weight per sample. Returns the loss and the means that a log shows.
+    one factor per sample. Returns what is to be minimized, and the plain means that a log shows.
 
     Raises:
       ValueError: a distortion that is not known.
@@ -33,7 +37,8 @@ def rate_distortion(
     else:
         figures["ms_ssim"] = metrics.ms_ssim(out.x_hat, x)
         weighted = lmbda * (1 - figures["ms_ssim"])
-    loss = jnp.mean(bpp_y + bpp_z + weighted)
+    loss = bpp_y + bpp_z + weighted
     # An untrained network may be far outside [0, 1]; the floor only keeps a perfect image finite.
     figures["psnr"] = -10 * jnp.log10(jnp.maximum(mse, 1e-10))
-    return loss, {"loss": loss, **{name: jnp.mean(value) for name, value in figures.items()}}
+    figures["loss"] = loss
+    return jnp.mean(weight * loss), {name: jnp.mean(value) for name, value in figures.items()}

@@ -93,14 +93,14 @@ def load_codec(
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
-        model = build_model(model_config)
+        # Coding computes in float32, whatever training did: see coding/agreement.py.
+        model = build_model({**model_config, "dtype": "float32"})
     except Exception as error:  # each library has its own way to find a file unreadable
         raise ReleaseError(f"{folder} is damaged: {error}") from error
     params = _as_params(weights)
     _check_shapes(model, params, folder)
-    return Codec(
-        model, params, tables, fingerprint(model_config, weights, tables), coder, memory_gb
-    )
+    ident = fingerprint(model_config, weights, tables)
+    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb)
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:

@@ -82,6 +82,18 @@ def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> F
     return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))
 
 
+def level_weights(
+    lmbda: Float[Array, "b"], lmbdas: tuple[float, ...], balance: float
+) -> Float[Array, "b"]:
+    """Weights `lambda^-balance`, 1 on average over the qualities that are drawn (our choice).
+
+    `R + lambda D` grows about as the root of lambda, so without them the high rates have most of
+    the gradient; with a balance of 0.5 every rate is bettered by about the same fraction.
+    """
+    all_of_them = lmbda_of_quality(jnp.linspace(1.0, len(lmbdas), 256), lmbdas)
+    return lmbda**-balance / jnp.mean(all_of_them**-balance)
+
+
 def make_train_step(
     model: LLIC,
     optimizer: optax.GradientTransformation,
@@ -110,7 +122,8 @@ def make_train_step(
                 frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
                 params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
             out = apply({"params": params}, x, quality, fold_in(keys, 1))
-            loss, figures = rate_distortion(out, x, lmbda, train["distortion"])
+            weight = level_weights(lmbda, lmbdas, train["level_balance"])
+            loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
             if rate_only:  # what is not asked for is not computed: XLA drops the synthesis
                 figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
                 loss = figures["loss"] = figures["bpp"]

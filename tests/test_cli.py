@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from llic_jax import cli, images
 from llic_jax.coding import bitstream
@@ -63,6 +63,80 @@ def test_one_bad_file_does_not_stop_the_rest(pictures, tiny_release, capsys):
 
     assert llic("decompress", folder / "a.llic", folder / "b.llic", folder, *model) == 0
     assert sorted(p.name for p in folder.glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_a_folder_with_folders(tmp_path, photograph, tiny_release, capsys):
+    model = ("--checkpoint", tiny_release)
+    photos, files, back = (tmp_path / name for name in ("photos", "files", "back"))
+    (photos / "trip").mkdir(parents=True)
+    for name in ("a.png", "trip/a.png", "trip/b.PNG"):
+        images.write_image(photos / name, photograph[:40, :50])
+    (photos / "notes.txt").write_text("no image")
+    (photos / "trip" / "broken.jpg").write_text("no image")
+    assert llic("compress", photos, files, "--workers", 3, *model) == 1
+    captured = capsys.readouterr()
+    made = sorted(str(p.relative_to(files)) for p in files.rglob("*.*"))
+    assert made == ["a.llic", "trip/a.llic", "trip/b.llic"]
+    sizes = sum(p.stat().st_size for p in files.rglob("*.llic"))
+    assert f"3 of 4 files done, {sizes} bytes of .llic, {8 * sizes / 6000:.4f} bpp" in captured.out
+    assert "broken.jpg" in captured.err
+
+    before = (files / "a.llic").stat().st_mtime_ns
+    (photos / "trip" / "broken.jpg").unlink()
+    (files / "trip" / "b.llic").unlink()
+    assert llic("compress", photos, files, *model) == 1  # outputs exist
+    assert "--skip_existing" in capsys.readouterr().err
+    assert llic("compress", photos, files, "--skip_existing", *model) == 0
+    assert (files / "a.llic").stat().st_mtime_ns == before
+    assert (files / "trip" / "b.llic").exists()
+
+    assert llic("decompress", files, back, "--format", "webp", *model) == 0
+    assert len(list(back.rglob("*.webp"))) == 3
+    (tmp_path / "empty").mkdir()
+    assert llic("decompress", tmp_path / "empty", back, *model) == 1
+    assert "ends in .llic" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_behind(pictures, tiny_release, capsys, monkeypatch):
+    target = pictures / "a.llic"
+    target.write_bytes(b"precious")
+
+    def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    command = ("compress", pictures / "a.png", target, "--force", "--checkpoint", tiny_release)
+    assert llic(*command) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert target.read_bytes() == b"precious"
+    assert not [p for p in pictures.iterdir() if p.name.startswith(".")]
+
+
+def test_a_photograph_comes_back_with_all_that_belongs_to_it(tmp_path, photograph, tiny_release):
+    model = ("--checkpoint", tiny_release)
+    alpha = np.arange(2000, dtype=np.uint32).reshape(40, 50).astype(np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    whole = images.Photograph(photograph[:40, :50], False, alpha, b"a profile", exif.tobytes())
+    images.write_photograph(tmp_path / "in.png", whole)
+    assert llic("compress", tmp_path / "in.png", tmp_path / "x.llic", "--exif", *model) == 0
+    assert llic("info", tmp_path / "x.llic") == 0
+    assert llic("decompress", tmp_path / "x.llic", tmp_path / "out.png", *model) == 0
+    found = images.read_photograph(tmp_path / "out.png")
+    np.testing.assert_array_equal(found.alpha, alpha)
+    assert found.icc == b"a profile" and b"a camera" in found.exif
+    assert llic("decompress", tmp_path / "x.llic", tmp_path / "out.jpg", *model) == 1
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_images_above_the_limit_are_refused(pictures, tiny_release, capsys):
+    limit = ("--checkpoint", tiny_release, "--max_pixels", 4000)
+    assert llic("compress", pictures / "a.png", pictures / "a.llic", *limit) == 1
+    assert "at most 4000 are allowed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        llic("compress", pictures / "a.png", pictures / "a.llic", "--workers", 0)
 
 
 def test_nothing_is_overwritten_without_force(pictures, tiny_release, capsys):

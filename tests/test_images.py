@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
 from llic_jax import images
-from llic_jax.images import ImageFileError
+from llic_jax.images import ImageFileError, Photograph
 
 
 @pytest.fixture
@@ -55,6 +55,56 @@ def test_what_cannot_be_kept_is_refused_with_a_remedy(tmp_path, rgb):
         images.read_image(tmp_path / "nowhere.png")
     with pytest.raises(ImageFileError, match="suffix"):
         images.write_image(tmp_path / "image.xyz", rgb)
+    with pytest.raises(ImageFileError, match=r"write \.png"):
+        images.write_photograph(tmp_path / "x.jpg", Photograph(rgb, alpha=rgb[..., 0]))
+    with pytest.raises(ImageFileError, match="cannot be written"):
+        images.write_photograph(tmp_path / "x.jpg", Photograph(rgb, exif=bytes(100_000)))
+    assert not (tmp_path / "x.jpg").exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_what_belongs_to_a_photograph_round_trips(tmp_path, rgb, suffix, grey):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 200
+    if grey:
+        rgb = np.repeat(rgb[..., :1], 3, -1)
+    icc = b"not really a profile"
+    whole = Photograph(rgb, grey, alpha=rgb[..., 0], icc=icc, exif=exif.tobytes())
+    path = tmp_path / f"image{suffix}"
+    images.write_photograph(path, whole)
+    found = images.read_photograph(path)
+    np.testing.assert_array_equal(found.rgb, rgb)
+    np.testing.assert_array_equal(found.alpha, rgb[..., 0])
+    assert found.icc == icc
+    if suffix == ".tif":
+        return  # its metadata are tags among those of the image
+    kept = Image.Exif()
+    kept.load(found.exif)
+    assert kept[ExifTags.Base.Make] == "a camera"
+    assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] == 200
+
+
+def test_grey_images_stay_grey(tmp_path, rgb):
+    images.write_photograph(tmp_path / "grey.png", Photograph(rgb[..., :1].repeat(3, -1), True))
+    assert Image.open(tmp_path / "grey.png").mode == "L"
+    found = images.read_photograph(tmp_path / "grey.png")
+    assert found.grey and found.alpha is None and found.exif is None
+    np.testing.assert_array_equal(found.rgb, rgb[..., :1].repeat(3, -1))
+
+
+def test_srgb_profiles_are_left_out(tmp_path, rgb):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(rgb).save(tmp_path / "srgb.png", icc_profile=profile)
+    assert images.read_photograph(tmp_path / "srgb.png").icc is None
+
+
+def test_an_applied_orientation_is_not_kept(tmp_path, rgb):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
+    assert images.read_photograph(tmp_path / "turned.png").exif is None
 
 
 def test_an_output_appears_whole_or_not_at_all(tmp_path):

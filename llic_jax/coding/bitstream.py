@@ -3,16 +3,20 @@
 import dataclasses
 import struct
 import zlib
+from collections.abc import Collection
 
 from llic_jax.errors import LlicError
 
 MAGIC = b"LLIC"
-VERSION = 1
+VERSION = 2  # of the files that are written; version 1 is read too
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 1 << 20
 QUALITY_STEPS = 256  # per level: what the file can tell apart
 
+SKIPPABLE = 128  # sections of this tag and above may be passed over by a reader
+
 _PREFIX = struct.Struct(f"<4sB{FINGERPRINT_BYTES}sBHI")
+_UNITS = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -37,7 +41,11 @@ class CorruptError(BitstreamError):
 
 
 class ImageSizeError(BitstreamError):
-    """The header claims an image of no or of absurd size."""
+    """The header claims an image of no or of absurd size, or of more than the reader allows."""
+
+
+class UnknownSectionError(BitstreamError):
+    """The file has a section that must be understood and that this software does not know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +55,8 @@ class File:
     fingerprint: of the model that wrote it (config, weights and tables), 8 bytes.
     coder: number of the range coder. quality: from 1 in steps of 1/256; 0 for a model of one rate.
     width, height: of the image, pixels. symbols_crc: CRC-32 of the coded symbols.
-    payload: the range coder's bytes.
+    units: of the agreement on table rows (`agreement.py`), to a level; 0: none.
+    payload: the range coder's bytes. sections: what else belongs to the image, by tag, 1 to 255.
     """
 
     fingerprint: bytes
@@ -56,7 +65,9 @@ class File:
     width: int
     height: int
     symbols_crc: int
+    units: int
     payload: bytes
+    sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The file's bytes.
@@ -73,16 +84,21 @@ class File:
             round(self.quality * QUALITY_STEPS),
             self.symbols_crc,
         )
-        body += _varint(self.width) + _varint(self.height)
+        body += _UNITS.pack(self.units) + _varint(self.width) + _varint(self.height)
         body += _varint(len(self.payload)) + self.payload
+        for tag, content in sorted(self.sections.items()):
+            body += bytes([tag]) + _varint(len(content)) + content
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def parse(data: bytes) -> File:
-    """Reads a file's bytes; nothing of the payload is decoded.
+def parse(data: bytes, known: Collection[int] = ()) -> File:
+    """Reads a file's bytes; nothing of the payload is decoded, no byte outside `data` is read.
+
+    known: tags of sections below `SKIPPABLE` that the caller understands.
 
     Raises:
-      NotLlicError, VersionError, TruncatedError, CorruptError, ImageSizeError: see there.
+      NotLlicError, VersionError, TruncatedError, CorruptError, ImageSizeError, UnknownSectionError:
+        see there.
     """
     if data[: len(MAGIC)] != MAGIC:
         if MAGIC.startswith(data[: len(MAGIC)]):
@@ -91,28 +107,49 @@ def parse(data: bytes) -> File:
             f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
             "Is it an image to compress?"
         )
-    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+    if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= VERSION:
         raise VersionError(
-            f"The file is of format version {data[len(MAGIC)]}; this software reads version "
+            f"The file is of format version {data[len(MAGIC)]}; this software reads versions 1 to "
             f"{VERSION}. Install a newer llic_jax."
         )
     reader = _Reader(data)
-    _, _, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
+    _, version, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
+    (units,) = _UNITS.unpack(reader.take(_UNITS.size)) if version > 1 else (0,)
     width, height = reader.varint(), reader.varint()
     payload = reader.take(reader.varint())
+    sections: dict[int, bytes] = {}
+    while version > 1 and reader.left > _CHECKSUM.size:
+        tag = reader.take(1)[0]
+        if tag in sections or tag == 0:
+            raise CorruptError(f"Section {tag} stands twice in the file, or is none; expected not.")
+        sections[tag] = reader.take(reader.varint())
     end = reader.position
     (checksum,) = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))
-    if len(data) != reader.position:
-        raise CorruptError(
-            f"{len(data) - reader.position} bytes follow the end of the file; expected none."
-        )
+    if reader.left:
+        raise CorruptError(f"{reader.left} bytes follow the end of the file; expected none.")
     if checksum != zlib.crc32(data[:end]):
         raise CorruptError(
             "The checksum does not fit: the file was damaged after it was written. "
             "Get it anew from where it came from."
         )
     _check_size(width, height)
-    return File(fingerprint, coder, quality / QUALITY_STEPS, width, height, symbols_crc, payload)
+    for tag in sections:
+        if tag < SKIPPABLE and tag not in known:
+            raise UnknownSectionError(
+                f"The file has a section {tag} that this software does not know and may not pass "
+                "over. Install a newer llic_jax."
+            )
+    return File(
+        fingerprint,
+        coder,
+        quality / QUALITY_STEPS,
+        width,
+        height,
+        symbols_crc,
+        units,
+        payload,
+        sections,
+    )
 
 
 def _check_size(width: int, height: int) -> None:
@@ -135,6 +172,10 @@ def _varint(value: int) -> bytes:
 class _Reader:
     def __init__(self, data: bytes):
         self.data, self.position = data, 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.position
 
     def take(self, count: int) -> bytes:
         end = self.position + count

@@ -5,36 +5,33 @@
     decompress   bytes -> File -> range decoder -> z_hat -> h_s -> walk(decode) -> y_hat
                                                                   y_hat -> g_s -> image
 
-Encoder and decoder call the same compiled programs for everything that decides which table a symbol
-is coded with: `hyper_synthesize`, each step's `entropy_params` and `refine`, and `rows`. Two
-programs of the same formulas may differ in the last bit, and then the stream is lost.
+Which table a symbol is coded with depends on a scale that the networks compute, and no two
+platforms compute it alike to the last digit; `agreement.py` sees to it that they agree.
 """
 
 import dataclasses
-import time
-import zlib
-from collections.abc import Callable
-from functools import cached_property, partial
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from llic_jax import metrics
-from llic_jax.bands import Banded
-from llic_jax.coding import bitstream
+from llic_jax.coding import agreement, bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
-from llic_jax.coding.range_coder import CODERS, Decoder, Encoder, coder_by_ident, default_coder
+from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
+from llic_jax.coding.programs import CompiledSteps, Programs
+from llic_jax.coding.range_coder import CODERS, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
-from llic_jax.entropy.gaussian import coded_bits, scale_index
+from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.entropy.walk import Step, walk
 from llic_jax.errors import LlicError
 from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
-MAX_PIXELS = 1 << 28  # 16384 x 16384
+MAX_PIXELS = 1 << 28  # 16384 x 16384, padded to multiples of 64
 MEMORY_GB = 4.0  # a common laptop can spare them
 
 
@@ -82,8 +79,11 @@ class Codec:
     fingerprint: 8 bytes that stand for config, weights and tables; written into every file.
     coder: name of the range coder that files are written with (the first that is installed); files
         of every installed coder are read.
-    memory_gb: GiB that the transforms may take; larger images are computed in bands (`bands.py`).
-        Has no influence on files, nor on images beyond the rounding of a few pixels.
+    max_pixels: larger images are refused before anything is allocated for them.
+    units: of the agreement on table rows in files that are written; 0 writes files for this very
+        machine and software only.
+    memory_gb: GiB that coding may take; transforms of larger images are computed in bands
+        (`bands.py`), which changes decoded images by no more than the rounding of a few values.
     """
 
     def __init__(
@@ -93,13 +93,17 @@ class Codec:
         tables: Tables,
         fingerprint: bytes,
         coder: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        units: int = agreement.UNITS,
         memory_gb: float = MEMORY_GB,
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
             raise InputError(f"coder is {coder!r}; known are {', '.join(CODERS)}.")
-        self.model, self.params, self.tables = model, params, tables
-        self.fingerprint, self.coder, self.memory_gb = fingerprint, coder, memory_gb
+        self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
+        self.fingerprint, self.coder = fingerprint, coder
+        self.max_pixels, self.units = max_pixels, units
+        self._programs = Programs(model, memory_gb)
 
     @property
     def default_quality(self) -> float | None:
@@ -114,11 +118,17 @@ class Codec:
         """The image in these `.llic` bytes (see `decode`)."""
         return self.decode(data).image
 
-    def encode(self, image: np.ndarray, quality: float | None = None) -> Compressed:
+    def encode(
+        self,
+        image: np.ndarray,
+        quality: float | None = None,
+        sections: Mapping[int, bytes] | None = None,
+    ) -> Compressed:
         """Compresses an RGB image of any size from 1x1 up.
 
         image: `(H, W, 3)`, uint8.
         quality: 1 to the model's number of levels, continuous; for models of several rates only.
+        sections: what else goes into the file (`container.py`), by tag.
 
         Raises:
           InputError: an array that is no such image, or a quality out of range.
@@ -129,21 +139,22 @@ class Codec:
                 "uint8, at least 1 x 1."
             )
         height, width = image.shape[:2]
-        _check_pixels(width, height)
+        self._check_pixels(width, height)
         quality = self._file_quality(quality)
-        clock = _Clock()
+        clock = Clock()
 
         level = self._level(quality)
         x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
         y, z_hat, bits_z = clock.network(self._programs.analyze(self.params, x, level))
-        encoder = _CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock)
+        encoder = CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock)
         encoder.put(np.asarray(z_hat, np.int32), self._hyper_rows(z_hat.shape))
 
         def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
             symbols, values, bits = self._programs.quantize(step, y, mean, scale)
-            rows = clock.network(self._programs.rows(scale))
-            encoder.put(np.asarray(symbols), np.asarray(rows) + self.tables.hyper_rows)
-            return values, bits
+            levels = np.asarray(clock.network(self._programs.levels(scale)))
+            rows = agreement.put_rows(encoder, self.tables, levels, self.units)
+            encoder.put(np.asarray(symbols), rows.rows + self.tables.hyper_rows)
+            return values, bits + rows.bits
 
         y_hat, bits_y = self._walk(z_hat, level, code, clock)
         payload = encoder.finish()
@@ -154,7 +165,9 @@ class Codec:
             width=width,
             height=height,
             symbols_crc=encoder.crc,
+            units=self.units,
             payload=payload,
+            sections=dict(sections or {}),
         ).to_bytes()
         header = 8 * (len(data) - len(payload))
         bits = float(bits_z) + sum(map(float, bits_y)) + header
@@ -169,18 +182,19 @@ class Codec:
         """
         file = bitstream.parse(data)
         self._check_readable(file)
-        clock = _Clock()
+        clock = Clock()
         pair = coder_by_ident(file.coder)
         assert pair is not None
         level = self._level(file.quality or None)
         h, w = (-(-side // DOWNSAMPLING) for side in (file.height, file.width))
-        decoder = _CheckedDecoder(pair.decoder(self.tables, file.payload), clock)
+        decoder = CheckedDecoder(pair.decoder(self.tables, file.payload), clock)
         z_shape = (1, h, w, self.tables.hyper_rows)
         z_hat = jnp.asarray(decoder.get(self._hyper_rows(z_shape)), jnp.float32)
 
         def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, None]:
-            rows = clock.network(self._programs.rows(scale))
-            symbols = decoder.get(np.asarray(rows) + self.tables.hyper_rows)
+            levels = np.asarray(clock.network(self._programs.levels(scale)))
+            rows = agreement.get_rows(decoder, self.tables, levels, file.units)
+            symbols = decoder.get(rows + self.tables.hyper_rows)
             return self._programs.add(jnp.asarray(symbols), mean), None
 
         y_hat, _ = self._walk(z_hat, level, code, clock)
@@ -197,19 +211,19 @@ class Codec:
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
         quality = bitstream.parse(compressed.data).quality
-        return self._image(compressed.y_hat, self._level(quality or None), height, width, _Clock())
+        return self._image(compressed.y_hat, self._level(quality or None), height, width, Clock())
 
     def _walk(
-        self, z_hat: Array, level: Array | None, code: Callable, clock: "_Clock"
+        self, z_hat: Array, level: Array | None, code: Callable, clock: "Clock"
     ) -> tuple[Array, list[Any]]:
         hyper = clock.network(self._programs.hyper_synthesize(self.params, z_hat, level))
         _, h, w, _ = z_hat.shape
         scale_up = DOWNSAMPLING // 16
         shape = (1, scale_up * h, scale_up * w, self.model.latent_channels)
-        return walk(_CompiledSteps(self._programs, self.params, clock), hyper, shape, code)
+        return walk(CompiledSteps(self._programs, self.params, clock), hyper, shape, code)
 
     def _image(
-        self, y_hat: Array, level: Array | None, height: int, width: int, clock: "_Clock"
+        self, y_hat: Array, level: Array | None, height: int, width: int, clock: "Clock"
     ) -> np.ndarray:
         x_hat = clock.network(self._programs.synthesize(self.params, y_hat, level))
         return np.asarray(x_hat)[0, :height, :width]
@@ -248,137 +262,37 @@ class Codec:
         levels = self.model.levels
         if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
             raise CorruptError(f"Quality {file.quality} is not one of this model's.")
-        _check_pixels(file.width, file.height)
+        self._check_pixels(file.width, file.height)
+        least = self._least_bytes(file.width, file.height)
+        if len(file.payload) < least:
+            raise CorruptError(
+                f"{len(file.payload)} bytes of payload cannot hold an image of {file.width} x "
+                f"{file.height} pixels; at least {least} were expected."
+            )
+
+    def _check_pixels(self, width: int, height: int) -> None:
+        """Before anything is allocated. To the networks 1 x 2^20 pixels are 64 x 2^20."""
+        pixels = math.prod(side + -side % DOWNSAMPLING for side in (width, height))
+        if pixels > self.max_pixels:
+            raise bitstream.ImageSizeError(
+                f"{width} x {height} pixels are {pixels} when padded to multiples of "
+                f"{DOWNSAMPLING}; at most {self.max_pixels} are allowed. A larger max_pixels "
+                "allows more."
+            )
+
+    def _least_bytes(self, width: int, height: int) -> int:
+        """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
+        pixels = math.prod(side + -side % DOWNSAMPLING for side in (width, height))
+        z_bits, y_bits = self._least_bits
+        bits = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
+        return int(0.99 * bits / 8)  # a coder's own rounding may save a little
 
     @cached_property
-    def _programs(self) -> "_Programs":
-        return _Programs(self.model, self.memory_gb)
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise bitstream.ImageSizeError(
-            f"{width} x {height} are more than the {MAX_PIXELS} pixels that are allowed."
-        )
-
-
-class _Programs:
-    """The model's functions, compiled once per shape. Highest precision: an accelerator's default
-    rounds products to fewer bits, which is no way to compute probabilities."""
-
-    def __init__(self, model: LLIC, memory_gb: float):
-        def method(name: str, static: tuple[int, ...] = ()) -> Callable:
-            def call(params, *args):
-                with jax.default_matmul_precision("highest"):
-                    return model.apply({"params": params}, *args, method=name)
-
-            return jax.jit(call, static_argnums=static)
-
-        self.steps = model.steps
-        self.hyper_synthesize = method("hyper_synthesize")
-        self.entropy_params = method("entropy_params", static=(1,))
-        self.refine = method("refine", static=(1,))
-
-        apply: Any = model.apply
-
-        g_a, g_s = Banded(model.g_a, memory_gb), Banded(model.g_s, memory_gb)
-
-        @jax.jit
-        def latents(params, y, quality):
-            y = apply({"params": params}, y, quality, method="scale_latent")
-            z = apply({"params": params}, y, quality, method="hyper_analyze")
-            z_hat = jnp.round(z)
-            bits = apply({"params": params}, z_hat, method="prior_bits")
-            return y, z_hat, jnp.sum(bits)
-
-        @jax.jit
-        def unscaled(params, y_hat, quality):
-            return apply({"params": params}, y_hat, quality, True, method="scale_latent")
-
-        def analyze(params, x, quality):
-            return latents(params, g_a(params["g_a"], x), quality)
-
-        def synthesize(params, y_hat, quality):
-            return to_uint8(g_s(params["g_s"], unscaled(params, y_hat, quality)))
-
-        @partial(jax.jit, static_argnums=0)
-        def quantize(step, y, mean, scale):
-            symbols = jnp.round(step.gather(y) - mean)
-            bits = jnp.sum(coded_bits(symbols, scale))
-            return symbols.astype(jnp.int32), symbols + mean, bits
-
-        self.analyze, self.synthesize, self.quantize = analyze, synthesize, quantize
-        to_uint8 = jax.jit(metrics.to_uint8)
-        self.rows = jax.jit(scale_index)
-        self.add = jax.jit(lambda symbols, mean: symbols.astype(jnp.float32) + mean)
-
-
-class _CompiledSteps:
-    """The entropy model as the walk sees it, each call one compiled program."""
-
-    def __init__(self, programs: _Programs, params: Any, clock: "_Clock"):
-        self.programs, self.params, self.clock, self.steps = programs, params, clock, programs.steps
-
-    def entropy_params(self, k: int, hyper: Any, y_hat: Array, carry: Any):
-        return self.clock.network(self.programs.entropy_params(self.params, k, hyper, y_hat, carry))
-
-    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Any):
-        return self.programs.refine(self.params, k, hyper, y_hat, carry)
-
-
-class _Clock:
-    """Adds up where the time goes."""
-
-    def __init__(self) -> None:
-        self.network_seconds = self.coder_seconds = 0.0
-        self.last = time.perf_counter()
-
-    def network(self, result: Any) -> Any:
-        """Waits for `result`; the time since the last call was the networks'."""
-        result = jax.block_until_ready(result)
-        self.network_seconds += self._lap()
-        return result
-
-    def coder(self, result: Any) -> Any:
-        """The time since the last call was the range coder's."""
-        self.coder_seconds += self._lap()
-        return result
-
-    def _lap(self) -> float:
-        now = time.perf_counter()
-        lap, self.last = now - self.last, now
-        return lap
-
-
-class _CheckedEncoder:
-    """Keeps a checksum of the symbols and the time."""
-
-    def __init__(self, encoder: Encoder, clock: _Clock):
-        self.encoder, self.clock, self.crc = encoder, clock, 0
-        clock.coder(None)
-
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
-        self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
-        self.encoder.put(symbols, rows)
-        self.clock.coder(None)
-
-    def finish(self) -> bytes:
-        return self.clock.coder(self.encoder.finish())
-
-
-class _CheckedDecoder:
-    """Keeps a checksum of the symbols and the time; a coder's own errors become `CorruptError`."""
-
-    def __init__(self, decoder: Decoder, clock: _Clock):
-        self.decoder, self.clock, self.crc = decoder, clock, 0
-
-    def get(self, rows: np.ndarray) -> np.ndarray:
-        try:
-            symbols = self.clock.coder(self.decoder.get(rows))
-        except Exception as error:  # whatever a coder makes of bytes that are not its own
-            raise CorruptError(f"The range coder cannot read the payload: {error}") from error
-        self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
-        return symbols
-
-    def finish(self) -> bool:
-        return self.clock.coder(self.decoder.finish())
+    def _least_bits(self) -> tuple[float, float]:
+        """The cheapest symbols' bits, of all channels of `z` and of `y` at one position."""
+        bits = [
+            PRECISION - math.log2(np.diff(self.tables.row(i)).max())
+            for i in range(self.tables.hyper_rows + SCALE_LEVELS)
+        ]
+        z_bits, y_bits = bits[: self.tables.hyper_rows], bits[self.tables.hyper_rows :]
+        return sum(z_bits), self.model.latent_channels * min(y_bits)

@@ -1,5 +1,7 @@
 """The quality that meets a target: a short search over encodings of one image."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -16,6 +18,7 @@ def encode_to_target(
     *,
     bpp: float | None = None,
     psnr: float | None = None,
+    sections: Mapping[int, bytes] | None = None,
 ) -> Compressed:
     """Compresses with the highest quality whose file has at most `bpp` bits per pixel, or with the
     lowest that reaches `psnr` (dB, over RGB), to a 64th of a quality level.
@@ -33,7 +36,7 @@ def encode_to_target(
 
     def attempt(step: int) -> tuple[Compressed, float, bool]:
         """An encoding, its figure, and whether its quality is high enough (or too high)."""
-        encoded = codec.encode(image, step / QUALITY_STEPS)
+        encoded = codec.encode(image, step / QUALITY_STEPS, sections)
         if bpp is not None:
             rate = 8 * len(encoded.data) / (height * width)
             return encoded, rate, rate > bpp

@@ -60,10 +60,15 @@ def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return lower_bound(jnp.logaddexp(raw, 0.0), SCALE_MIN)
 
 
+def scale_level(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Where `scale` stands on the ladder, in the logarithmic domain: 0 at its lowest level, 63 at
+    its highest, real-valued."""
+    return (jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP
+
+
 def scale_index(scale: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     """The level of the ladder nearest to `scale` in the logarithmic domain, 0 .. 63, int32."""
-    level = jnp.round((jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP)
-    return jnp.clip(level, 0, SCALE_LEVELS - 1).astype(jnp.int32)
+    return jnp.clip(jnp.round(scale_level(scale)), 0, SCALE_LEVELS - 1).astype(jnp.int32)
 
 
 def scale_ladder() -> list[float]:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import struct
 import zlib
 
@@ -13,6 +14,7 @@ from llic_jax.coding.bitstream import (
     ImageSizeError,
     NotLlicError,
     TruncatedError,
+    UnknownSectionError,
     VersionError,
 )
 
@@ -23,7 +25,9 @@ FILE = File(
     width=513,
     height=7,
     symbols_crc=0xDEADBEEF,
+    units=400,
     payload=bytes(range(200)),
+    sections={200: b"later", 130: b""},
 )
 
 
@@ -33,12 +37,38 @@ def test_round_trip():
 
 def test_the_header_is_as_documented():
     data = FILE.to_bytes()
-    assert data[:5] == b"LLIC\x01"
+    assert data[:5] == b"LLIC\x02"
     assert data[5:13] == FILE.fingerprint
-    assert struct.unpack("<BHI", data[13:20]) == (2, 3 * 256 + 64, 0xDEADBEEF)
-    assert data[20:22] == bytes([513 & 0x7F | 0x80, 513 >> 7]) and data[22] == 7
-    assert data[23:25] == bytes([200 & 0x7F | 0x80, 1]) and data[25:225] == FILE.payload
-    assert data[225:] == struct.pack("<I", zlib.crc32(data[:225]))
+    assert struct.unpack("<BHIH", data[13:22]) == (2, 3 * 256 + 64, 0xDEADBEEF, 400)
+    assert data[22:24] == bytes([513 & 0x7F | 0x80, 513 >> 7]) and data[24] == 7
+    assert data[25:27] == bytes([200 & 0x7F | 0x80, 1]) and data[27:227] == FILE.payload
+    assert data[227:229] == bytes([130, 0]) and data[229:236] == bytes([200, 5]) + b"later"
+    assert data[236:] == struct.pack("<I", zlib.crc32(data[:236]))
+
+
+def first_version(file: File) -> bytes:
+    """The file as version 1 has it: without units and sections."""
+    data = dataclasses.replace(file, sections={}).to_bytes()
+    return sealed(data[:4] + b"\x01" + data[5:20] + data[22:-4])
+
+
+def test_the_first_version_is_still_read():
+    assert bitstream.parse(first_version(FILE)) == dataclasses.replace(FILE, units=0, sections={})
+
+
+def test_sections_that_must_be_understood_are_not_passed_over():
+    data = dataclasses.replace(FILE, sections={5: b"new"}).to_bytes()
+    with pytest.raises(UnknownSectionError, match="section 5"):
+        bitstream.parse(data)
+    assert bitstream.parse(data, known=[5]).sections == {5: b"new"}
+
+
+def test_a_section_stands_once():
+    body = FILE.to_bytes()[:-4]
+    with pytest.raises(CorruptError, match="twice"):
+        bitstream.parse(sealed(body + bytes([130, 0])))
+    with pytest.raises(CorruptError, match="twice"):
+        bitstream.parse(sealed(body + bytes([0, 0, 1, 0])))
 
 
 def test_every_flipped_bit_is_found():
@@ -54,12 +84,17 @@ def test_every_flipped_bit_is_found():
 def test_every_truncation_is_found():
     data = FILE.to_bytes()
     for length in range(len(data)):
+        with pytest.raises(BitstreamError):
+            bitstream.parse(data[:length])
+    for length in range(227):  # within header and payload the file is known to be too short
         with pytest.raises(TruncatedError, match=f"after {length} bytes"):
             bitstream.parse(data[:length])
 
 
 def test_bytes_that_follow_are_found():
     with pytest.raises(CorruptError, match="3 bytes follow"):
+        bitstream.parse(first_version(FILE) + b"abc")
+    with pytest.raises(BitstreamError):
         bitstream.parse(FILE.to_bytes() + b"abc")
 
 
@@ -70,8 +105,8 @@ def test_other_files_are_told_apart(data):
 
 
 def test_a_newer_version_is_named():
-    with pytest.raises(VersionError, match="version 2"):
-        bitstream.parse(b"LLIC\x02" + FILE.to_bytes()[5:])
+    with pytest.raises(VersionError, match="version 3"):
+        bitstream.parse(b"LLIC\x03" + FILE.to_bytes()[5:])
 
 
 @pytest.mark.parametrize("width", [0, bitstream.MAX_SIDE + 1])
@@ -85,7 +120,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def test_absurd_sizes_in_a_header_with_the_right_checksum_are_refused():
-    prefix = FILE.to_bytes()[:20]
+    prefix = FILE.to_bytes()[:22]
     with pytest.raises(ImageSizeError):
         bitstream.parse(sealed(prefix + b"\x00\x07\x00"))
     with pytest.raises(ImageSizeError):
@@ -97,6 +132,10 @@ def test_absurd_sizes_in_a_header_with_the_right_checksum_are_refused():
 def test_random_bytes_raise_nothing_else():
     rng = np.random.default_rng(0)
     for _ in range(2000):
-        body = b"LLIC\x01" + rng.integers(0, 256, rng.integers(0, 60), np.uint8).tobytes()
+        body = (
+            b"LLIC"
+            + bytes([rng.integers(1, 3)])
+            + rng.integers(0, 256, rng.integers(0, 60), np.uint8).tobytes()
+        )
         with contextlib.suppress(BitstreamError):
             bitstream.parse(sealed(body))

@@ -1,0 +1,85 @@
+"""What a photograph needs besides its pixels, as sections of the file and back.
+
+All of these may be passed over by a reader that does not know them: the image is the payload's.
+"""
+
+import io
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from llic_jax.coding import bitstream
+from llic_jax.coding.bitstream import CorruptError
+from llic_jax.coding.codec import Codec
+from llic_jax.images import Photograph
+
+# Tags; 128 and above may be skipped.
+ICC = 129  # colour profile, deflated
+EXIF = 130  # metadata, deflated
+ALPHA = 131  # opacity, a grey PNG of the image's size
+GREY = 132  # empty: the image is grey
+
+MAX_METADATA = 1 << 24  # bytes of a profile or of metadata, inflated
+
+
+def sections(photograph: Photograph, keep_exif: bool = False) -> dict[int, bytes]:
+    """The sections that go with the pixels; metadata only where it is asked for: it may tell where
+    and by whom a photograph was taken."""
+    found: dict[int, bytes] = {}
+    if photograph.icc:
+        found[ICC] = zlib.compress(photograph.icc, 9)
+    if photograph.exif and keep_exif:
+        found[EXIF] = zlib.compress(photograph.exif, 9)
+    if photograph.alpha is not None:
+        buffer = io.BytesIO()
+        Image.fromarray(photograph.alpha).save(buffer, "PNG", optimize=True)
+        found[ALPHA] = buffer.getvalue()
+    if photograph.grey:
+        found[GREY] = b""
+    return found
+
+
+def decompress(codec: Codec, data: bytes) -> Photograph:
+    """The photograph in these `.llic` bytes.
+
+    Raises:
+      BitstreamError: one of its subclasses, as `Codec.decode`; a section that cannot be read counts
+        as damage.
+    """
+    found = bitstream.parse(data).sections
+    icc, exif = _inflated(found, ICC), _inflated(found, EXIF)
+    image = codec.decompress(data)
+    alpha = _alpha(found[ALPHA], image.shape[:2]) if ALPHA in found else None
+    return Photograph(image, GREY in found, alpha, icc, exif)
+
+
+def _inflated(found: dict[int, bytes], tag: int) -> bytes | None:
+    if tag not in found:
+        return None
+    inflate = zlib.decompressobj()
+    try:
+        content = inflate.decompress(found[tag], MAX_METADATA)
+    except zlib.error as error:
+        raise CorruptError(f"Section {tag} cannot be inflated: {error}.") from error
+    if not inflate.eof:
+        raise CorruptError(
+            f"Section {tag} has no end within {MAX_METADATA} bytes, which is the most that is read."
+        )
+    return content
+
+
+def _alpha(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            # Before a pixel is decoded.
+            if image.mode != "L" or image.size != (shape[1], shape[0]):
+                raise CorruptError(
+                    f"The alpha channel is {image.size} in mode {image.mode}; expected "
+                    f"{(shape[1], shape[0])} in mode L."
+                )
+            return np.array(image)
+    except CorruptError:
+        raise
+    except Exception as error:  # whatever the library makes of damaged bytes
+        raise CorruptError(f"The alpha channel cannot be read: {error}") from error
