@@ -27,6 +27,9 @@ from llic_jax.layers.chain import Chain, Local, flatten
 
 GIB = 2**30
 LIBRARIES = 1.0  # GiB of a budget that are left to libraries, weights and compiled programs
+BAND_SHARE = (
+    0.5  # of what is left, for a band's program; its windows are copied in and out beside it
+)
 BUFFERS = 4  # of its largest activation that a program holds beside its input and its output
 
 LocalChain = Sequence[tuple[Any, Any]]  # layers (`Local`), each with its parameters
@@ -60,10 +63,9 @@ def compute(
 ) -> Float[np.ndarray, "b out_h out_w out_c"]:
     """What the layers make of `x`, in bands. Its height is a multiple of all strides together.
 
-    budget: bytes. Half of it is for a stored activation and a quarter for a band's program; the
-        rest is left for the next stage's activation, which is written while this one is read.
-        Bands do not get so low that most of the work is done on the rows around them: a very wide
-        image may exceed a small budget.
+    budget: bytes. An activation is stored if it takes no more than half of it: the next stage's is
+        written while this one is read. Bands get what is left. They do not get so low that most of
+        the work is done on the rows around them: a very wide image may exceed a small budget.
     """
     shapes = _shapes(chain, x)
     means: dict[int, Array] = {}
@@ -79,8 +81,10 @@ def compute(
             target = x  # which the caller knows nothing of
         else:
             target = np.empty(shape, dtype)
+        stored = x.nbytes + (0 if target is None or target is x else target.nbytes)
+        left = BAND_SHARE * (budget - stored)
         pooled = [means.get(i) for i in range(start, stop)]
-        means[stop] = _run_pass(chain[start:stop], pooled, x, target, budget / 4)
+        means[stop] = _run_pass(chain[start:stop], pooled, x, target, left)
         if target is not None:
             x, start = target, stop
     return x
