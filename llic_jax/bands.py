@@ -27,9 +27,7 @@ from llic_jax.layers.chain import Chain, Local, flatten
 
 GIB = 2**30
 LIBRARIES = 1.0  # GiB of a budget that are left to libraries, weights and compiled programs
-BAND_SHARE = (
-    0.5  # of what is left, for a band's program; its windows are copied in and out beside it
-)
+BAND_SHARE = 0.5  # of what is left for a band's program; windows are copied in and out beside it
 BUFFERS = 4  # of its largest activation that a program holds beside its input and its output
 
 LocalChain = Sequence[tuple[Any, Any]]  # layers (`Local`), each with its parameters
