@@ -89,7 +89,8 @@ def load_codec(
             "`python -m llic_jax.release WORKDIR FOLDER` makes one from a training run."
         )
     try:
-        model_config = json.loads((folder / "config.json").read_text())["model"]
+        config = json.loads((folder / "config.json").read_text())
+        model_config, coding = config["model"], config.get("coding", {})
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
@@ -100,7 +101,7 @@ def load_codec(
     params = _as_params(weights)
     _check_shapes(model, params, folder)
     ident = fingerprint(model_config, weights, tables)
-    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb)
+    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb, **coding)
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:

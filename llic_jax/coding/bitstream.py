@@ -54,9 +54,10 @@ class File:
 
     fingerprint: of the model that wrote it (config, weights and tables), 8 bytes.
     coder: number of the range coder. quality: from 1 in steps of 1/256; 0 for a model of one rate.
-    width, height: of the image, pixels. symbols_crc: CRC-32 of the coded symbols.
+    width, height: of the image, pixels. symbols_crc: CRC-32 of `identity` and the coded symbols.
     units: of the agreement on table rows (`agreement.py`), to a level; 0: none.
     payload: the range coder's bytes. sections: what else belongs to the image, by tag, 1 to 255.
+    version: of the format.
     """
 
     fingerprint: bytes
@@ -68,6 +69,16 @@ class File:
     units: int
     payload: bytes
     sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
+    version: int = VERSION
+
+    @property
+    def identity(self) -> bytes:
+        """What of the header decides which image the symbols make; nothing in version 1."""
+        if self.version == 1:
+            return b""
+        quality = round(self.quality * QUALITY_STEPS)
+        sizes = _varint(self.width) + _varint(self.height)
+        return self.fingerprint + _UNITS.pack(quality) + _UNITS.pack(self.units) + sizes
 
     def to_bytes(self) -> bytes:
         """The file's bytes.
@@ -78,13 +89,15 @@ class File:
         _check_size(self.width, self.height)
         body = _PREFIX.pack(
             MAGIC,
-            VERSION,
+            self.version,
             self.fingerprint,
             self.coder,
             round(self.quality * QUALITY_STEPS),
             self.symbols_crc,
         )
-        body += _UNITS.pack(self.units) + _varint(self.width) + _varint(self.height)
+        if self.version > 1:
+            body += _UNITS.pack(self.units)
+        body += _varint(self.width) + _varint(self.height)
         body += _varint(len(self.payload)) + self.payload
         for tag, content in sorted(self.sections.items()):
             body += bytes([tag]) + _varint(len(content)) + content
@@ -149,6 +162,7 @@ def parse(data: bytes, known: Collection[int] = ()) -> File:
         units,
         payload,
         sections,
+        version,
     )
 
 

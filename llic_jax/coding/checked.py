@@ -36,10 +36,10 @@ class Clock:
 
 
 class CheckedEncoder:
-    """Keeps a checksum of the symbols and the time."""
+    """Keeps a checksum of the symbols, after those of `identity`, and the time."""
 
-    def __init__(self, encoder: Encoder, clock: Clock):
-        self.encoder, self.clock, self.crc = encoder, clock, 0
+    def __init__(self, encoder: Encoder, clock: Clock, identity: bytes):
+        self.encoder, self.clock, self.crc = encoder, clock, zlib.crc32(identity)
         clock.coder(None)
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
@@ -52,10 +52,10 @@ class CheckedEncoder:
 
 
 class CheckedDecoder:
-    """Keeps a checksum of the symbols and the time; a coder's own errors become `CorruptError`."""
+    """The same for decoding; a coder's own errors become `CorruptError`."""
 
-    def __init__(self, decoder: Decoder, clock: Clock):
-        self.decoder, self.clock, self.crc = decoder, clock, 0
+    def __init__(self, decoder: Decoder, clock: Clock, identity: bytes):
+        self.decoder, self.clock, self.crc = decoder, clock, zlib.crc32(identity)
 
     def get(self, rows: np.ndarray) -> np.ndarray:
         try:

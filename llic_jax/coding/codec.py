@@ -100,6 +100,8 @@ class Codec:
         coder = coder or default_coder()
         if coder not in CODERS:
             raise InputError(f"coder is {coder!r}; known are {', '.join(CODERS)}.")
+        if units and units < agreement.MIN_UNITS:
+            raise InputError(f"units is {units}; take 0, or {agreement.MIN_UNITS} and more.")
         self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
         self.fingerprint, self.coder = fingerprint, coder
         self.max_pixels, self.units = max_pixels, units
@@ -141,12 +143,22 @@ class Codec:
         height, width = image.shape[:2]
         self._check_pixels(width, height)
         quality = self._file_quality(quality)
+        file = File(
+            fingerprint=self.fingerprint,
+            coder=CODERS[self.coder].ident,
+            quality=quality or 0.0,
+            width=width,
+            height=height,
+            symbols_crc=0,
+            units=self.units,
+            payload=b"",
+            sections=dict(sections or {}),
+        )
         clock = Clock()
-
         level = self._level(quality)
         x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
         y, z_hat, bits_z = clock.network(self._programs.analyze(self.params, x, level))
-        encoder = CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock)
+        encoder = CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock, file.identity)
         encoder.put(np.asarray(z_hat, np.int32), self._hyper_rows(z_hat.shape))
 
         def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
@@ -158,17 +170,7 @@ class Codec:
 
         y_hat, bits_y = self._walk(z_hat, level, code, clock)
         payload = encoder.finish()
-        data = File(
-            fingerprint=self.fingerprint,
-            coder=CODERS[self.coder].ident,
-            quality=quality or 0.0,
-            width=width,
-            height=height,
-            symbols_crc=encoder.crc,
-            units=self.units,
-            payload=payload,
-            sections=dict(sections or {}),
-        ).to_bytes()
+        data = dataclasses.replace(file, symbols_crc=encoder.crc, payload=payload).to_bytes()
         header = 8 * (len(data) - len(payload))
         bits = float(bits_z) + sum(map(float, bits_y)) + header
         return Compressed(data, y_hat, bits, clock.network_seconds, clock.coder_seconds)
@@ -187,7 +189,7 @@ class Codec:
         assert pair is not None
         level = self._level(file.quality or None)
         h, w = (-(-side // DOWNSAMPLING) for side in (file.height, file.width))
-        decoder = CheckedDecoder(pair.decoder(self.tables, file.payload), clock)
+        decoder = CheckedDecoder(pair.decoder(self.tables, file.payload), clock, file.identity)
         z_shape = (1, h, w, self.tables.hyper_rows)
         z_hat = jnp.asarray(decoder.get(self._hyper_rows(z_shape)), jnp.float32)
 
@@ -259,6 +261,8 @@ class Codec:
                 f"The file names range coder {file.coder}; known are "
                 f"{', '.join(f'{pair.ident} ({name})' for name, pair in CODERS.items())}."
             )
+        if 0 < file.units < agreement.MIN_UNITS:
+            raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")
         levels = self.model.levels
         if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
             raise CorruptError(f"Quality {file.quality} is not one of this model's.")

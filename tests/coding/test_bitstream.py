@@ -46,14 +46,20 @@ def test_the_header_is_as_documented():
     assert data[236:] == struct.pack("<I", zlib.crc32(data[:236]))
 
 
-def first_version(file: File) -> bytes:
-    """The file as version 1 has it: without units and sections."""
-    data = dataclasses.replace(file, sections={}).to_bytes()
-    return sealed(data[:4] + b"\x01" + data[5:20] + data[22:-4])
+FIRST = dataclasses.replace(FILE, version=1, units=0, sections={})
 
 
 def test_the_first_version_is_still_read():
-    assert bitstream.parse(first_version(FILE)) == dataclasses.replace(FILE, units=0, sections={})
+    data = FIRST.to_bytes()
+    assert data[4] == 1 and data[20:22] == FILE.to_bytes()[22:24]
+    assert bitstream.parse(data) == FIRST and FIRST.identity == b""
+
+
+def test_the_identity_tells_headers_apart():
+    changes = [{"width": 514}, {"height": 8}, {"quality": 3.5}, {"units": 401}]
+    changes += [{"fingerprint": bytes(8)}, {}]
+    found = {dataclasses.replace(FILE, **change).identity for change in changes}
+    assert len(found) == len(changes)
 
 
 def test_sections_that_must_be_understood_are_not_passed_over():
@@ -93,7 +99,7 @@ def test_every_truncation_is_found():
 
 def test_bytes_that_follow_are_found():
     with pytest.raises(CorruptError, match="3 bytes follow"):
-        bitstream.parse(first_version(FILE) + b"abc")
+        bitstream.parse(FIRST.to_bytes() + b"abc")
     with pytest.raises(BitstreamError):
         bitstream.parse(FILE.to_bytes() + b"abc")
 

@@ -1,0 +1,213 @@
+"""Writes files in one way and reads them in others: do all decoders agree?
+
+    python benchmarks/agreement.py --data_dir PHOTOGRAPHS --other_python NEWEST_JAX/bin/python
+
+Files of the released model at every quality, and of small and full-size models of all three
+entropy models with random weights, are written by jitted programs with all threads. Then processes
+of their own read them: jitted again, eagerly, with one thread, with entropy parameters in float64,
+with the JAX of another interpreter, and with entropy parameters disturbed by ten times the largest
+difference that the ways before it showed. A file that decodes has the symbols of its checksum; the
+images are compared here, and the entropy parameters with the writer's.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+WAYS: dict[str, dict[str, str]] = {
+    "jitted, all threads": {},
+    "eager": {"JAX_DISABLE_JIT": "1"},
+    "one thread": {"XLA_FLAGS": ONE_THREAD},
+    "float64": {"JAX_ENABLE_X64": "1"},
+}
+MODELS = ["released", "llic_stf_small", "llic_tcm_small", "llic_stf", "llic_elic", "llic_tcm"]
+OTHER = "another JAX"
+DISTURBED = "disturbed tenfold"
+
+
+def random_release(folder: Path, name: str) -> None:
+    """A released folder with random weights whose scales are spread over the ladder."""
+    import importlib
+
+    import jax
+
+    from llic_jax.model import build_model, initialize
+    from llic_jax.release import save_release
+
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.model.levels, config.train.lmbdas = 1, (0.0130,)
+    params = initialize(build_model(config.model), seed=1)
+    for part in ("h_s", "entropy_model"):
+        params[part] = jax.tree.map(lambda p: 1.4 * p if p.ndim > 1 else p, params[part])
+    params["g_a"]["down_3"]["conv"]["kernel"] *= 60
+    save_release(folder, config.to_dict(), params)
+
+
+def crops(folder: Path, count: int, side: int) -> list[np.ndarray]:
+    """Central crops of photographs spread over the folder, as large as `side` where they can be."""
+    from llic_jax.images import read_image
+    from llic_jax.sources import image_files
+
+    paths = image_files(folder)
+    found = []
+    for path in paths[:: max(1, len(paths) // count)][:count]:
+        image = read_image(path)
+        top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+        found.append(image[top : top + side, left : left + side])
+    return found
+
+
+class Recorder:
+    """Keeps the entropy parameters of every step; disturbs them if asked to."""
+
+    def __init__(self, codec: Any, disturbance: tuple[float, float] = (0.0, 0.0)):
+        self.codec, self.disturbance, self.found = codec, disturbance, []
+        self.compiled = codec._programs.entropy_params
+        codec._programs.entropy_params = self
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, *args: Any) -> Any:
+        mean, scale, carry = self.compiled(*args)
+        if any(self.disturbance):
+            of_mean, of_level = (
+                size * self.rng.choice([-1.0, 1.0], mean.shape) for size in self.disturbance
+            )
+            mean = mean + of_mean.astype(np.float32)
+            scale = scale * np.exp(LOG_STEP * of_level).astype(np.float32)
+        self.found.append((np.asarray(mean), np.asarray(self.codec._programs.levels(scale))))
+        return mean, scale, carry
+
+    def take(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        found, self.found = self.found, []
+        return found
+
+
+LOG_STEP = np.log(256 / 0.11) / 63  # of the scale ladder
+
+
+def load(folder: Path, way: str) -> Any:
+    """The codec, its entropy model in float64 where the way says so."""
+    from llic_jax.coding.codec import Codec
+    from llic_jax.model import build_model
+    from llic_jax.release import load_codec
+
+    codec = load_codec(folder)
+    if way != "float64":
+        return codec
+    import jax
+
+    config = json.loads((folder / "config.json").read_text())["model"]
+    model = build_model({**config, "dtype": "float64"})
+    params = jax.tree.map(lambda p: p.astype(np.float64), codec.params)
+    return Codec(model, params, codec.tables, codec.fingerprint)
+
+
+def write(work: Path, models: list[str], photographs: Path, images: int) -> None:
+    """Files, their images and their entropy parameters, into `work`."""
+    from llic_jax import release
+
+    folders = {}
+    for name in models:
+        folders[name] = release.DEFAULT if name == "released" else work / name
+        if name != "released":
+            random_release(folders[name], name)
+    (work / "folders.json").write_text(json.dumps({k: str(v) for k, v in folders.items()}))
+    for name, folder in folders.items():
+        codec = release.load_codec(folder, "constriction")  # which every stack has
+        recorder = Recorder(codec)
+        full_size = not (name == "released" or name.endswith("small"))
+        levels = codec.model.levels
+        qualities = [None] if levels == 1 else [float(q) for q in range(1, levels + 1)]
+        count = images if levels > 1 else 2 * images
+        for i, image in enumerate(crops(photographs, count, 192 if full_size else 256)):
+            for quality in qualities:
+                encoded = codec.encode(image, quality)
+                expected = codec.reconstruct(encoded, *image.shape[:2])
+                found = (name, encoded.data, expected, recorder.take())
+                (work / f"{name}-{i:03d}-{quality or 0:g}.pickle").write_bytes(pickle.dumps(found))
+
+
+def read(work: Path, way: str, disturbance: tuple[float, float]) -> None:
+    """Decodes all files in this process's way; prints a line of JSON for each."""
+    from llic_jax.errors import LlicError
+
+    folders = json.loads((work / "folders.json").read_text())
+    codecs: dict[str, tuple[Any, Recorder]] = {}
+    for path in sorted(work.glob("*.pickle")):
+        name, data, expected, params = pickle.loads(path.read_bytes())
+        if name not in codecs:
+            codec = load(Path(folders[name]), way)
+            codecs = {name: (codec, Recorder(codec, disturbance))}
+        codec, recorder = codecs[name]
+        line: dict[str, Any] = {"model": name, "ok": True}
+        try:
+            image = codec.decompress(data)
+            line["grey_levels"] = int(np.abs(image.astype(int) - expected).max())
+        except LlicError as error:
+            line |= {"ok": False, "error": str(error)}
+        pairs = list(zip(params, recorder.take(), strict=False))
+        line["mean"] = max((float(np.abs(a[0] - b[0]).max()) for a, b in pairs), default=0.0)
+        # Below the ladder's first boundary nothing can go wrong.
+        near = [np.abs(a[1] - b[1])[a[1] > 0.4] for a, b in pairs]
+        line["level"] = max((float(n.max()) for n in near if n.size), default=0.0)
+        print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--other_python", help="an interpreter with another JAX")
+    parser.add_argument("--images", type=int, default=25, help="of the released model")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
+    parser.add_argument("--disturb", type=float, nargs=2, default=(0, 0), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.read:
+        read(args.work, args.read, tuple(args.disturb))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write(work, args.models, args.data_dir, args.images)
+        files = len(list(work.glob("*.pickle")))
+        print(f"{files} files")
+        print(f"{'read':22}{'decoded':>9}{'symbols differ':>16}{'largest difference of':>24}")
+        print(f"{'':47}{'image':>8}{'mean':>10}{'level':>10}{'minutes':>9}")
+        noise = [0.0, 0.0]
+        ways = [*WAYS, *([OTHER] if args.other_python else []), DISTURBED]
+        for way in ways:
+            python = args.other_python if way == OTHER else sys.executable
+            command = [python, __file__, "--data_dir", ".", "--work", folder, "--read", way]
+            if way == DISTURBED:
+                command += ["--disturb", *(str(10 * size) for size in noise)]
+            started = time.perf_counter()
+            environment = {**os.environ, **WAYS.get(way, {})}
+            out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+            lines = [json.loads(line) for line in out.stdout.decode().splitlines()]
+            good = [line for line in lines if line["ok"]]
+            largest = [max(line[key] for line in lines) for key in ("mean", "level")]
+            if way != DISTURBED:
+                noise = [max(pair) for pair in zip(noise, largest, strict=True)]
+            image = max((line["grey_levels"] for line in good), default=0)
+            minutes = (time.perf_counter() - started) / 60
+            print(
+                f"{way:22}{len(good):>9}{files - len(good):>16}{image:>9}"
+                f"{largest[0]:>10.1e}{largest[1]:>10.1e}{minutes:>9.1f}"
+            )
+            for line in lines:
+                if not line["ok"]:
+                    print(f"  {line['model']}: {line['error']}")
+
+
+if __name__ == "__main__":
+    main()
