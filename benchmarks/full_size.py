@@ -42,20 +42,28 @@ def images(data_dir: Path | None) -> list[np.ndarray]:
     return found
 
 
-def measure(name: str, data_dir: Path | None) -> dict:
-    """Everything in the table about one model."""
+def random_codec(name: str, **options):
+    """The codec of a config with random weights; options: those of `Codec`."""
     import jax
 
     from llic_jax.coding.codec import Codec
     from llic_jax.coding.tables import build_tables
     from llic_jax.model import initialize
-    from llic_jax.summary import load_model, summarize
+    from llic_jax.summary import load_model
 
     model = load_model(Path(__file__).parents[1] / "configs" / f"{name}.py")
-    costs = summarize(model, 512, 768)
     params = initialize(model)
     params["g_a"]["down_3"] = jax.tree.map(lambda p: 4 * p, params["g_a"]["down_3"])
-    codec = Codec(model, params, build_tables(model.prior, params["prior"]), b"fullsize")
+    tables = build_tables(model.prior, params["prior"])
+    return Codec(model, params, tables, b"fullsize", **options)
+
+
+def measure(name: str, data_dir: Path | None) -> dict:
+    """Everything in the table about one model."""
+    from llic_jax.summary import summarize
+
+    codec = random_codec(name)
+    costs = summarize(codec.model, 512, 768)
     rows = []
     for image in images(data_dir):
         height, width = image.shape[:2]

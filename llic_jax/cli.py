@@ -52,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--workers", type=_positive, default=2, help="files worked on at a time (default: 2)"
     )
+    files.add_argument(
+        "--memory_gb", type=float, default=4.0,
+        help="GiB for one file at work: larger images take longer (default: 4)",
+    )  # fmt: skip
     files.add_argument("--max_pixels", type=_positive, help="refuse larger images (default: 2^28)")
 
     compress = commands.add_parser(
@@ -96,7 +100,7 @@ def _codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
     from llic_jax import compilation_cache, release
 
     compilation_cache.enable()
-    codec = release.load_codec(args.checkpoint or release.DEFAULT, coder)
+    codec = release.load_codec(args.checkpoint or release.DEFAULT, coder, args.memory_gb)
     codec.max_pixels = args.max_pixels or codec.max_pixels
     return codec
 

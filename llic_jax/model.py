@@ -108,8 +108,13 @@ class LLIC(nn.Module):
         self, x: Float[Array, "b h w 3"], quality: Quality | None = None
     ) -> Float[Array, "b h16 w16 m"]:
         """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
-        y = self.g_a(x)
-        return y * self.gain_y(quality) if self.gain_y is not None else y
+        return self.scale_latent(self.g_a(x), quality)
+
+    def scale_latent(
+        self, y: Float[Array, "b h16 w16 m"], quality: Quality | None, inverse: bool = False
+    ) -> Float[Array, "b h16 w16 m"]:
+        """`y` times its gain or, decoded, its inverse gain, if the model has any."""
+        return y * self.gain_y(quality, inverse) if self.gain_y is not None else y
 
     def hyper_analyze(
         self, y: Float[Array, "b h16 w16 m"], quality: Quality | None = None
@@ -140,9 +145,7 @@ class LLIC(nn.Module):
         self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
     ) -> Float[Array, "b h w 3"]:
         """Decoded latent to the image, not clipped."""
-        if self.gain_y is not None:
-            y_hat = y_hat * self.gain_y(quality, inverse=True)
-        return self.g_s(y_hat)
+        return self.g_s(self.scale_latent(y_hat, quality, inverse=True))
 
     def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         """Bits of each element of `z` under the factorized prior."""

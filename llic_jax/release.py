@@ -21,7 +21,7 @@ from flax import traverse_util
 from safetensors.flax import load_file, save_file
 
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES
-from llic_jax.coding.codec import Codec
+from llic_jax.coding.codec import MEMORY_GB, Codec
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.errors import LlicError
 from llic_jax.model import LLIC, build_model
@@ -73,8 +73,10 @@ def save_release(
     return load_codec(folder)
 
 
-def load_codec(folder: str | Path = DEFAULT, coder: str | None = None) -> Codec:
-    """The codec in a released folder.
+def load_codec(
+    folder: str | Path = DEFAULT, coder: str | None = None, memory_gb: float = MEMORY_GB
+) -> Codec:
+    """The codec in a released folder (`coder` and `memory_gb`: see `Codec`).
 
     Raises:
       ReleaseError: a file is missing or cannot be read, or they do not go together.
@@ -99,7 +101,7 @@ def load_codec(folder: str | Path = DEFAULT, coder: str | None = None) -> Codec:
     params = _as_params(weights)
     _check_shapes(model, params, folder)
     ident = fingerprint(model_config, weights, tables)
-    return Codec(model, params, tables, ident, coder, **coding)
+    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb, **coding)
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:

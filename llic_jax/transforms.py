@@ -12,6 +12,7 @@ Everything is NHWC. `H` and `W` at the input of `g_a` are multiples of 16.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -19,11 +20,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SubpixelConv
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import Initializer, fan_in_normal, normal
 
 Feature = Float[Array, "b h w c"]
+Pooled = Float[Array, "b c"]  # the mean over all positions
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
 
@@ -63,7 +66,7 @@ class DepthwiseConv(nn.Module):
         return depthwise_conv(x, kernel) + bias
 
 
-class DepthRB(nn.Module):
+class DepthRB(Local):
     """Depth-wise residual bottleneck (paper): 1x1, depth-wise 3x3, 1x1, residual.
 
     Without `spatial` the depth-wise convolution is left out (the ablation's 1x1 embedding).
@@ -71,6 +74,10 @@ class DepthRB(nn.Module):
 
     spatial: bool = True
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(reach=1 if self.spatial else 0)
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:
@@ -82,26 +89,23 @@ class DepthRB(nn.Module):
 
 
 class WeightGenerator(nn.Module):
-    """From the mean over all positions to `features` weights: `fc2(gelu(fc1(mean_hw(x))))`.
-
-    The pooled input and the two layers are float32 whatever the computation's type: the pooled
-    mean adds up the whole image.
-    """
+    """From the mean over all positions to `features` weights: `fc2(gelu(fc1(pooled)))`, float32
+    whatever the computation's type."""
 
     features: int
     kernel_init: Initializer
     bias_init: Initializer
 
     @nn.compact
-    def __call__(self, x: Feature) -> Float[Array, "b features"]:
-        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        h = nn.gelu(nn.Dense(x.shape[-1] // 4, kernel_init=fan_in_normal(), name="fc1")(pooled))
+    def __call__(self, pooled: Pooled) -> Float[Array, "b features"]:
+        c = pooled.shape[-1]
+        h = nn.gelu(nn.Dense(c // 4, kernel_init=fan_in_normal(), name="fc1")(pooled))
         return nn.Dense(
             self.features, kernel_init=self.kernel_init, bias_init=self.bias_init, name="fc2"
         )(h)
 
 
-class SCST(nn.Module):
+class SCST(Local):
     """Self-conditioned spatial transform (paper): a K x K depth-wise convolution whose weights are
     generated from the pooled input, one kernel per sample, between two 1x1 convolutions.
 
@@ -114,15 +118,19 @@ class SCST(nn.Module):
     self_conditioned: bool = True
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def locality(self) -> Locality:
+        return Locality(reach=self.kernel_size // 2, pools=self.self_conditioned)
+
     @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
         b, _, _, c = x.shape
         k = self.kernel_size
         kernel_init = normal(1 / k)
         if self.self_conditioned:
             weights = WeightGenerator(
                 k * k * c, fan_in_normal(1e-4), kernel_init, name="generator"
-            )(x)
+            )(mean_over_positions(x) if pooled is None else pooled)
             kernel = weights.reshape(b, k, k, c)
         else:
             kernel = self.param("kernel", kernel_init, (k, k, c))
@@ -132,24 +140,28 @@ class SCST(nn.Module):
         return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
 
 
-class SCCT(nn.Module):
+class SCCT(Local):
     """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
     from the pooled input scale the channels between two 1x1 convolutions."""
 
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def locality(self) -> Locality:
+        return Locality(pools=True)
+
     @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
         c = x.shape[-1]
-        zeros = nn.initializers.zeros
-        factors = nn.sigmoid(WeightGenerator(c, fan_in_normal(1.0), zeros, name="generator")(x))
+        generator = WeightGenerator(c, fan_in_normal(1.0), nn.initializers.zeros, name="generator")
+        factors = nn.sigmoid(generator(mean_over_positions(x) if pooled is None else pooled))
         self.sow("intermediates", "factors", factors)
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = h * factors[:, None, None, :].astype(self.dtype)
         return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
 
 
-class Gate(nn.Module):
+class Gate(Local):
     """Gated projection (paper): 1x1 to 2C, the halves multiplied, 1x1 back, residual.
 
     With `gated=False` a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width.
@@ -170,35 +182,40 @@ class Gate(nn.Module):
         return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
 
 
-class STB(nn.Module):
+class STB(Chain):
     """Spatial transform block (paper): `Gate(SCST(DepthRB(x)))`."""
 
     kernel_size: int
     style: BlockStyle = BlockStyle()
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Feature) -> Feature:
-        x = DepthRB(self.style.depth_rb, dtype=self.dtype, name="embed")(x)
-        x = SCST(self.kernel_size, self.style.self_conditioned, dtype=self.dtype, name="scst")(x)
-        return Gate(self.style.gate, dtype=self.dtype, name="gate")(x)
+    @nn.nowrap
+    def layers(self) -> Sequence[nn.Module]:
+        style, dtype = self.style, self.dtype
+        return (
+            DepthRB(style.depth_rb, dtype=dtype, name="embed"),
+            SCST(self.kernel_size, style.self_conditioned, dtype=dtype, name="scst"),
+            Gate(style.gate, dtype=dtype, name="gate"),
+        )
 
 
-class CTB(nn.Module):
+class CTB(Chain):
     """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`."""
 
     style: BlockStyle = BlockStyle()
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Feature) -> Feature:
-        x = DepthRB(self.style.depth_rb, dtype=self.dtype, name="embed")(x)
-        if self.style.channel_transform:
-            x = SCCT(dtype=self.dtype, name="scct")(x)
-        return Gate(self.style.gate, dtype=self.dtype, name="gate")(x)
+    @nn.nowrap
+    def layers(self) -> Sequence[nn.Module]:
+        style, dtype = self.style, self.dtype
+        embed = DepthRB(style.depth_rb, dtype=dtype, name="embed")
+        gate = Gate(style.gate, dtype=dtype, name="gate")
+        if not style.channel_transform:
+            return embed, gate
+        return embed, SCCT(dtype=dtype, name="scct"), gate
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Chain):
     """STB then CTB; with `inverse`, CTB then STB (paper)."""
 
     kernel_size: int
@@ -206,14 +223,14 @@ class BasicBlock(nn.Module):
     style: BlockStyle = BlockStyle()
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    @nn.nowrap
+    def layers(self) -> Sequence[nn.Module]:
         stb = STB(self.kernel_size, self.style, dtype=self.dtype, name="stb")
         ctb = CTB(self.style, dtype=self.dtype, name="ctb")
-        return stb(ctb(x)) if self.inverse else ctb(stb(x))
+        return (ctb, stb) if self.inverse else (stb, ctb)
 
 
-class _Transform(nn.Module):
+class _Transform(Chain):
     """What both transforms are told. All tuples run from the image to the latent.
 
     channels: after each stage; the paper's N, N, N, M = 192, 192, 192, 320.
@@ -230,28 +247,34 @@ class _Transform(nn.Module):
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
-    def _blocks(self, x: Feature, stage: int, inverse: bool) -> Feature:
+    @nn.nowrap
+    def _blocks(self, stage: int, inverse: bool) -> list[nn.Module]:
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
-        for i in range(self.depths[stage]):
-            x = block(
+        return [
+            block(
                 self.kernel_sizes[stage],
                 inverse,
                 self.style,
                 dtype=self.dtype,
                 name=f"block_{stage}_{i}",
-            )(x)
-        return x
+            )
+            for i in range(self.depths[stage])
+        ]
 
 
 class AnalysisTransform(_Transform):
     """`g_a`: image `(B, H, W, 3)` in [0, 1] to latent `(B, H/16, W/16, M)`, float32."""
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h16 w16 m"]:
+    @nn.nowrap
+    def layers(self) -> Sequence[nn.Module]:
+        layers: list[nn.Module] = []
         for stage, channels in enumerate(self.channels):
-            x = Conv(channels, 5, stride=2, dtype=self.dtype, name=f"down_{stage}")(x)
-            x = self._blocks(x, stage, inverse=False)
-        return x.astype(jnp.float32)
+            layers.append(Conv(channels, 5, stride=2, dtype=self.dtype, name=f"down_{stage}"))
+            layers += self._blocks(stage, inverse=False)
+        return layers
+
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h16 w16 m"]:
+        return super().__call__(x).astype(jnp.float32)
 
 
 class SynthesisTransform(_Transform):
@@ -261,11 +284,14 @@ class SynthesisTransform(_Transform):
     order is (1, 1, 3, 1).
     """
 
-    @nn.compact
-    def __call__(self, y_hat: Float[Array, "b h16 w16 m"]) -> Float[Array, "b h w 3"]:
-        x = y_hat
+    @nn.nowrap
+    def layers(self) -> Sequence[nn.Module]:
+        layers: list[nn.Module] = []
         for stage in reversed(range(len(self.channels))):
-            x = self._blocks(x, stage, inverse=True)
+            layers += self._blocks(stage, inverse=True)
             features = self.channels[stage - 1] if stage else 3
-            x = SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}")(x)
-        return x.astype(jnp.float32)
+            layers.append(SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}"))
+        return layers
+
+    def __call__(self, y_hat: Float[Array, "b h16 w16 m"]) -> Float[Array, "b h w 3"]:
+        return super().__call__(y_hat).astype(jnp.float32)

@@ -32,6 +32,7 @@ from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
 MAX_PIXELS = 1 << 28  # 16384 x 16384, padded to multiples of 64
+MEMORY_GB = 4.0  # a common laptop can spare them
 
 
 class InputError(LlicError, ValueError):
@@ -81,6 +82,8 @@ class Codec:
     max_pixels: larger images are refused before anything is allocated for them.
     units: of the agreement on table rows in files that are written; 0 writes files for this very
         machine and software only.
+    memory_gb: GiB that coding may take; transforms of larger images are computed in bands
+        (`bands.py`), which changes decoded images by no more than the rounding of a few values.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Codec:
         coder: str | None = None,
         max_pixels: int = MAX_PIXELS,
         units: int = agreement.UNITS,
+        memory_gb: float = MEMORY_GB,
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
@@ -101,7 +105,7 @@ class Codec:
         self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
         self.fingerprint, self.coder = fingerprint, coder
         self.max_pixels, self.units = max_pixels, units
-        self._programs = Programs(model)
+        self._programs = Programs(model, memory_gb)
 
     @property
     def default_quality(self) -> float | None:

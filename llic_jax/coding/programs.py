@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from llic_jax import metrics
+from llic_jax.bands import Banded
 from llic_jax.coding.checked import Clock
 from llic_jax.entropy.gaussian import coded_bits, scale_level
 from llic_jax.model import LLIC
@@ -16,9 +17,12 @@ from llic_jax.model import LLIC
 
 class Programs:
     """The model's functions, compiled once per shape. Highest precision: an accelerator's default
-    rounds products to fewer bits, which is no way to compute probabilities."""
+    rounds products to fewer bits, which is no way to compute probabilities.
 
-    def __init__(self, model: LLIC):
+    memory_gb: see `Banded`, which the transforms go through.
+    """
+
+    def __init__(self, model: LLIC, memory_gb: float):
         def method(name: str, static: tuple[int, ...] = ()) -> Callable:
             def call(params, *args):
                 with jax.default_matmul_precision("highest"):
@@ -32,19 +36,26 @@ class Programs:
         self.refine = method("refine", static=(1,))
 
         apply: Any = model.apply
+        g_a, g_s = Banded(model.g_a, memory_gb), Banded(model.g_s, memory_gb)
+        to_uint8 = jax.jit(metrics.to_uint8)
 
         @jax.jit
-        def analyze(params, x, quality):
-            y = apply({"params": params}, x, quality, method="analyze")
+        def latents(params, y, quality):
+            y = apply({"params": params}, y, quality, method="scale_latent")
             z = apply({"params": params}, y, quality, method="hyper_analyze")
             z_hat = jnp.round(z)
             bits = apply({"params": params}, z_hat, method="prior_bits")
             return y, z_hat, jnp.sum(bits)
 
         @jax.jit
+        def unscaled(params, y_hat, quality):
+            return apply({"params": params}, y_hat, quality, True, method="scale_latent")
+
+        def analyze(params, x, quality):
+            return latents(params, g_a(params["g_a"], x), quality)
+
         def synthesize(params, y_hat, quality):
-            x_hat = apply({"params": params}, y_hat, quality, method="synthesize")
-            return metrics.to_uint8(x_hat)
+            return to_uint8(g_s(params["g_s"], unscaled(params, y_hat, quality)))
 
         @partial(jax.jit, static_argnums=0)
         def quantize(step, y, mean, scale):

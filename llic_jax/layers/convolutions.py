@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.ops import depth_to_space, space_to_depth
 
 
-class Conv(nn.Module):
+class Conv(Local):
     """K x K convolution with zero padding `K // 2` on every side: `(B, H, W, C)` to
     `(B, ceil(H / stride), ceil(W / stride), features)`.
 
@@ -30,6 +31,10 @@ class Conv(nn.Module):
     stride: int = 1
     init_scale: float = 1.0
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(self.kernel_size // 2, self.stride, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -150,11 +155,15 @@ def _add_bias_backward(_: None, g: Array) -> tuple[Array, Array]:
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-class SubpixelConv(nn.Module):
+class SubpixelConv(Local):
     """Twice the size: 3x3 convolution to `4 features`, then depth-to-space (our choice)."""
 
     features: int
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(reach=1, up=2, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
