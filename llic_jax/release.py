@@ -87,7 +87,8 @@ def load_codec(folder: str | Path = DEFAULT, coder: str | None = None) -> Codec:
             "`python -m llic_jax.release WORKDIR FOLDER` makes one from a training run."
         )
     try:
-        model_config = json.loads((folder / "config.json").read_text())["model"]
+        config = json.loads((folder / "config.json").read_text())
+        model_config, train = config["model"], config.get("train", {})
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
@@ -96,7 +97,8 @@ def load_codec(folder: str | Path = DEFAULT, coder: str | None = None) -> Codec:
         raise ReleaseError(f"{folder} is damaged: {error}") from error
     params = _as_params(weights)
     _check_shapes(model, params, folder)
-    return Codec(model, params, tables, fingerprint(model_config, weights, tables), coder)
+    lmbdas = train["lmbdas"] if train.get("distortion") == "mse" else ()
+    return Codec(model, params, tables, fingerprint(model_config, weights, tables), coder, lmbdas)
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:

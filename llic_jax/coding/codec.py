@@ -13,9 +13,9 @@ programs of the same formulas may differ in the last bit, and then the stream is
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,13 @@ class WrongModelError(BitstreamError):
 
 class UnknownCoderError(BitstreamError):
     """The file was written with a range coder that this software does not have."""
+
+
+class Latents(NamedTuple):
+    """The latents of one image, before they are rounded."""
+
+    y: Float[Array, "1 h16 w16 m"]
+    z: Float[Array, "1 h64 w64 n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +87,24 @@ class Codec:
     fingerprint: 8 bytes that stand for config, weights and tables; written into every file.
     coder: name of the range coder that files are written with (the first that is installed); files
         of every installed coder are read.
+    lmbdas: weight of the squared error at each quality level that the model was trained with; none
+        where it was trained for something else. Only `effort` asks for them.
     """
 
     def __init__(
-        self, model: LLIC, params: Any, tables: Tables, fingerprint: bytes, coder: str | None = None
+        self,
+        model: LLIC,
+        params: Any,
+        tables: Tables,
+        fingerprint: bytes,
+        coder: str | None = None,
+        lmbdas: Sequence[float] = (),
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
             raise InputError(f"coder is {coder!r}; known are {', '.join(CODERS)}.")
         self.model, self.params, self.tables = model, params, tables
-        self.fingerprint, self.coder = fingerprint, coder
+        self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
 
     @property
     def default_quality(self) -> float | None:
@@ -104,28 +119,40 @@ class Codec:
         """The image in these `.llic` bytes (see `decode`)."""
         return self.decode(data).image
 
-    def encode(self, image: np.ndarray, quality: float | None = None) -> Compressed:
-        """Compresses an RGB image of any size from 1x1 up.
-
-        image: `(H, W, 3)`, uint8.
-        quality: 1 to the model's number of levels, continuous; for models of several rates only.
+    def analyze(self, image: np.ndarray, quality: float | None = None) -> Latents:
+        """What `encode` rounds and codes.
 
         Raises:
-          InputError: an array that is no such image, or a quality out of range.
+          InputError: as `encode`.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(
                 f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) of "
                 "uint8, at least 1 x 1."
             )
-        height, width = image.shape[:2]
-        _check_pixels(width, height)
-        quality = self._file_quality(quality)
+        _check_pixels(image.shape[1], image.shape[0])
+        x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
+        return self._programs.analyze(self.params, x, self._level(self._file_quality(quality)))
+
+    def encode(
+        self, image: np.ndarray, quality: float | None = None, latents: Latents | None = None
+    ) -> Compressed:
+        """Compresses an RGB image of any size from 1x1 up.
+
+        image: `(H, W, 3)`, uint8.
+        quality: 1 to the model's number of levels, continuous; for models of several rates only.
+        latents: what to code in place of `analyze`'s latents of this image at this quality.
+
+        Raises:
+          InputError: an array that is no such image, or a quality out of range.
+        """
         clock = _Clock()
+        y, z = clock.network(latents if latents is not None else self.analyze(image, quality))
+        height, width = image.shape[:2]
+        quality = self._file_quality(quality)
 
         level = self._level(quality)
-        x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
-        y, z_hat, bits_z = clock.network(self._programs.analyze(self.params, x, level))
+        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, z))
         encoder = _CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock)
         encoder.put(np.asarray(z_hat, np.int32), self._hyper_rows(z_hat.shape))
 
@@ -274,10 +301,12 @@ class _Programs:
         @jax.jit
         def analyze(params, x, quality):
             y = apply({"params": params}, x, quality, method="analyze")
-            z = apply({"params": params}, y, quality, method="hyper_analyze")
+            return Latents(y, apply({"params": params}, y, quality, method="hyper_analyze"))
+
+        @jax.jit
+        def round_hyper(params, z):
             z_hat = jnp.round(z)
-            bits = apply({"params": params}, z_hat, method="prior_bits")
-            return y, z_hat, jnp.sum(bits)
+            return z_hat, jnp.sum(apply({"params": params}, z_hat, method="prior_bits"))
 
         @jax.jit
         def synthesize(params, y_hat, quality):
@@ -290,7 +319,8 @@ class _Programs:
             bits = jnp.sum(coded_bits(symbols, scale))
             return symbols.astype(jnp.int32), symbols + mean, bits
 
-        self.analyze, self.synthesize, self.quantize = analyze, synthesize, quantize
+        self.analyze, self.round_hyper = analyze, round_hyper
+        self.synthesize, self.quantize = synthesize, quantize
         self.rows = jax.jit(scale_index)
         self.add = jax.jit(lambda symbols, mean: symbols.astype(jnp.float32) + mean)
 
