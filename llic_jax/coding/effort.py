@@ -33,7 +33,7 @@ from llic_jax.loss import lmbda_of_quality
 from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
-MAX_PIXELS = 1 << 22  # a step keeps all that the backward pass needs: gigabytes
+MAX_PIXELS = 1 << 22  # a step keeps all that its gradient needs: 2 KB a pixel, released model
 _LEARNING_RATE = 0.1  # in units of the quantization step; falls to zero as a half cosine
 _TEMPERATURES = 0.4, 0.1  # of the odds, first and last; falls geometrically
 _ADAM = optax.scale_by_adam(b1=0.8, eps=5.0)  # gradients are in bits
