@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--dataset", help="kodak, clic_pro_valid or tecnick: from --data_dir, or else fetched")
     add("--checkpoint", nargs="+", help="released folders (default: the built-in model)")
     add("--quality", type=float, nargs="+", help="default: every level")
+    add("--effort", type=int, nargs="+", default=[0], help="steps of refining, a curve for each")
     add("--coder", help="range coder: tfc or constriction (default: the first there)")
     add("--codecs", nargs="*", help="compare with: jpeg jpeg2000 webp avif jpegxl (default: all)")
     add("--output", type=Path, default=Path("results"), help="default: ./results; goes on there")
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             dataset=args.dataset,
             qualities=args.quality,
             coder=args.coder,
+            efforts=args.effort,
             codecs=args.codecs,
             workers=args.workers,
             save_images=args.save_images,

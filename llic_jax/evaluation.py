@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from llic_jax import baselines, datasets, metrics, release
+from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError
 from llic_jax.images import SUFFIXES, read_image, write_image
@@ -96,11 +97,12 @@ def _embedded() -> Images:
 @dataclasses.dataclass(frozen=True)
 class LlicSystem:
     """A released folder as a system under test. curve: its curve's name, if that is not its own
-    (models of one rate each make one curve together)."""
+    (models of one rate each make one curve together). effort: steps of refining (see `effort`)."""
 
     folder: Path
     coder: str | None = None
     curve: str | None = None
+    effort: int = 0
     separate: bool = False
 
     @property
@@ -109,7 +111,8 @@ class LlicSystem:
 
     @property
     def name(self) -> str:
-        return self.curve or self.folder.resolve().name
+        name = self.curve or self.folder.resolve().name
+        return f"{name}, effort {self.effort}" if self.effort else name
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -133,10 +136,10 @@ class LlicSystem:
 
     def code(self, image: Image, quality: Quality) -> Coded:
         codec, (height, width) = self.codec, image.shape[:2]
-        _compile(codec, height, width)
+        _compile(codec, height, width, min(self.effort, 1))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "image.llic"
-            encoded = codec.encode(image, quality)
+            encoded = effort.encode(codec, image, quality, steps=self.effort)
             path.write_bytes(encoded.data)
             data = path.read_bytes()
         decoded = codec.decode(data)
@@ -158,13 +161,17 @@ def _load(folder: Path, coder: str | None) -> Codec:
 
 
 @functools.lru_cache(maxsize=256)
-def _compile(codec: Codec, height: int, width: int) -> None:
+def _compile(codec: Codec, height: int, width: int, steps: int) -> None:
     """Codes an image of this size once, so that times are those of compiled programs."""
-    codec.decode(codec.encode(np.zeros((height, width, 3), np.uint8), codec.default_quality).data)
+    black = np.zeros((height, width, 3), np.uint8)
+    codec.decode(effort.encode(codec, black, codec.default_quality, steps=steps).data)
 
 
-def systems_of(folders: Sequence[str | Path], coder: str | None = None) -> list[LlicSystem]:
+def systems_of(
+    folders: Sequence[str | Path], coder: str | None = None, efforts: Sequence[int] = (0,)
+) -> list[LlicSystem]:
     """The systems in released folders; those of one rate and equal shape make one curve together.
+    Each effort makes curves of its own.
 
     Raises:
       ReleaseError: a folder that is no released model.
@@ -183,7 +190,11 @@ def systems_of(folders: Sequence[str | Path], coder: str | None = None) -> list[
                 c[0] for c in takewhile(lambda c: len(set(c)) == 1, zip(*names, strict=False))
             )
             named.update(dict.fromkeys(group, prefix.rstrip("_-.0123456789") or "LLIC"))
-    return [dataclasses.replace(s, curve=named.get(s.folder)) for s in systems]
+    return [
+        dataclasses.replace(system, curve=named.get(system.folder), effort=steps)
+        for steps in efforts
+        for system in systems
+    ]
 
 
 def evaluate(
@@ -299,6 +310,7 @@ def run(
     dataset: str | None = None,
     qualities: Sequence[float] | None = None,
     coder: str | None = None,
+    efforts: Sequence[int] = (0,),
     codecs: Sequence[str] | None = None,
     workers: int = 1,
     save_images: bool = False,
@@ -308,15 +320,16 @@ def run(
 ) -> Path:
     """The main job: measures, prints the table, writes the report, and returns its path.
 
-    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. codecs:
-    names of the codecs to compare with (None: all of `baselines`). inspect: with the pictures of
-    what goes on inside the (first) model. method: of BD-rate. command: as the report shows it.
+    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. efforts:
+    steps of refining, a curve each. codecs: names of the codecs to compare with (None: all of
+    `baselines`). inspect: with the pictures of what goes on inside the (first) model. method: of
+    BD-rate. command: as the report shows it.
     """
     from llic_jax import report  # matplotlib and jinja2: only where figures become pictures
 
     output = Path(output)
     image_set = load_images(data_dir, dataset)
-    systems = systems_of(checkpoints, coder)
+    systems = systems_of(checkpoints, coder, efforts)
     others = baselines.by_names(list(codecs) if codecs is not None else None)
     jobs: list[tuple[System, Sequence[Quality]]] = []
     for system in systems:

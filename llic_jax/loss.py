@@ -11,6 +11,12 @@ from llic_jax.model import LatentRate
 DISTORTIONS = ("mse", "ms_ssim")
 
 
+def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
+    """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
+    levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
+    return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))
+
+
 def rate_distortion(
     out: LatentRate,
     x: Float[Array, "b h w 3"],

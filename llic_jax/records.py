@@ -168,7 +168,7 @@ def points(means: Sequence[dict[str, Any]], figure: str = "psnr") -> Points:
 def table(records: Sequence[Record]) -> str:
     """The means as text, one line for each codec and setting."""
     header = (
-        f"{'codec':<20} {'quality':>7} {'images':>6} {'bytes':>9} {'bpp':>7} {'PSNR':>6} "
+        f"{'codec':<28} {'quality':>7} {'images':>6} {'bytes':>9} {'bpp':>7} {'PSNR':>6} "
         f"{'PSNR-Y':>6} {'MS-SSIM':>8} {'encode s':>8} {'decode s':>8} {'memory':>7}"
     )
     lines = [header, "-" * len(header)]
@@ -178,7 +178,7 @@ def table(records: Sequence[Record]) -> str:
             similarity = "-" if m["ms_ssim"] is None else f"{m['ms_ssim']:.5f}"
             memory = "-" if m["peak_memory"] is None else f"{m['peak_memory'] / 2**20:.0f}M"
             lines.append(
-                f"{m['codec'][:20]:<20} {quality:>7} {m['images']:>6} {m['bytes']:>9.0f} "
+                f"{m['codec'][:28]:<28} {quality:>7} {m['images']:>6} {m['bytes']:>9.0f} "
                 f"{m['bpp']:>7.4f} {m['psnr']:>6.2f} {m['psnr_y']:>6.2f} {similarity:>8} "
                 f"{m['encode_seconds']:>8.3f} {m['decode_seconds']:>8.3f} {memory:>7}"
             )

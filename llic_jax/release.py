@@ -3,27 +3,38 @@
 config.json           the model's configuration (and how it was trained)
 weights.safetensors   the moving average of the weights, bfloat16
 tables.safetensors    the range coder's integer tables, built from those weights
-README.md             the model card
+README.md             the model card (`card.py`)
+golden.llic           a file that the codec must be able to decode
 
-python -m llic_jax.release WORKDIR FOLDER
+    python -m llic_jax.release WORKDIR FOLDER    # makes all of it from a training run
+    python -m llic_jax.release FOLDER            # makes the last two anew
+
+The same checkpoint makes the same bytes, whenever it is released by the same versions on the same
+kind of machine.
 """
 
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors.flax import load_file, save_file
+from jaxtyping import UInt8
+from safetensors.flax import load_file, save
 
-from llic_jax.coding.bitstream import FINGERPRINT_BYTES
+from llic_jax.card import model_card, read_summary, training_hours
+from llic_jax.coding.agreement import with_agreement
+from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.errors import LlicError
+from llic_jax.images import whole_file
 from llic_jax.model import LLIC, build_model
 
 DEFAULT = Path(__file__).parent / "released" / "llic_elic_small"
@@ -46,10 +57,8 @@ def fingerprint(
     return digest.digest()[:FINGERPRINT_BYTES]
 
 
-def save_release(
-    folder: str | Path, config: Mapping[str, Any], params: Any, card: str | None = None
-) -> Codec:
-    """Writes a released folder and returns the codec that it makes.
+def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> Codec:
+    """Writes what a codec needs into a folder, and returns that codec.
 
     config: the training run's, with its `model` section. params: the weights to release, rounded
     to bfloat16; the tables are built from the rounded ones.
@@ -61,16 +70,70 @@ def save_release(
         name: jnp.asarray(np.asarray(value).astype(jnp.bfloat16))
         for name, value in traverse_util.flatten_dict(params, sep=".").items()
     }
-    model = build_model(config["model"])
-    tables = build_tables(model.prior, _as_params(weights)["prior"])
-    save_file(weights, folder / "weights.safetensors")
-    save_file(
-        {k: jnp.asarray(v) for k, v in tables.arrays().items()}, folder / "tables.safetensors"
-    )
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    if card is not None:
-        (folder / "README.md").write_text(card)
+    tables = build_tables(build_model(config["model"]).prior, _as_params(weights)["prior"])
+    arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
+    _write(folder / "weights.safetensors", save(weights))
+    _write(folder / "tables.safetensors", save(arrays))
+    _write(folder / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     return load_codec(folder)
+
+
+def complete(
+    folder: str | Path, summary: Mapping[str, Any] | None = None, coder: str | None = None
+) -> Codec:
+    """Writes the card and the golden file of a folder that has the rest, and checks all of it.
+
+    summary: an evaluation's figures, for the card. coder: range coder of the golden file.
+
+    Raises:
+      ReleaseError: as `check`. CardError: as `model_card`.
+    """
+    folder = Path(folder)
+    codec = load_codec(folder, coder)
+    config = json.loads((folder / "config.json").read_text())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+    card = model_card(config, parameters, codec.fingerprint, summary)
+    _write(folder / "README.md", card.encode())
+    _write(folder / "golden.llic", codec.compress(golden_image()))
+    check(folder, codec)
+    return codec
+
+
+def check(folder: str | Path, codec: Codec) -> None:
+    """Checks that the folder of this codec is complete and that its parts go together.
+
+    Raises:
+      ReleaseError: a file is missing or damaged; the tables are not those of the weights; the card
+        is another model's; or the golden file cannot be decoded.
+    """
+    folder = Path(folder)
+    again = "`python -m llic_jax.release FOLDER` makes card and golden file anew."
+    for name in ("README.md", "golden.llic"):
+        if not (folder / name).is_file():
+            raise ReleaseError(f"{folder} has no {name}. {again}")
+    rebuilt = with_agreement(build_tables(codec.model.prior, codec.params["prior"])).arrays()
+    for name, array in codec.tables.arrays().items():
+        # Another platform may round a probability the other way.
+        if array.shape != rebuilt[name].shape or np.any(abs(array - rebuilt[name]) > 2):
+            raise ReleaseError(f"The tables in {folder} ({name}) are not those of its weights.")
+    if codec.fingerprint.hex() not in (folder / "README.md").read_text():
+        raise ReleaseError(
+            f"The card in {folder} does not name model {codec.fingerprint.hex()}. {again}"
+        )
+    try:
+        image = codec.decompress((folder / "golden.llic").read_bytes())
+    except BitstreamError as error:
+        raise ReleaseError(f"{folder}/golden.llic cannot be decoded: {error} {again}") from error
+    if image.shape != golden_image().shape:
+        raise ReleaseError(f"{folder}/golden.llic holds an image {image.shape}. {again}")
+
+
+def golden_image() -> UInt8[np.ndarray, "48 60 3"]:
+    """The test image: slopes, an edge and texture, in integers, the same on every machine."""
+    row, column = np.indices((48, 60))
+    texture = (row * row * 7 + column * column * 13 + row * column * 5) // 8 % 48
+    slopes = np.stack((3 * column + texture, 3 * row + texture, 200 - row - column), axis=-1)
+    return np.where((row > column)[..., None], 255 - slopes, slopes).astype(np.uint8)
 
 
 def load_codec(
@@ -90,7 +153,8 @@ def load_codec(
         )
     try:
         config = json.loads((folder / "config.json").read_text())
-        model_config, coding = config["model"], config.get("coding", {})
+        model_config, train = config["model"], config.get("train", {})
+        coding = config.get("coding", {})
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
@@ -100,8 +164,9 @@ def load_codec(
         raise ReleaseError(f"{folder} is damaged: {error}") from error
     params = _as_params(weights)
     _check_shapes(model, params, folder)
+    lmbdas = train["lmbdas"] if train.get("distortion") == "mse" else ()
     ident = fingerprint(model_config, weights, tables)
-    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb, **coding)
+    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb, lmbdas=lmbdas, **coding)
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:
@@ -133,45 +198,50 @@ def _check_shapes(model: LLIC, params: Any, folder: Path) -> None:
         raise ReleaseError(f"The weights in {folder} do not belong to the model of its config.")
 
 
-def _card(config: Mapping[str, Any]) -> str:
-    """The model card: what can be said from the config alone."""
-    model, data, train = config["model"], config["data"], config["train"]
-    crops = "/".join(map(str, data["crops"]))
-    rates = f"{model['levels']} quality levels, continuous" if model["levels"] > 1 else "one rate"
-    return f"""# LLIC with the {model["entropy_model"]} entropy model
-
-* Transforms: channels {tuple(model["channels"])}, kernels {tuple(model["kernel_sizes"])}, blocks
-  {tuple(model["depths"])}; {rates}.
-* Loss: {train["distortion"]}, lambda {tuple(train["lmbdas"])}.
-* Trained for {config["trained_steps"]} steps, batch {train["batch_size"]} of {crops}-pixel
-  crops, on `{data["source"]}`. Weights: moving average, bfloat16. Licence: Apache-2.0.
-* For photographs in sRGB, 8 bits. Not for drawings, text, medical or measured data.
-* Files decode for certain with the same versions of jax and jaxlib on the same kind of processor; a
-  disagreement is found and reported.
-"""
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line: a training run's last moving average to a released folder."""
+def main(argv: list[str] | None = None) -> int:
+    """A training run's last moving average to a released folder; or, without a run, the model card
+    and the golden file of a released folder anew."""
     parser = argparse.ArgumentParser(prog="python -m llic_jax.release", description=main.__doc__)
-    parser.add_argument("workdir", type=Path, help="the training run")
-    parser.add_argument("folder", type=Path, help="where to write the released model")
+    parser.add_argument("workdir", type=Path, nargs="?", help="the training run")
+    parser.add_argument("folder", type=Path, help="the released model")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
+    parser.add_argument("--summary", type=Path, help="eval.py's summary.json, for the card")
+    parser.add_argument("--coder", help="of the golden file: one that every user will have")
     args = parser.parse_args(argv)
+    try:
+        if args.workdir is not None:
+            _release(args.workdir, args.folder, args.step)
+        summary = read_summary(args.summary) if args.summary else None
+        codec = complete(args.folder, summary, args.coder)
+    except (LlicError, OSError) as error:
+        print(f"llic_jax.release: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.folder}: model {codec.fingerprint.hex()}")
+    return 0
 
+
+def _release(workdir: Path, folder: Path, step: int | None) -> None:
     from llic_jax.checkpoint import Checkpoints
     from llic_jax.optimization import build_optimizer
     from llic_jax.train_step import create_state
 
-    config = json.loads((args.workdir / "config.json").read_text())
+    config = json.loads((workdir / "config.json").read_text())
     model = build_model(config["model"])
     like, unravel = create_state(model, build_optimizer(config["train"]), 0)
-    state = Checkpoints(args.workdir / "checkpoints").restore(like, args.step)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state = checkpoints.restore(like, step)
+    checkpoints.close()
     config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
     config["trained_steps"] = int(state.step)
-    codec = save_release(args.folder, config, unravel(jnp.asarray(state.ema)), _card(config))
-    print(f"{args.folder}: step {int(state.step)}, model {codec.fingerprint.hex()}")
+    if hours := training_hours(workdir, int(state.step)):
+        config["trained_hours"] = hours
+    save_release(folder, config, unravel(jnp.asarray(state.ema)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, UInt8
 
 from llic_jax.config import Config
-from llic_jax.loss import rate_distortion
+from llic_jax.loss import lmbda_of_quality, rate_distortion
 from llic_jax.model import LLIC, initialize
 from llic_jax.ops import fold_in
 
@@ -74,12 +74,6 @@ def draw_qualities(
     draw = partial(jax.random.uniform, minval=1.0, maxval=float(len(lmbdas)))
     quality = jax.vmap(draw)(keys)
     return quality, lmbda_of_quality(quality, lmbdas)
-
-
-def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
-    """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
-    levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
-    return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))
 
 
 def level_weights(

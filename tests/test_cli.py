@@ -3,7 +3,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from llic_jax import cli, images
-from llic_jax.coding import bitstream
+from llic_jax.coding import bitstream, effort
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +197,25 @@ def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
     with pytest.raises(SystemExit) as exit_:
         llic("compress", pictures / "a.png")
     assert exit_.value.code == 2
+
+
+def test_effort(pictures, tiny_release, tiny_codec, capsys):
+    output, model = pictures / "a.llic", ("--checkpoint", tiny_release)
+    options = ("--effort", 2, "--quality", 1.5)
+    assert llic("compress", pictures / "a.png", output, *options, *model) == 0
+    image = images.read_image(pictures / "a.png")
+    assert output.read_bytes() == effort.encode(tiny_codec, image, 1.5, steps=2).data
+    assert "1/2" in capsys.readouterr().err  # the progress bar
+
+    options = ("--effort", 2, "--effort_seconds", 0, "--force", "--quality", 1.5)
+    assert llic("compress", pictures / "a.png", output, *options, *model) == 0
+    assert output.read_bytes() == tiny_codec.compress(image, 1.5)
+
+    capsys.readouterr()
+    assert (
+        llic(
+            "compress", pictures / "a.png", pictures / "new.llic", "--effort", 2, "--target_bpp", 1
+        )
+        == 1
+    )
+    assert "name a --quality" in capsys.readouterr().err

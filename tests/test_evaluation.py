@@ -11,6 +11,7 @@ import pytest
 import eval as eval_script
 from llic_jax import evaluation, metrics
 from llic_jax.baselines import Baseline
+from llic_jax.coding import effort
 from llic_jax.data import DataError
 from llic_jax.evaluation import LlicSystem, evaluate, load_images, systems_of
 from llic_jax.images import read_image, write_image
@@ -180,6 +181,18 @@ def test_models_of_one_rate_make_one_curve(tiny_config, tiny_release, tmp_path):
     assert systems[0].qualities([1.0, 2.0]) == [None]
     assert systems[2].qualities(None) == [1.0, 2.0]
     assert systems[2].qualities([1.5]) == [1.5]
+    name = tiny_release.name
+    assert [s.name for s in systems_of([tiny_release], efforts=(0, 5))] == [
+        name,
+        f"{name}, effort 5",
+    ]
+
+
+def test_effort_is_measured_like_any_other_system(system, photograph):
+    image = photograph[:60, :50]
+    coded = dataclasses.replace(system, effort=2).code(image, 1.5)
+    assert coded.bytes == len(effort.encode(system.codec, image, 1.5, steps=2).data)
+    assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05)
 
 
 def test_images_from_folders_files_and_the_package(images, tmp_path):

@@ -2,12 +2,17 @@ import json
 import shutil
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from llic_jax import release
+from llic_jax.checkpoint import Checkpoints
+from llic_jax.optimization import build_optimizer
 from llic_jax.release import ReleaseError, load_codec
+from llic_jax.train_step import fresh_state
 
 
 @pytest.fixture
@@ -52,3 +57,105 @@ def test_weights_of_another_model_are_refused(copy):
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(ReleaseError, match="do not belong"):
         load_codec(copy)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_config, tiny_params):
+    """What a training run leaves behind: a checkpoint after two logged steps."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny_config.copy_and_resolve_references()
+    config.data.source = "/some/where/photographs"
+    (workdir / "config.json").write_text(config.to_json())
+    log = [{"kind": "train", "step": step, "step_seconds": 900.0} for step in (1, 2)]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    params = jax.flatten_util.ravel_pytree(tiny_params)[0]
+    state = fresh_state(params, build_optimizer(config.train)).replace(step=np.int32(2))
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(2, jax.tree.map(np.asarray, state))
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def released(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("released")
+    assert release.main([str(run), str(folder)]) == 0
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_becomes_a_complete_folder_the_same_each_time(run, released, tiny_codec, tmp_path):
+    assert sorted(contents(released)) == sorted([*release._FILES, "README.md", "golden.llic"])
+    release.check(released, tiny_codec)
+    assert release.main([str(run), str(tmp_path / "again")]) == 0
+    assert contents(tmp_path / "again") == contents(released)
+    (tmp_path / "new").touch()
+    mode = (tmp_path / "new").stat().st_mode
+    assert all(path.stat().st_mode == mode for path in released.iterdir())
+
+
+def test_the_card_says_what_the_config_says(released, tiny_codec):
+    card = (released / "README.md").read_text()
+    config = json.loads((released / "config.json").read_text())
+    assert tiny_codec.fingerprint.hex() in card
+    assert "2 steps in 0.5 hours" in card and config["trained_hours"] == 0.5
+    assert "`photographs`" in card and "/some/where" not in card + json.dumps(config)
+    assert "0.0067, 0.025 " in card and "2 quality levels" in card
+    assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
+
+
+def test_measured_figures_stand_in_the_card(released, tiny_codec, tmp_path, capsys):
+    means = {"codec": "tiny", "quality": 1.5, "bpp": 0.25, "psnr": 31.5, "ms_ssim": None}
+    means |= {"encode_seconds": 1.5, "decode_seconds": 2.25}
+    means["version"] = f"model {tiny_codec.fingerprint.hex()}, jax 1"
+    summary = {
+        "images": {"set": "kodak", "count": 24},
+        "machine": {"device": "cpu", "cores": 2},
+        "codecs": {"tiny": [means], "JPEG": [{**means, "version": "libjpeg", "bpp": 9.0}]},
+    }
+    path, folder = tmp_path / "summary.json", shutil.copytree(released, tmp_path / "copy")
+    path.write_text(json.dumps(summary))
+    assert release.main([str(folder), "--summary", str(path)]) == 0
+    card = (folder / "README.md").read_text()
+    assert "24 images (kodak)" in card and "JPEG" not in card
+    assert "| tiny | 1.5 | 0.2500 | 31.50 | - | 1.50 | 2.25 |" in card
+    assert contents(folder) | {"README.md": b""} == contents(released) | {"README.md": b""}
+
+    path.write_text(json.dumps({**summary, "codecs": {"JPEG": summary["codecs"]["JPEG"]}}))
+    assert release.main([str(folder), "--summary", str(path)]) == 1
+    assert "no figures of model" in capsys.readouterr().err
+
+
+def damaged_golden(folder):
+    path = folder / "golden.llic"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def foreign_card(folder):
+    (folder / "README.md").write_text("The card of another model.")
+
+
+def foreign_tables(folder):
+    path = folder / "tables.safetensors"
+    arrays = load_file(path)
+    arrays["offsets"] = arrays["offsets"] + 3
+    save_file(arrays, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "golden.llic").unlink(), "has no golden.llic"),
+        (damaged_golden, "golden.llic cannot be decoded"),
+        (foreign_card, "does not name model"),
+        (foreign_tables, "not those of its weights"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_found(released, tmp_path, change, message):
+    folder = shutil.copytree(released, tmp_path / "copy")
+    change(folder)
+    with pytest.raises(ReleaseError, match=message):
+        release.check(folder, load_codec(folder))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,9 @@ def test_the_released_model_compresses_a_photograph(codec, photograph):
     assert errors[1] < 255**2 * 10**-2.5  # 25 dB
 
 
-def test_the_folder_holds_what_a_user_needs(codec):
-    assert (release.DEFAULT / "README.md").is_file()
+def test_the_folder_is_complete_and_its_parts_go_together(codec):
+    release.check(release.DEFAULT, codec)
     assert all(size < 16e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
-    assert codec.fingerprint == release.load_codec().fingerprint
+    card = (release.DEFAULT / "README.md").read_text()
+    config = json.loads((release.DEFAULT / "config.json").read_text())
+    assert f"{config['trained_steps']} steps" in card

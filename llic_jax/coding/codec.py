@@ -11,7 +11,7 @@ platforms compute it alike to the last digit; `agreement.py` sees to it that the
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, UInt8
 from llic_jax.coding import agreement, bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
-from llic_jax.coding.programs import CompiledSteps, Programs
+from llic_jax.coding.programs import CompiledSteps, Latents, Programs
 from llic_jax.coding.range_coder import CODERS, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
@@ -84,6 +84,8 @@ class Codec:
         machine and software only.
     memory_gb: GiB that coding may take; transforms of larger images are computed in bands
         (`bands.py`), which changes decoded images by no more than the rounding of a few values.
+    lmbdas: weight of the squared error at each quality level that the model was trained with; none
+        where it was trained for something else. Only `effort` asks for them.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Codec:
         max_pixels: int = MAX_PIXELS,
         units: int = agreement.UNITS,
         memory_gb: float = MEMORY_GB,
+        lmbdas: Sequence[float] = (),
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
@@ -103,7 +106,7 @@ class Codec:
         if units and units < agreement.MIN_UNITS:
             raise InputError(f"units is {units}; take 0, or {agreement.MIN_UNITS} and more.")
         self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
-        self.fingerprint, self.coder = fingerprint, coder
+        self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
         self._programs = Programs(model, memory_gb)
 
@@ -120,28 +123,42 @@ class Codec:
         """The image in these `.llic` bytes (see `decode`)."""
         return self.decode(data).image
 
-    def encode(
-        self,
-        image: np.ndarray,
-        quality: float | None = None,
-        sections: Mapping[int, bytes] | None = None,
-    ) -> Compressed:
-        """Compresses an RGB image of any size from 1x1 up.
-
-        image: `(H, W, 3)`, uint8.
-        quality: 1 to the model's number of levels, continuous; for models of several rates only.
-        sections: what else goes into the file (`container.py`), by tag.
+    def analyze(self, image: np.ndarray, quality: float | None = None) -> Latents:
+        """What `encode` rounds and codes.
 
         Raises:
-          InputError: an array that is no such image, or a quality out of range.
+          InputError: as `encode`.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(
                 f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) of "
                 "uint8, at least 1 x 1."
             )
+        self._check_pixels(image.shape[1], image.shape[0])
+        level = self._level(self._file_quality(quality))
+        x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
+        return self._programs.analyze(self.params, x, level)
+
+    def encode(
+        self,
+        image: np.ndarray,
+        quality: float | None = None,
+        sections: Mapping[int, bytes] | None = None,
+        latents: Latents | None = None,
+    ) -> Compressed:
+        """Compresses an RGB image of any size from 1x1 up.
+
+        image: `(H, W, 3)`, uint8.
+        quality: 1 to the model's number of levels, continuous; for models of several rates only.
+        sections: what else goes into the file (`container.py`), by tag.
+        latents: what to code in place of `analyze`'s latents of this image at this quality.
+
+        Raises:
+          InputError: an array that is no such image, or a quality out of range.
+        """
+        clock = Clock()
+        y, z = clock.network(latents if latents is not None else self.analyze(image, quality))
         height, width = image.shape[:2]
-        self._check_pixels(width, height)
         quality = self._file_quality(quality)
         file = File(
             fingerprint=self.fingerprint,
@@ -154,10 +171,8 @@ class Codec:
             payload=b"",
             sections=dict(sections or {}),
         )
-        clock = Clock()
         level = self._level(quality)
-        x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
-        y, z_hat, bits_z = clock.network(self._programs.analyze(self.params, x, level))
+        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, z))
         encoder = CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock, file.identity)
         encoder.put(np.asarray(z_hat, np.int32), self._hyper_rows(z_hat.shape))
 

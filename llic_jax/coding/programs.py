@@ -2,17 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from llic_jax import metrics
 from llic_jax.bands import Banded
 from llic_jax.coding.checked import Clock
 from llic_jax.entropy.gaussian import coded_bits, scale_level
 from llic_jax.model import LLIC
+
+
+class Latents(NamedTuple):
+    """The latents of one image, before they are rounded."""
+
+    y: Float[Array, "1 h16 w16 m"]
+    z: Float[Array, "1 h64 w64 n"]
 
 
 class Programs:
@@ -42,10 +49,12 @@ class Programs:
         @jax.jit
         def latents(params, y, quality):
             y = apply({"params": params}, y, quality, method="scale_latent")
-            z = apply({"params": params}, y, quality, method="hyper_analyze")
+            return Latents(y, apply({"params": params}, y, quality, method="hyper_analyze"))
+
+        @jax.jit
+        def round_hyper(params, z):
             z_hat = jnp.round(z)
-            bits = apply({"params": params}, z_hat, method="prior_bits")
-            return y, z_hat, jnp.sum(bits)
+            return z_hat, jnp.sum(apply({"params": params}, z_hat, method="prior_bits"))
 
         @jax.jit
         def unscaled(params, y_hat, quality):
@@ -63,7 +72,8 @@ class Programs:
             bits = jnp.sum(coded_bits(symbols, scale))
             return symbols.astype(jnp.int32), symbols + mean, bits
 
-        self.analyze, self.synthesize, self.quantize = analyze, synthesize, quantize
+        self.analyze, self.round_hyper = analyze, round_hyper
+        self.synthesize, self.quantize = synthesize, quantize
         self.levels = jax.jit(scale_level)
         self.add = jax.jit(lambda symbols, mean: symbols.astype(jnp.float32) + mean)
 
@@ -71,7 +81,7 @@ class Programs:
 class CompiledSteps:
     """The entropy model as the walk sees it, each call one compiled program."""
 
-    def __init__(self, programs: Programs, params: Any, clock: "Clock"):
+    def __init__(self, programs: Programs, params: Any, clock: Clock):
         self.programs, self.params, self.clock, self.steps = programs, params, clock, programs.steps
 
     def entropy_params(self, k: int, hyper: Any, y_hat: Array, carry: Any):

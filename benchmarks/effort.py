@@ -1,0 +1,79 @@
+"""What effort in the encoder gains: bits at equal PSNR, and what it takes.
+
+    python benchmarks/effort.py --data_dir FOLDER --effort 20 80
+
+Codes the middle of some images, real files, without effort and with each number of steps, and
+prints the means and the BD-rate of each with against without. `--held_back N` takes the N images of
+FOLDER that a training run with `data.held_back = N` never saw: the place to tune on.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from llic_jax import compilation_cache, data, metrics, release, sources
+from llic_jax.coding import effort
+from llic_jax.coding.codec import Codec
+from llic_jax.rate_distortion import Curve, bd_rate
+
+
+def measure(
+    codec: Codec, images: list[np.ndarray], quality: float, steps: int
+) -> tuple[float, float, float]:
+    """Mean bits per pixel, PSNR (dB) and seconds of encoding an image."""
+    figures = []
+    for image in images:
+        started = time.perf_counter()
+        encoded = effort.encode(codec, image, quality, steps=steps)
+        seconds = time.perf_counter() - started
+        decoded = codec.decompress(encoded.data)
+        bpp = 8 * len(encoded.data) / decoded[..., 0].size
+        figures.append((bpp, metrics.image_psnr(image, decoded), seconds))
+    bpp, psnr, seconds = np.mean(figures, axis=0).tolist()
+    return bpp, psnr, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
+    add("--held_back", type=int, help="only these of the folder (default: all)")
+    add("--images", type=int, default=4, help="so many of them, evenly spread")
+    add("--size", type=int, nargs=2, default=(384, 384), help="height and width of the middle")
+    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    add("--quality", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0])
+    add("--effort", type=int, nargs="+", default=[80], help="steps")
+    args = parser.parse_args()
+
+    compilation_cache.enable()
+    codec = release.load_codec(args.checkpoint)
+    found = sources.open_source(args.data_dir)
+    if args.held_back:
+        found = data.split_held_back(found, args.held_back)[1]
+    height, width = args.size
+    images = []
+    for i in np.linspace(0, len(found) - 1, args.images).astype(int):
+        image = found[i]
+        if image is not None and image.shape[0] >= height and image.shape[1] >= width:
+            top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+            images.append(image[top : top + height, left : left + width])
+    print(f"{len(images)} images, {width} x {height}, model {codec.fingerprint.hex()}")
+    effort.encode(codec, images[0], steps=1)  # compiles
+
+    curves: dict[int, Curve] = {}
+    print(f"{'steps':>6} {'quality':>7} {'bpp':>8} {'PSNR':>7} {'seconds':>8}")
+    for steps in (0, *args.effort):
+        rows = [measure(codec, images, quality, steps) for quality in args.quality]
+        for quality, (bpp, psnr, seconds) in zip(args.quality, rows, strict=True):
+            print(f"{steps:>6} {quality:>7g} {bpp:>8.4f} {psnr:>7.3f} {seconds:>8.2f}", flush=True)
+        rates, psnrs, _ = zip(*rows, strict=True)
+        curves[steps] = Curve(f"effort {steps}", rates, psnrs)
+        if steps:
+            comparison = bd_rate(curves[0], curves[steps])
+            print(f"{steps:>6} steps over none: BD-rate {comparison.value:+.2f} %", flush=True)
+
+
+if __name__ == "__main__":
+    main()

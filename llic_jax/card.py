@@ -1,0 +1,126 @@
+"""The model card: the README.md of a released folder, made from its config and measured figures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llic_jax.errors import LlicError
+from llic_jax.watching import read_metrics
+
+_DISTORTIONS = {"mse": "255^2 MSE", "ms_ssim": "(1 - MS-SSIM)"}
+
+
+class CardError(LlicError, ValueError):
+    """Figures that cannot stand in a model card."""
+
+
+def model_card(
+    config: Mapping[str, Any],
+    parameters: int,
+    fingerprint: bytes,
+    summary: Mapping[str, Any] | None = None,
+) -> str:
+    """The card in Markdown.
+
+    config: of the released folder. parameters: their number. summary: an evaluation's
+    (`summary.json`), whose figures of this model become a table.
+
+    Raises:
+      CardError: the summary has no figures of this model.
+    """
+    model, data, train = config["model"], config["data"], config["train"]
+    levels = model["levels"]
+    rates = f"{levels} quality levels, continuous between them" if levels > 1 else "one rate"
+    crops = " and ".join(map(str, data["crops"]))
+    images = config["trained_steps"] * train["batch_size"] * train["accumulate"]
+    hours = config.get("trained_hours")
+    figures = "" if summary is None else _figures(summary, fingerprint)
+    return f"""# LLIC with the {model["entropy_model"]} entropy model
+
+A learned codec for photographs: model `{fingerprint.hex()}`, as every file that it writes says.
+{parameters / 1e6:.2f} million parameters, {rates}. Licence: Apache-2.0.
+
+## Architecture
+
+* Transforms: channels {_several(model["channels"])}, kernels {_several(model["kernel_sizes"])},
+  blocks {_several(model["depths"])}.
+* Hyperprior of {model["hyper_channels"]} channels; all of `config.json`'s `model` section.
+
+## Training
+
+* {config["trained_steps"]} steps{f" in {hours:g} hours" if hours else ""}, each on a batch of
+  {train["batch_size"] * train["accumulate"]}: {images} crops of {crops} pixels, from the
+  photographs in `{data["source"]}`, of which {data["held_back"]} were held back.
+* Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
+  {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
+* The weights are a moving average (decay {train["ema_decay"]:g}), stored in bfloat16.
+{figures}
+## What it is not for
+
+* Drawings, text, screenshots, medical or measured data: it has seen photographs only.
+* Images of more than 8 bits a channel, with transparency, or not in sRGB.
+* Evidence: what it leaves out at low rates it replaces by what looks likely.
+
+`golden.llic` is a file of a test image (60 x 48 pixels, made by code): a codec that
+decodes it without an error works on that machine.
+"""
+
+
+def training_hours(workdir: Path, steps: int) -> float | None:
+    """Hours that a run took for so many steps, validation and pauses left out; None where its
+    `metrics.jsonl` does not tell of all of them."""
+    try:
+        entries = read_metrics(workdir, "train")
+    except OSError:
+        return None
+    entries = [entry for entry in entries if entry["step"] <= steps]
+    seconds, before = 0.0, 0
+    for entry in entries:
+        seconds += (entry["step"] - before) * entry["step_seconds"]
+        before = entry["step"]
+    return round(seconds / 3600, 2) if before == steps else None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """An evaluation's `summary.json`.
+
+    Raises:
+      CardError: there is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CardError(f"{path} is no summary.json of eval.py: {error}") from error
+
+
+def _several(values: Any) -> str:
+    return ", ".join(map(str, values))
+
+
+def _figures(summary: Mapping[str, Any], fingerprint: bytes) -> str:
+    rows = [
+        f"| {m['codec']} | {'-' if m['quality'] is None else format(m['quality'], 'g')} "
+        f"| {m['bpp']:.4f} | {m['psnr']:.2f} "
+        f"| {'-' if m['ms_ssim'] is None else format(m['ms_ssim'], '.4f')} "
+        f"| {m['encode_seconds']:.2f} | {m['decode_seconds']:.2f} |"
+        for means in summary["codecs"].values()
+        for m in means
+        if f"model {fingerprint.hex()}" in m["version"]
+    ]
+    if not rows:
+        versions = sorted({m["version"] for means in summary["codecs"].values() for m in means})
+        raise CardError(
+            f"The summary has no figures of model {fingerprint.hex()}; it has {versions}. "
+            "Evaluate this folder first."
+        )
+    images, machine = summary["images"], summary["machine"]
+    return f"""
+## Figures
+
+Real files, means over {images["count"]} images ({images["set"]}); seconds on
+{machine["device"]}, {machine["cores"]} cores.
+
+| codec | quality | bpp | PSNR (dB) | MS-SSIM | encode s | decode s |
+| --- | --- | --- | --- | --- | --- | --- |
+""" + "".join(f"{row}\n" for row in rows)
