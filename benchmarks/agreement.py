@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ DISTURBED = "disturbed tenfold"
 
 
 def random_release(folder: Path, name: str) -> None:
-    """A released folder with random weights whose scales are spread over the ladder."""
+    """A released folder with random weights, and latents large enough to code."""
     import importlib
 
     import jax
@@ -46,10 +47,11 @@ def random_release(folder: Path, name: str) -> None:
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.model.levels, config.train.lmbdas = 1, (0.0130,)
-    params = initialize(build_model(config.model), seed=1)
-    for part in ("h_s", "entropy_model"):
-        params[part] = jax.tree.map(lambda p: 1.4 * p if p.ndim > 1 else p, params[part])
-    params["g_a"]["down_3"]["conv"]["kernel"] *= 60
+    model = build_model(config.model)
+    params = initialize(model, seed=1)
+    image = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3)).astype(np.float32) / 255
+    y = jax.jit(partial(model.apply, method="analyze"))({"params": params}, image)
+    params["g_a"]["down_3"]["conv"]["kernel"] *= 4 / float(np.std(y))
     save_release(folder, config.to_dict(), params)
 
 

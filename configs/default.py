@@ -78,6 +78,9 @@ def get_config() -> ConfigDict:
     # Until this step only the rate is minimized, by hyperprior and entropy model: after a "pca"
     # start the transforms would only be disturbed by an entropy model that knows nothing.
     train.transforms_from = 0
+    # Times learning_rate: that of the transforms. Adam moves every weight by about its rate in each
+    # step, which a good start (principal components) suffers from more than it gains.
+    train.transforms_rate = 1.0
     train.final_factor = 0.01
     train.clip_norm = 1.0  # gradient clipping by the global norm
     train.ema_decay = 0.999  # moving average of the weights, which is what is released

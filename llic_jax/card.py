@@ -59,7 +59,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 ## What it is not for
 
 * Drawings, text, screenshots, medical or measured data: it has seen photographs only.
-* Images of more than 8 bits a channel, with transparency, or not in sRGB.
+* Images of more than 8 bits a channel. Colour profiles are kept, but it was trained on sRGB.
 * Evidence: what it leaves out at low rates it replaces by what looks likely.
 
 `golden.llic` is a file of a test image (60 x 48 pixels, made by code): a codec that

@@ -148,6 +148,11 @@ def make_train_step(
         causes = [~jnp.isfinite(figures.get(name, jnp.zeros(()))) for name in CAUSES]
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if train["transforms_rate"] != 1:
+            parts_of = unravel(updates)
+            slow = {n: parts_of[n] for n in TRANSFORMS if n in parts_of}
+            slow = jax.tree.map(lambda update: train["transforms_rate"] * update, slow)
+            updates = ravel_pytree({**parts_of, **slow})[0]
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))

@@ -167,15 +167,17 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
     np.testing.assert_allclose(other_loss, loss, rtol=tolerance / 2)
 
 
-def test_rate_only_leaves_the_transforms_alone(tiny_config):
+@pytest.mark.parametrize("rate_only", [True, False])
+def test_transforms_stand_still_where_they_are_told_to(tiny_config, rate_only):
+    """While only the rate is learned, and at a rate of their own of 0."""
+    train = tiny_config.train.copy_and_resolve_references()
+    train.transforms_rate = 1.0 if rate_only else 0.0
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
     state, unravel = train_step.create_state(model, optimizer, 0)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    step = train_step.make_train_step(
-        model, optimizer, unravel, tiny_config.train, 0, rate_only=True
-    )
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0, rate_only)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
-    assert figures["loss"] == figures["bpp"] and "psnr" not in figures
+    assert bool(figures["loss"] == figures["bpp"]) == ("psnr" not in figures) == rate_only
     before, after = unravel(state.params), unravel(new.params[0])
 
     def moved(name):
@@ -271,6 +273,17 @@ def test_qualities_and_their_lambdas():
     assert train_step.draw_qualities(jax.random.split(jax.random.key(0), 3), (0.02,))[0] is None
 
 
+def test_weights_of_levels_are_one_on_average_and_favour_low_rates():
+    lmbdas = (0.01, 0.04, 0.16)
+    _, lmbda = train_step.draw_qualities(jax.random.split(jax.random.key(0), 4000), lmbdas)
+    weights = train_step.level_weights(lmbda, lmbdas, 0.5)
+    np.testing.assert_allclose(weights.mean(), 1, rtol=0.02)
+    np.testing.assert_allclose(
+        weights * jnp.sqrt(lmbda), weights[0] * jnp.sqrt(lmbda[0]), rtol=1e-4
+    )
+    np.testing.assert_array_equal(train_step.level_weights(lmbda, lmbdas, 0.0), 1)
+
+
 def test_loss_is_rate_plus_weighted_distortion():
     x = jnp.full((2, 8, 8, 3), 0.5)
     out = LatentRate(
@@ -281,6 +294,9 @@ def test_loss_is_rate_plus_weighted_distortion():
     loss, figures = rate_distortion(out, x, jnp.array([0.01, 0.02]))
     expected = np.mean([1.5 + 0.01 * 255**2 * 0.01, 2.0 + 0.02 * 255**2 * 0.04])
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    weighted, plain = rate_distortion(out, x, jnp.array([0.01, 0.02]), weight=jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(weighted, 1.5 + 0.01 * 255**2 * 0.01, rtol=1e-5)
+    np.testing.assert_allclose(plain["loss"], loss)
     np.testing.assert_allclose(figures["bpp"], 1.75, rtol=1e-6)
     np.testing.assert_allclose(figures["psnr"], np.mean([20, 20 - 20 * np.log10(2)]), rtol=1e-4)
     with pytest.raises(ValueError, match="known are mse, ms_ssim"):

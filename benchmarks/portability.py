@@ -1,0 +1,103 @@
+"""What it costs that files decode anywhere: bytes and time, beside the other ways to have it.
+
+    python benchmarks/portability.py --data_dir PHOTOGRAPHS
+
+Bytes: files with the agreement on table rows over files without; and what a list of the symbols
+near a boundary would take instead, for the same margin (positions and a bit for the side, at their
+entropy). Time, of decoding: without agreement, with it, and with entropy parameters in float64.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from agreement import load
+from scipy.special import gammaln
+
+from llic_jax.coding import bitstream
+from llic_jax.images import read_image
+from llic_jax.release import DEFAULT, load_codec
+from llic_jax.sources import image_files
+
+
+class Levels:
+    """Keeps the levels of all steps that are coded."""
+
+    def __init__(self, codec: Any):
+        self.compiled, self.found = codec._programs.levels, []
+        codec._programs.levels = self
+
+    def __call__(self, scale: Any) -> Any:
+        levels = self.compiled(scale)
+        self.found.append(np.asarray(levels).ravel())
+        return levels
+
+    def take(self) -> list[np.ndarray]:
+        found, self.found = self.found, []
+        return found
+
+
+def listing_bits(steps: list[np.ndarray], units: int) -> float:
+    """A list of the symbols within half a unit of a boundary of any of the 64 rows."""
+    bits = 0.0
+    for levels in steps:
+        distance = np.abs(levels - np.clip(np.floor(levels), 0, 62) - 0.5)
+        n, k = levels.size, int((distance < 0.5 / units).sum())
+        bits += (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)) / np.log(2) + k
+    return bits
+
+
+def seconds(codec: Any, files: list[bytes], repeats: int = 3) -> float:
+    """The fastest pass over the files, after one to compile."""
+    times = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        for data in files:
+            codec.decompress(data)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--images", type=int, help="the first ones only")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT)
+    parser.add_argument("--timed", type=int, default=4, help="images to time")
+    args = parser.parse_args()
+    images = [read_image(path) for path in image_files(args.data_dir)[: args.images]]
+    codec = load_codec(args.checkpoint)
+    units, levels = codec.units, Levels(codec)
+    qualities = [float(q) for q in range(1, codec.model.levels + 1)]
+    middle: dict[int, list[bytes]] = {0: [], units: []}
+    print(f"{len(images)} images, {units} units to a level")
+    print(f"{'quality':>8}{'bytes without':>15}{'agreement':>11}{'largest':>9}{'listing':>9}")
+    for quality in qualities if len(qualities) > 1 else [None]:
+        sizes, listed = [], 0.0
+        for image in images:
+            files = {}
+            for codec.units in (0, units):
+                levels.take()
+                files[codec.units] = codec.compress(image, quality)
+            listed += listing_bits(levels.take(), units) / 8
+            payloads = [len(bitstream.parse(files[u]).payload) for u in (0, units)]
+            sizes.append((len(files[0]), payloads[1] - payloads[0]))
+            if quality == codec.default_quality or quality == np.ceil(codec.default_quality or 0):
+                for u in middle:
+                    middle[u].append(files[u])
+        whole = sum(size for size, _ in sizes)
+        largest = max(more / size for size, more in sizes)
+        more = sum(more for _, more in sizes) / whole
+        print(f"{quality or 0:8g}{whole:15}{more:11.3%}{largest:9.3%}{listed / whole:9.3%}")
+    plain, agreed = (seconds(codec, middle[u][: args.timed]) for u in (0, units))
+    jax.config.update("jax_enable_x64", True)
+    double = seconds(load(args.checkpoint, "float64"), middle[units][: args.timed], repeats=1)
+    print(f"decoding {args.timed} images: {plain:.2f} s without agreement, {agreed:.2f} s with it")
+    print(f"(ratio {agreed / plain:.3f}), {double:.2f} s in float64 (ratio {double / plain:.1f})")
+
+
+if __name__ == "__main__":
+    main()
