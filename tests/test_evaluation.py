@@ -192,7 +192,8 @@ def test_effort_is_measured_like_any_other_system(system, photograph):
     image = photograph[:60, :50]
     coded = dataclasses.replace(system, effort=2).code(image, 1.5)
     assert coded.bytes == len(effort.encode(system.codec, image, 1.5, steps=2).data)
-    assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05)
+    # A file of 600 bytes: constriction's words and escapes show.
+    assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05, abs=8 * 48)
 
 
 def test_images_from_folders_files_and_the_package(images, tmp_path):

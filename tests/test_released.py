@@ -16,7 +16,8 @@ def test_the_released_model_compresses_a_photograph(codec, photograph):
     sizes, errors = [], []
     for quality in (1.0, codec.default_quality):
         encoded = codec.encode(photograph, quality)
-        assert abs(len(encoded.data) - encoded.bits / 8) < 0.01 * encoded.bits / 8
+        # 1 %, and a few bytes that constriction's whole words and longer escapes take.
+        assert abs(len(encoded.data) - encoded.bits / 8) < 0.01 * encoded.bits / 8 + 16
         decoded = codec.decompress(encoded.data)
         np.testing.assert_array_equal(decoded, codec.reconstruct(encoded, *photograph.shape[:2]))
         sizes.append(len(encoded.data))
