@@ -1,9 +1,9 @@
-"""A small LLIC-ELIC for every rate, made for a CPU: the model whose weights are released.
+"""A small LLIC-ELIC for every rate, made for a CPU: the model of the next released weights.
 
     python train.py --config configs/llic_elic_small.py --workdir runs/small \
         --config.data.source FOLDER
 
-About 0.1 s for a 128-pixel crop in a training step on two cores. Its figures: docs/results.md.
+The weights of today are of an earlier one (see their config.json). Its figures: docs/results.md.
 """
 
 from ml_collections import ConfigDict
