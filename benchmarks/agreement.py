@@ -131,7 +131,7 @@ def write(work: Path, models: list[str], photographs: Path, images: int) -> None
         levels = codec.model.levels
         qualities = [None] if levels == 1 else [float(q) for q in range(1, levels + 1)]
         count = images if levels > 1 else 2 * images
-        for i, image in enumerate(crops(photographs, count, 192 if full_size else 256)):
+        for i, image in enumerate(crops(photographs, count, 128 if full_size else 256)):
             for quality in qualities:
                 encoded = codec.encode(image, quality)
                 expected = codec.reconstruct(encoded, *image.shape[:2])
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--other_python", help="an interpreter with another JAX")
-    parser.add_argument("--images", type=int, default=25, help="of the released model")
+    parser.add_argument("--images", type=int, default=32, help="of the released model")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--disturb", type=float, nargs=2, default=(0, 0), help=argparse.SUPPRESS)
@@ -182,7 +182,7 @@ def main() -> None:
         work = Path(folder)
         write(work, args.models, args.data_dir, args.images)
         files = len(list(work.glob("*.pickle")))
-        print(f"{files} files")
+        print(f"{files} files", flush=True)
         print(f"{'read':22}{'decoded':>9}{'symbols differ':>16}{'largest difference of':>24}")
         print(f"{'':47}{'image':>8}{'mean':>10}{'level':>10}{'minutes':>9}")
         noise = [0.0, 0.0]
@@ -204,7 +204,8 @@ def main() -> None:
             minutes = (time.perf_counter() - started) / 60
             print(
                 f"{way:22}{len(good):>9}{files - len(good):>16}{image:>9}"
-                f"{largest[0]:>10.1e}{largest[1]:>10.1e}{minutes:>9.1f}"
+                f"{largest[0]:>10.1e}{largest[1]:>10.1e}{minutes:>9.1f}",
+                flush=True,
             )
             for line in lines:
                 if not line["ok"]:

@@ -23,7 +23,7 @@ from llic_jax.coding import agreement, bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
 from llic_jax.coding.programs import CompiledSteps, Latents, Programs
-from llic_jax.coding.range_coder import CODERS, coder_by_ident, default_coder
+from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.entropy.walk import Step, walk
@@ -274,9 +274,10 @@ class Codec:
                 f"{self.fingerprint.hex()}. Name its folder with --checkpoint."
             )
         if coder_by_ident(file.coder) is None:
+            known = sorted((pair.ident, name) for name, pair in (CODERS | FORMER_CODERS).items())
             raise UnknownCoderError(
                 f"The file names range coder {file.coder}; known are "
-                f"{', '.join(f'{pair.ident} ({name})' for name, pair in CODERS.items())}."
+                f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
             )
         if 0 < file.units < agreement.MIN_UNITS:
             raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")

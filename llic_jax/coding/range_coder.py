@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -110,10 +111,13 @@ class ConstrictionEncoder:
     Its models are one table each, so the symbols of a piece are coded row by row (in the order of
     the piece within a row). Then come the values that a row does not list: how many bits each has,
     then these bits, likewise grouped.
+
+    equal_widths: all numbers of bits equally likely, as in files of coder 2; else each half as
+    likely as the one before.
     """
 
-    def __init__(self, tables: Tables):
-        self.stream, self.models = _constriction(), _ConstrictionModels(tables)
+    def __init__(self, tables: Tables, equal_widths: bool = False):
+        self.stream, self.models = _constriction(), _ConstrictionModels(tables, equal_widths)
         self.encoder = self.stream.queue.RangeEncoder()
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
@@ -128,7 +132,7 @@ class ConstrictionEncoder:
             # Zigzag: above the row's end 0, 2, 4 ..; below its start 1, 3, 5 ..
             over = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[outside] + 1
             widths = np.frexp(over.astype(np.float64))[1] - 1  # over = 2^width + the rest
-            self.encoder.encode(widths.astype(np.int32), self.models.uniform(_MAX_WIDTH + 1))
+            self.encoder.encode(widths.astype(np.int32), self.models.widths)
             for width, where in _by_row(widths):
                 rest = over[where] - (1 << width)
                 for shift in range(0, width, _HALF_WORD):
@@ -143,10 +147,10 @@ class ConstrictionEncoder:
 class ConstrictionDecoder:
     """The decoder to `ConstrictionEncoder`."""
 
-    def __init__(self, tables: Tables, data: bytes):
+    def __init__(self, tables: Tables, data: bytes, equal_widths: bool = False):
         if len(data) % 4:
             raise ValueError(f"constriction's payloads are whole words; found {len(data)} bytes.")
-        self.stream, self.models = _constriction(), _ConstrictionModels(tables)
+        self.stream, self.models = _constriction(), _ConstrictionModels(tables, equal_widths)
         words = np.frombuffer(data, "<u4").astype(np.uint32)
         self.decoder = self.stream.queue.RangeDecoder(words)
 
@@ -158,7 +162,7 @@ class ConstrictionDecoder:
         escape = self.models.escapes[flat]
         outside = np.flatnonzero(values == escape)
         if len(outside):
-            widths = self.decoder.decode(self.models.uniform(_MAX_WIDTH + 1), len(outside))
+            widths = self.decoder.decode(self.models.widths, len(outside))
             over = 1 << widths.astype(np.int64)
             for width, where in _by_row(widths):
                 for shift in range(0, width, _HALF_WORD):
@@ -176,11 +180,16 @@ class ConstrictionDecoder:
 class _ConstrictionModels:
     """The tables as constriction's models, each made when it is first used."""
 
-    def __init__(self, tables: Tables):
+    def __init__(self, tables: Tables, equal_widths: bool):
         self.tables = tables
         self.models: dict[int, Any] = {}
         self.offsets = tables.offsets.astype(np.int64)
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
+        if equal_widths:
+            self.widths = self.uniform(_MAX_WIDTH + 1)
+        else:
+            halving = 0.5 ** np.minimum(np.arange(_MAX_WIDTH + 1) + 1, _MAX_WIDTH)
+            self.widths = _constriction().model.Categorical(halving, perfect=False)
 
     def uniform(self, size: int):
         """`size` equally likely values, two or more."""
@@ -230,7 +239,16 @@ class CoderPair:
 
 CODERS: dict[str, CoderPair] = {
     "tfc": CoderPair(1, "tensorflow_compression_ops", TfcEncoder, TfcDecoder),
-    "constriction": CoderPair(2, "constriction", ConstrictionEncoder, ConstrictionDecoder),
+    "constriction": CoderPair(3, "constriction", ConstrictionEncoder, ConstrictionDecoder),
+}
+# Nothing is written with these any more; their files are read.
+FORMER_CODERS: dict[str, CoderPair] = {
+    "constriction, equal widths": CoderPair(
+        2,
+        "constriction",
+        partial(ConstrictionEncoder, equal_widths=True),
+        partial(ConstrictionDecoder, equal_widths=True),
+    ),
 }
 
 
@@ -255,4 +273,5 @@ def default_coder() -> str:
 
 def coder_by_ident(ident: int) -> CoderPair | None:
     """The coder with this number in the file format, or None."""
-    return next((pair for pair in CODERS.values() if pair.ident == ident), None)
+    pairs = [*CODERS.values(), *FORMER_CODERS.values()]
+    return next((pair for pair in pairs if pair.ident == ident), None)

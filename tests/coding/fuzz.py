@@ -97,8 +97,11 @@ def sealed(body: bytes) -> bytes:
     return bytes(body) + struct.pack("<I", zlib.crc32(body))
 
 
-def run(codecs: dict[str, Codec], count: int, seed: int) -> tuple[collections.Counter, float]:
-    """Decodes `count` damaged files: how many ended how, and the longest time, seconds.
+def run(
+    codecs: dict[str, Codec], count: int, seed: int, every: int = 0
+) -> tuple[collections.Counter, float]:
+    """Decodes `count` damaged files: how many ended how, and the longest time, seconds. Prints the
+    number so far `every` so many.
 
     Raises:
       AssertionError: an image whose coded content is none of the sound files'.
@@ -111,7 +114,9 @@ def run(codecs: dict[str, Codec], count: int, seed: int) -> tuple[collections.Co
     found: collections.Counter = collections.Counter()
     slowest = 0.0
     damages = damaged(files, np.random.default_rng(seed))
-    for _, (kind, data) in zip(range(count), damages, strict=False):
+    for i, (kind, data) in zip(range(count), damages, strict=False):
+        if every and i and i % every == 0:
+            print(f"{i} files so far: {dict(found)}", flush=True)
         started = time.perf_counter()
         try:
             container.decompress(codec, data)
@@ -145,7 +150,7 @@ def main() -> None:
     parser.add_argument("--model", default="elic", help="one of tests/golden/models")
     args = parser.parse_args()
     started = time.perf_counter()
-    found, slowest = run(open_codecs(args.model), args.count, args.seed)
+    found, slowest = run(open_codecs(args.model), args.count, args.seed, every=10_000)
     for kind, number in found.most_common():
         print(f"{number:9}  {kind}")
     minutes = (time.perf_counter() - started) / 60

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llic_jax.coding import range_coder
-from llic_jax.coding.range_coder import CODERS, CoderUnavailableError
+from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, CoderUnavailableError
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.entropy.gaussian import coded_bits, gaussian_bits, scale_ladder
 
@@ -63,6 +63,7 @@ def test_both_coders_cost_the_same(tables):
     if len(names) < 2:
         pytest.skip("needs two coders")
     symbols, rows, _ = draw(tables, 50_000)
+    symbols[::500] *= 20  # beyond the tables
     sizes = []
     for name in names:
         encoder = CODERS[name].encoder(tables)
@@ -89,10 +90,21 @@ def test_the_estimate_is_what_the_coders_charge(coder, tables):
 
 
 def test_idents_are_distinct_and_found():
-    idents = [pair.ident for pair in CODERS.values()]
+    idents = [pair.ident for pair in (*CODERS.values(), *FORMER_CODERS.values())]
     assert len(set(idents)) == len(idents)
     assert range_coder.coder_by_ident(1) is CODERS["tfc"]
     assert range_coder.coder_by_ident(99) is None
+
+
+@pytest.mark.parametrize("former", FORMER_CODERS)
+def test_former_coders_are_read(former, tables):
+    pytest.importorskip(FORMER_CODERS[former].library)
+    symbols, rows, _ = draw(tables, 5_000)
+    symbols[::50] *= 20
+    encoder = FORMER_CODERS[former].encoder(tables)
+    encoder.put(symbols, rows)
+    pair = range_coder.coder_by_ident(FORMER_CODERS[former].ident)
+    np.testing.assert_array_equal(pair.decoder(tables, encoder.finish()).get(rows), symbols)
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch, tables):

@@ -2,8 +2,9 @@
 
     python tests/golden/write.py
 
-For each of the tiny models in `models` (made if there are none), files by every range coder and the
-image that they decode to, into the folder of the format's version. What is there already stays.
+For each of the tiny models in `models` (made if there are none), a file by every range coder, named
+by the coder's number, and the image that they decode to, into the folder of the format's version.
+What is there already stays.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from configs import smoke
 from llic_jax.coding import container
 from llic_jax.coding.bitstream import VERSION
-from llic_jax.coding.range_coder import installed_coders
+from llic_jax.coding.range_coder import CODERS, installed_coders
 from llic_jax.images import Photograph, write_photograph
 from llic_jax.model import build_model, initialize
 from llic_jax.release import load_codec, save_release
@@ -64,14 +65,16 @@ def main() -> None:
         model, files = here / "models" / name, here / f"version_{VERSION}" / name
         if not model.exists():
             make_model(model, name)
-        if files.exists():
-            continue
-        files.mkdir(parents=True)
+        files.mkdir(parents=True, exist_ok=True)
         for coder in installed_coders():
+            path = files / f"coder_{CODERS[coder].ident}.llic"
+            if path.exists():
+                continue
             codec = load_codec(model, coder)
-            data = codec.encode(whole.rgb, 1.7, container.sections(whole)).data
-            (files / f"{coder}.llic").write_bytes(data)
-        write_photograph(files / "decoded.png", container.decompress(codec, data))
+            path.write_bytes(codec.encode(whole.rgb, 1.7, container.sections(whole)).data)
+            if not (files / "decoded.png").exists():
+                decoded = container.decompress(codec, path.read_bytes())
+                write_photograph(files / "decoded.png", decoded)
 
 
 if __name__ == "__main__":
