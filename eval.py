@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--bd_method", default="pchip", help="pchip, spline, or polynomial (the older cubic)")
     args = parser.parse_args(argv)
 
+    from llic_jax import allocation
+
+    allocation.keep_freed_memory()
     from llic_jax import compilation_cache, evaluation, release
     from llic_jax.errors import LlicError
 

@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     for talkative in ("absl", "jax"):  # orbax tells every file that it opens
         logging.getLogger(talkative).setLevel(logging.WARNING)
+    from llic_jax import allocation
+
+    allocation.keep_freed_memory()
     import jax
 
     from llic_jax import compilation_cache, training

@@ -6,8 +6,8 @@ Files of the released model at every quality, and of small and full-size models 
 entropy models with random weights, are written by jitted programs with all threads. Then processes
 of their own read them: jitted again, eagerly, with one thread, with entropy parameters in float64,
 with the JAX of another interpreter, and with entropy parameters disturbed by ten times the largest
-difference that the ways before it showed. A file that decodes has the symbols of its checksum; the
-images are compared here, and the entropy parameters with the writer's.
+difference that the ways before it showed for the same model. A file that decodes has the symbols of
+its checksum; the images are compared here, and the entropy parameters with the writer's.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ WAYS: dict[str, dict[str, str]] = {
     "float64": {"JAX_ENABLE_X64": "1"},
 }
 MODELS = ["released", "llic_stf_small", "llic_tcm_small", "llic_stf", "llic_elic", "llic_tcm"]
+MODEL_IMAGES = 44  # of each model with random weights
 OTHER = "another JAX"
 DISTURBED = "disturbed tenfold"
 
@@ -72,7 +74,7 @@ def crops(folder: Path, count: int, side: int) -> list[np.ndarray]:
 class Recorder:
     """Keeps the entropy parameters of every step; disturbs them if asked to."""
 
-    def __init__(self, codec: Any, disturbance: tuple[float, float] = (0.0, 0.0)):
+    def __init__(self, codec: Any, disturbance: tuple[float, ...] = (0.0, 0.0)):
         self.codec, self.disturbance, self.found = codec, disturbance, []
         self.compiled = codec._programs.entropy_params
         codec._programs.entropy_params = self
@@ -94,6 +96,7 @@ class Recorder:
         return found
 
 
+Disturbances = dict[str, tuple[float, ...]]  # of means and of levels, for each model
 LOG_STEP = np.log(256 / 0.11) / 63  # of the scale ladder
 
 
@@ -127,11 +130,10 @@ def write(work: Path, models: list[str], photographs: Path, images: int) -> None
     for name, folder in folders.items():
         codec = release.load_codec(folder, "constriction")  # which every stack has
         recorder = Recorder(codec)
-        full_size = not (name == "released" or name.endswith("small"))
         levels = codec.model.levels
         qualities = [None] if levels == 1 else [float(q) for q in range(1, levels + 1)]
-        count = images if levels > 1 else 2 * images
-        for i, image in enumerate(crops(photographs, count, 128 if full_size else 256)):
+        count = images if levels > 1 else MODEL_IMAGES
+        for i, image in enumerate(crops(photographs, count, 128)):
             for quality in qualities:
                 encoded = codec.encode(image, quality)
                 expected = codec.reconstruct(encoded, *image.shape[:2])
@@ -139,8 +141,11 @@ def write(work: Path, models: list[str], photographs: Path, images: int) -> None
                 (work / f"{name}-{i:03d}-{quality or 0:g}.pickle").write_bytes(pickle.dumps(found))
 
 
-def read(work: Path, way: str, disturbance: tuple[float, float]) -> None:
-    """Decodes all files in this process's way; prints a line of JSON for each."""
+def read(work: Path, way: str, disturbances: Disturbances) -> None:
+    """Decodes all files in this process's way; prints a line of JSON for each.
+
+    disturbances: for each model, of means and of levels.
+    """
     from llic_jax.errors import LlicError
 
     folders = json.loads((work / "folders.json").read_text())
@@ -149,7 +154,7 @@ def read(work: Path, way: str, disturbance: tuple[float, float]) -> None:
         name, data, expected, params = pickle.loads(path.read_bytes())
         if name not in codecs:
             codec = load(Path(folders[name]), way)
-            codecs = {name: (codec, Recorder(codec, disturbance))}
+            codecs = {name: (codec, Recorder(codec, disturbances.get(name, (0.0, 0.0))))}
         codec, recorder = codecs[name]
         line: dict[str, Any] = {"model": name, "ok": True}
         try:
@@ -165,51 +170,68 @@ def read(work: Path, way: str, disturbance: tuple[float, float]) -> None:
         print(json.dumps(line), flush=True)
 
 
+def start(work: Path, way: str, python: str, disturbances: Disturbances) -> list[dict[str, Any]]:
+    """The lines of a process that reads all files its way; the last one says how long it took."""
+    command = [python, __file__, "--data_dir", ".", "--work", str(work), "--read", way]
+    command += ["--disturb", json.dumps(disturbances)]
+    started = time.perf_counter()
+    environment = {**os.environ, **WAYS.get(way, {})}
+    out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    lines = [json.loads(line) for line in out.stdout.decode().splitlines()]
+    return [*lines, {"minutes": (time.perf_counter() - started) / 60}]
+
+
+def show(way: str, lines: list[dict[str, Any]]) -> Disturbances:
+    """Prints a row for every model; the largest differences of mean and level, by model."""
+    *lines, last = lines
+    found = {}
+    print(f"{way}, {last['minutes']:.1f} minutes")
+    for model in dict.fromkeys(line["model"] for line in lines):
+        its = [line for line in lines if line["model"] == model]
+        bad = [line for line in its if not line["ok"]]
+        image = max((line["grey_levels"] for line in its if line["ok"]), default=0)
+        found[model] = tuple(max(line[key] for line in its) for key in ("mean", "level"))
+        print(
+            f"  {model:20}{len(its):>7}{len(bad):>16}{image:>9}"
+            f"{found[model][0]:>10.1e}{found[model][1]:>10.1e}",
+            flush=True,
+        )
+        for line in bad:
+            print(f"    {line['error']}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--other_python", help="an interpreter with another JAX")
-    parser.add_argument("--images", type=int, default=32, help="of the released model")
+    parser.add_argument("--images", type=int, default=50, help="of the released model")
+    parser.add_argument("--workers", type=int, default=2, help="ways at a time")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
-    parser.add_argument("--disturb", type=float, nargs=2, default=(0, 0), help=argparse.SUPPRESS)
+    parser.add_argument("--disturb", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
-        read(args.work, args.read, tuple(args.disturb))
+        read(args.work, args.read, args.disturb)
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write(work, args.models, args.data_dir, args.images)
-        files = len(list(work.glob("*.pickle")))
-        print(f"{files} files", flush=True)
-        print(f"{'read':22}{'decoded':>9}{'symbols differ':>16}{'largest difference of':>24}")
-        print(f"{'':47}{'image':>8}{'mean':>10}{'level':>10}{'minutes':>9}")
-        noise = [0.0, 0.0]
-        ways = [*WAYS, *([OTHER] if args.other_python else []), DISTURBED]
-        for way in ways:
-            python = args.other_python if way == OTHER else sys.executable
-            command = [python, __file__, "--data_dir", ".", "--work", folder, "--read", way]
-            if way == DISTURBED:
-                command += ["--disturb", *(str(10 * size) for size in noise)]
-            started = time.perf_counter()
-            environment = {**os.environ, **WAYS.get(way, {})}
-            out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-            lines = [json.loads(line) for line in out.stdout.decode().splitlines()]
-            good = [line for line in lines if line["ok"]]
-            largest = [max(line[key] for line in lines) for key in ("mean", "level")]
-            if way != DISTURBED:
-                noise = [max(pair) for pair in zip(noise, largest, strict=True)]
-            image = max((line["grey_levels"] for line in good), default=0)
-            minutes = (time.perf_counter() - started) / 60
-            print(
-                f"{way:22}{len(good):>9}{files - len(good):>16}{image:>9}"
-                f"{largest[0]:>10.1e}{largest[1]:>10.1e}{minutes:>9.1f}",
-                flush=True,
-            )
-            for line in lines:
-                if not line["ok"]:
-                    print(f"  {line['model']}: {line['error']}")
+        print(f"{len(list(work.glob('*.pickle')))} files")
+        print(f"{'read':22}{'files':>7}{'symbols differ':>16}{'largest difference of':>24}")
+        print(f"{'':45}{'image':>8}{'mean':>10}{'level':>10}", flush=True)
+        pythons = dict.fromkeys(WAYS, sys.executable)
+        if args.other_python:
+            pythons[OTHER] = args.other_python
+        ten: Disturbances = {}
+        with ThreadPoolExecutor(args.workers) as pool:
+            runs = pool.map(lambda way: start(work, way, pythons[way], {}), pythons)
+            for way, lines in zip(pythons, runs, strict=True):
+                for model, sizes in show(way, lines).items():
+                    so_far = ten.get(model, (0.0, 0.0))
+                    ten[model] = tuple(max(10 * a, b) for a, b in zip(sizes, so_far, strict=True))
+        show(DISTURBED, start(work, DISTURBED, sys.executable, ten))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from transforms import torch
 
 from configs import llic_elic
-from llic_jax import data, sources
+from llic_jax import allocation, data, sources
 from llic_jax.model import build_model
 from llic_jax.optimization import build_optimizer
 from llic_jax.train_step import create_state, make_train_step
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
+    allocation.keep_freed_memory()  # as train.py and eval.py do
 
     first, again = pipeline_rates(args.data_dir, args.batch, args.crop, 100)
     theirs = None

@@ -3,7 +3,8 @@
     python benchmarks/transforms.py --torch_python TORCH_ENV/bin/python --torch_script SCRIPT
 
 SCRIPT prints lines such as `g_a  s 4.3` for LLIC's transforms in stock PyTorch layers. The two take
-turns on the same idle machine; quote the ratios. Then come parameters and MACs of every part of the
+turns on the same idle machine, `--rounds` times, and the fastest of each counts: a shared machine's
+speed drifts. Quote the ratios. Then come parameters and MACs of every part of the
 codec that they belong to (as from `python -m llic_jax.summary`).
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import optax
 
 from configs import llic_elic
+from llic_jax import allocation
 from llic_jax.layers import native
 from llic_jax.layers.initializers import fresh_params
 from llic_jax.model import build_model
@@ -82,20 +84,30 @@ def torch(python: str, script: str, height: int, width: int, train: bool) -> dic
     return seconds
 
 
+def fastest(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Of each part the shorter time."""
+    return {part: min(seconds, one.get(part, seconds)) for part, seconds in other.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--train", action="store_true", help="also a training step, 2 x 256 x 256")
     parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
+    allocation.keep_freed_memory()  # as train.py and eval.py do
 
-    theirs = {}
-    if args.torch_python and args.torch_script:
-        theirs = torch(args.torch_python, args.torch_script, args.height, args.width, args.train)
-    mine = ours(args.height, args.width, args.train, args.repeats)
+    theirs: dict[str, float] = {}
+    mine: dict[str, float] = {}
+    size = args.height, args.width, args.train
+    for _ in range(args.rounds):
+        if args.torch_python and args.torch_script:
+            theirs = fastest(theirs, torch(args.torch_python, args.torch_script, *size))
+        mine = fastest(mine, ours(*size, args.repeats))
     kernel = "native" if native.enabled() else "JAX"
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, depth-wise kernel: {kernel}")
     print(f"image {args.width} x {args.height}; training step on 2 x 256 x 256")

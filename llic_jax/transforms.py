@@ -23,16 +23,12 @@ from jaxtyping import Array, Float
 from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SubpixelConv
 from llic_jax.layers.depthwise import depthwise_conv
-from llic_jax.layers.initializers import Initializer, fan_in_normal, normal
+from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
 
 Feature = Float[Array, "b h w c"]
 Pooled = Float[Array, "b c"]  # the mean over all positions
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
-
-# Every residual branch starts small. Gates multiply features with features, so branches of unit
-# variance would square the signal's size in each block and overflow within a dozen (our choice).
-RESIDUAL_SCALE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)

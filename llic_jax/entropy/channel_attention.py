@@ -23,6 +23,7 @@ from llic_jax.entropy.walk import EntropyParts
 from llic_jax.errors import ConfigError
 from llic_jax.layers.attention import SwinBlock
 from llic_jax.layers.convolutions import Conv, SubpixelConv
+from llic_jax.layers.initializers import RESIDUAL_SCALE
 
 Feature = Float[Array, "b h w c"]
 
@@ -53,7 +54,7 @@ class ResidualBlock(nn.Module):
             around = SubpixelConv(c, dtype=dtype, name="around")
         else:
             first, around = Conv(c, 3, dtype=dtype, name="conv_0"), lambda x: x
-        h = Conv(c, 3, dtype=dtype, name="conv_1")(leaky_relu(first(x)))
+        h = Conv(c, 3, init_scale=RESIDUAL_SCALE, dtype=dtype, name="conv_1")(leaky_relu(first(x)))
         return around(x) + leaky_relu(h)
 
 
@@ -73,7 +74,7 @@ class MixedBlock(nn.Module):
         local = ResidualBlock(c // 2, dtype=dtype, name="local")(local)
         distant = SwinBlock(self.window, self.head_dim, self.shifted, dtype, name="swin")(distant)
         both = jnp.concatenate([local, distant], axis=-1)
-        return x + Conv(c, 1, dtype=dtype, name="conv_out")(both)
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=dtype, name="conv_out")(both)
 
 
 class HyperAnalysis(nn.Module):
@@ -126,7 +127,8 @@ class ResidualUnits(nn.Module):
         for i in range(3):
             h = nn.relu(Conv(c // 2, 1, dtype=self.dtype, name=f"reduce_{i}")(x))
             h = nn.relu(Conv(c // 2, 3, dtype=self.dtype, name=f"conv_{i}")(h))
-            x = nn.relu(x + Conv(c, 1, dtype=self.dtype, name=f"expand_{i}")(h))
+            expand = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name=f"expand_{i}")
+            x = nn.relu(x + expand(h))
         return x
 
 

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.convolutions import Conv
-from llic_jax.layers.initializers import normal
+from llic_jax.layers.initializers import RESIDUAL_SCALE, normal
 
 Feature = Float[Array, "b h w c"]
 
@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         h = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, v)
         h = grid.merge(h.reshape(*h.shape[:-2], c))
-        return Conv(c, 1, dtype=self.dtype, name="project")(h)
+        return Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
 
 
 class SwinBlock(nn.Module):
@@ -81,7 +81,7 @@ class SwinBlock(nn.Module):
         x = x + WindowAttention(self.window, self.head_dim, shift, dtype, name="attention")(h)
         h = nn.LayerNorm(dtype=dtype, name="norm_mlp")(x)
         h = nn.gelu(Conv(4 * c, 1, dtype=dtype, name="expand")(h))
-        return x + Conv(c, 1, dtype=dtype, name="reduce")(h)
+        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=dtype, name="reduce")(h)
 
 
 class _WindowGrid:

@@ -21,6 +21,12 @@ from jax.typing import DTypeLike
 
 Initializer = Callable[..., Array]
 
+# Variance, times the fan-in, of the last weights of every residual branch, which so starts small
+# (our choice). The gates of LLIC's transforms multiply features with features: branches of unit
+# variance would square the signal's size in each block and overflow within a dozen. The entropy
+# model of TCM would start with means of twenty times the latent's size.
+RESIDUAL_SCALE = 1e-4
+
 
 def normal(stddev: float) -> Initializer:
     """Independent normal values of standard deviation `stddev`."""

@@ -130,9 +130,10 @@ def run(
 
 
 def coded_content(data: bytes) -> tuple:
-    """All that decides the image."""
+    """All that decides the image: the checksum that its symbols were found to have, and what goes
+    with them. (Another payload may hold the same symbols: with other bytes behind its end.)"""
     file = bitstream.parse(data)
-    return file.payload, file.coder, file.symbols_crc, file.identity
+    return file.symbols_crc, file.identity
 
 
 def open_codecs(model: str) -> dict[str, Codec]:
