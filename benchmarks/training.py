@@ -71,10 +71,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--give_back", action="store_true", help="do not keep freed memory")
     parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
-    allocation.keep_freed_memory()  # as train.py and eval.py do
+    if not args.give_back:
+        allocation.keep_freed_memory()  # as train.py does
 
     first, again = pipeline_rates(args.data_dir, args.batch, args.crop, 100)
     theirs = None
