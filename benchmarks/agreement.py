@@ -5,9 +5,10 @@
 Files of the released model at every quality, and of small and full-size models of all three
 entropy models with random weights, are written by jitted programs with all threads. Then processes
 of their own read them: jitted again, eagerly, with one thread, with entropy parameters in float64,
-with the JAX of another interpreter, and with entropy parameters disturbed by ten times the largest
-difference that the ways before it showed for the same model. A file that decodes has the symbols of
-its checksum; the images are compared here, and the entropy parameters with the writer's.
+with the JAX of another interpreter, and with entropy parameters disturbed by ten times the
+differences that the ways before it showed: for every parameter one is drawn from those of the same
+model, of the way that differed most. A file that decodes has the symbols of its checksum; the
+images are compared here, and the entropy parameters with the writer's.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,21 +72,26 @@ def crops(folder: Path, count: int, side: int) -> list[np.ndarray]:
     return found
 
 
-class Recorder:
-    """Keeps the entropy parameters of every step; disturbs them if asked to."""
+class Noise(NamedTuple):
+    """Differences between two ways, of means and of levels: samples, `(n,)`."""
 
-    def __init__(self, codec: Any, disturbance: tuple[float, ...] = (0.0, 0.0)):
-        self.codec, self.disturbance, self.found = codec, disturbance, []
+    mean: np.ndarray
+    level: np.ndarray
+
+
+class Recorder:
+    """Keeps the entropy parameters of every step; disturbs them by ten times some noise."""
+
+    def __init__(self, codec: Any, noise: Noise | None = None):
+        self.codec, self.noise, self.found = codec, noise, []
         self.compiled = codec._programs.entropy_params
         codec._programs.entropy_params = self
         self.rng = np.random.default_rng(0)
 
     def __call__(self, *args: Any) -> Any:
         mean, scale, carry = self.compiled(*args)
-        if any(self.disturbance):
-            of_mean, of_level = (
-                size * self.rng.choice([-1.0, 1.0], mean.shape) for size in self.disturbance
-            )
+        if self.noise is not None:
+            of_mean, of_level = (10 * self.rng.choice(drawn, mean.shape) for drawn in self.noise)
             mean = mean + of_mean.astype(np.float32)
             scale = scale * np.exp(LOG_STEP * of_level).astype(np.float32)
         self.found.append((np.asarray(mean), np.asarray(self.codec._programs.levels(scale))))
@@ -96,8 +102,8 @@ class Recorder:
         return found
 
 
-Disturbances = dict[str, tuple[float, ...]]  # of means and of levels, for each model
 LOG_STEP = np.log(256 / 0.11) / 63  # of the scale ladder
+NOISE_SAMPLES = 2000  # of each file
 
 
 def load(folder: Path, way: str) -> Any:
@@ -141,20 +147,31 @@ def write(work: Path, models: list[str], photographs: Path, images: int) -> None
                 (work / f"{name}-{i:03d}-{quality or 0:g}.pickle").write_bytes(pickle.dumps(found))
 
 
-def read(work: Path, way: str, disturbances: Disturbances) -> None:
-    """Decodes all files in this process's way; prints a line of JSON for each.
+def measured_noise(work: Path) -> dict[str, Noise]:
+    """For each model the differences of the way that differed most."""
+    found: dict[str, Noise] = {}
+    for path in sorted(work.glob("noise*.pickled")):
+        for name, noise in pickle.loads(path.read_bytes()).items():
+            if name not in found or np.std(noise.level) > np.std(found[name].level):
+                found[name] = noise
+    return found
 
-    disturbances: for each model, of means and of levels.
-    """
+
+def read(work: Path, way: str) -> None:
+    """Decodes all files in this process's way; prints a line of JSON for each, and leaves samples
+    of the noise in `work`."""
     from llic_jax.errors import LlicError
 
     folders = json.loads((work / "folders.json").read_text())
     codecs: dict[str, tuple[Any, Recorder]] = {}
+    drawn = measured_noise(work) if way == DISTURBED else {}
+    samples: dict[str, list[Noise]] = {}
+    rng = np.random.default_rng(0)
     for path in sorted(work.glob("*.pickle")):
         name, data, expected, params = pickle.loads(path.read_bytes())
         if name not in codecs:
             codec = load(Path(folders[name]), way)
-            codecs = {name: (codec, Recorder(codec, disturbances.get(name, (0.0, 0.0))))}
+            codecs = {name: (codec, Recorder(codec, drawn.get(name)))}
         codec, recorder = codecs[name]
         line: dict[str, Any] = {"model": name, "ok": True}
         try:
@@ -165,15 +182,22 @@ def read(work: Path, way: str, disturbances: Disturbances) -> None:
         pairs = list(zip(params, recorder.take(), strict=False))
         line["mean"] = max((float(np.abs(a[0] - b[0]).max()) for a, b in pairs), default=0.0)
         # Below the ladder's first boundary nothing can go wrong.
-        near = [np.abs(a[1] - b[1])[a[1] > 0.4] for a, b in pairs]
-        line["level"] = max((float(n.max()) for n in near if n.size), default=0.0)
+        near = [(b[1] - a[1])[a[1] > 0.4].ravel() for a, b in pairs]
+        line["level"] = max((float(np.abs(n).max()) for n in near if n.size), default=0.0)
         print(json.dumps(line), flush=True)
+        if pairs and line["ok"]:
+            both = np.concatenate([(b[0] - a[0]).ravel() for a, b in pairs]), np.concatenate(near)
+            taken = [rng.choice(all_, NOISE_SAMPLES) for all_ in both if all_.size]
+            if len(taken) == 2:
+                samples.setdefault(name, []).append(Noise(*taken))
+    if way != DISTURBED:
+        noise = {n: Noise(*map(np.concatenate, zip(*s, strict=True))) for n, s in samples.items()}
+        (work / f"noise {way}.pickled").write_bytes(pickle.dumps(noise))
 
 
-def start(work: Path, way: str, python: str, disturbances: Disturbances) -> list[dict[str, Any]]:
+def start(work: Path, way: str, python: str) -> list[dict[str, Any]]:
     """The lines of a process that reads all files its way; the last one says how long it took."""
     command = [python, __file__, "--data_dir", ".", "--work", str(work), "--read", way]
-    command += ["--disturb", json.dumps(disturbances)]
     started = time.perf_counter()
     environment = {**os.environ, **WAYS.get(way, {})}
     out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
@@ -181,24 +205,21 @@ def start(work: Path, way: str, python: str, disturbances: Disturbances) -> list
     return [*lines, {"minutes": (time.perf_counter() - started) / 60}]
 
 
-def show(way: str, lines: list[dict[str, Any]]) -> Disturbances:
-    """Prints a row for every model; the largest differences of mean and level, by model."""
+def show(way: str, lines: list[dict[str, Any]]) -> None:
+    """Prints a row for every model."""
     *lines, last = lines
-    found = {}
     print(f"{way}, {last['minutes']:.1f} minutes")
     for model in dict.fromkeys(line["model"] for line in lines):
         its = [line for line in lines if line["model"] == model]
         bad = [line for line in its if not line["ok"]]
         image = max((line["grey_levels"] for line in its if line["ok"]), default=0)
-        found[model] = tuple(max(line[key] for line in its) for key in ("mean", "level"))
+        mean, level = (max(line[key] for line in its) for key in ("mean", "level"))
         print(
-            f"  {model:20}{len(its):>7}{len(bad):>16}{image:>9}"
-            f"{found[model][0]:>10.1e}{found[model][1]:>10.1e}",
+            f"  {model:20}{len(its):>7}{len(bad):>16}{image:>9}{mean:>10.1e}{level:>10.1e}",
             flush=True,
         )
         for line in bad:
             print(f"    {line['error']}")
-    return found
 
 
 def main() -> None:
@@ -210,10 +231,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="ways at a time")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
-    parser.add_argument("--disturb", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
-        read(args.work, args.read, args.disturb)
+        read(args.work, args.read)
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -224,14 +244,11 @@ def main() -> None:
         pythons = dict.fromkeys(WAYS, sys.executable)
         if args.other_python:
             pythons[OTHER] = args.other_python
-        ten: Disturbances = {}
         with ThreadPoolExecutor(args.workers) as pool:
-            runs = pool.map(lambda way: start(work, way, pythons[way], {}), pythons)
+            runs = pool.map(lambda way: start(work, way, pythons[way]), pythons)
             for way, lines in zip(pythons, runs, strict=True):
-                for model, sizes in show(way, lines).items():
-                    so_far = ten.get(model, (0.0, 0.0))
-                    ten[model] = tuple(max(10 * a, b) for a, b in zip(sizes, so_far, strict=True))
-        show(DISTURBED, start(work, DISTURBED, sys.executable, ten))
+                show(way, lines)
+        show(DISTURBED, start(work, DISTURBED, sys.executable))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from llic_jax.canvas import Canvas
+from llic_jax.compilation_cache import jit
 from llic_jax.layers.chain import Chain, Local, flatten
 
 GIB = 2**30
@@ -39,21 +41,31 @@ class Banded:
     A transform that is no chain of local layers is always computed as a whole.
 
     memory_gb: what the process may hold, GiB, by an estimate that was fitted on a CPU.
+    keep: whether its compiled programs can be kept on disk: the module's `repr` says all.
     """
 
-    def __init__(self, transform: nn.Module, memory_gb: float):
+    def __init__(self, transform: nn.Module, memory_gb: float, keep: bool = False):
         self.transform = transform
         self.budget = max(memory_gb - LIBRARIES, 0) * GIB
-        self._whole = jax.jit(lambda params, x: transform.apply({"params": params}, x))
 
-    def __call__(self, params: Any, x: Float[Any, "b h w c"]) -> Float[Any, "b out_h out_w out_c"]:
-        """The transform of `x`, whose sides are as the transform wants them."""
+        def whole(params, canvas, x):
+            return canvas.apply(lambda: transform.apply({"params": params}, x))
+
+        self._whole = jit(whole, repr(transform) if keep else None)
+
+    def __call__(
+        self, params: Any, canvas: Canvas, x: Float[Any, "b h w c"]
+    ) -> Float[Any, "b out_h out_w out_c"]:
+        """The transform of the image in `x`, whose sides are as the transform wants them."""
         if isinstance(self.transform, Chain):
             chain = list(flatten(self.transform, params))
             local = all(isinstance(layer, Local) for layer, _ in chain)
             if local and _held(_shapes(chain, x)) > self.budget:
+                if canvas.used is not None:  # without the canvas, it may fit
+                    out = self(params, canvas.exact(), canvas.crop(x))
+                    return canvas.put(np.asarray(out))
                 return compute(chain, np.asarray(x), self.budget).astype(np.float32, copy=False)
-        return self._whole(params, x)
+        return self._whole(params, canvas, x)
 
 
 def compute(

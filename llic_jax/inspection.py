@@ -156,7 +156,7 @@ class Insight:
 
 def inspect_image(model: LLIC, params: Any, image: Image, quality: float | None) -> Insight:
     """Looks at one image (padded as for coding)."""
-    x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
+    x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
     level = None if quality is None else jnp.full(1, quality, jnp.float32)
     (bits_y, bits_z), seen = _look(model)(params, x, level)
     seen = seen["intermediates"].get("g_a", {})

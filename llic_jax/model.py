@@ -83,6 +83,8 @@ class LLIC(nn.Module):
     h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
     entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
     prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
+    on_canvas: whether the parts are made of this package's layers alone, so that `canvas.py` can
+        confine them to a part of a larger array, and images of many sizes share programs.
     """
 
     g_a: nn.Module
@@ -94,6 +96,7 @@ class LLIC(nn.Module):
     latent_channels: int
     gain_y: Gain | None = None
     gain_z: Gain | None = None
+    on_canvas: bool = False
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -221,6 +224,7 @@ def build_model(config: Config) -> LLIC:
         latent_channels=latent,
         gain_y=Gain(levels, latent) if levels > 1 else None,
         gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
+        on_canvas=parts.on_canvas,
     )
 
 

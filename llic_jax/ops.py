@@ -10,7 +10,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
 
 
 def round_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -55,13 +56,11 @@ lower_bound.defvjp(_lower_bound_fwd, _lower_bound_bwd)
 
 
 def pad_to_multiple(
-    x: Float[Array, "b h w c"], multiple: int = 64
-) -> Float[Array, "b padded_h padded_w c"]:
+    x: Shaped[np.ndarray, "b h w c"], multiple: int = 64
+) -> Shaped[np.ndarray, "b padded_h padded_w c"]:
     """Pads the bottom and the right by edge replication to multiples of `multiple` (our choice)."""
     _, height, width, _ = x.shape
-    return jnp.pad(
-        x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge"
-    )
+    return np.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
 
 
 def depth_to_space(x: Float[Array, "b h w c4"], block: int = 2) -> Float[Array, "b out_h out_w c"]:

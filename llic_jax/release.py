@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jaxtyping import UInt8
-from safetensors.flax import load_file, save
+from safetensors.flax import save
+from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
 from llic_jax.card import model_card, read_summary, training_hours
 from llic_jax.coding.agreement import with_agreement

@@ -324,10 +324,15 @@ class _Stop:
 
 
 def _keep_config(config: Config, workdir: Path) -> None:
-    """Writes the config beside the run; a run keeps the model that it was started with."""
+    """Writes the config beside the run; a run keeps the model that it was started with. How the
+    model is computed may change, since parameters are float32 either way."""
     text = json.dumps(as_dict(config), indent=2)
     path = workdir / "config.json"
-    if path.exists() and json.loads(path.read_text())["model"] != json.loads(text)["model"]:
+
+    def model(text: str) -> dict[str, Any]:
+        return json.loads(text)["model"] | {"dtype": None, "remat": None}
+
+    if path.exists() and model(path.read_text()) != model(text):
         raise CheckpointError(
             f"{path} describes another model than this config. Use another --workdir, or the "
             "config that this run was started with."

@@ -87,7 +87,9 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
     assert Checkpoints(parts / "checkpoints").steps() == [2, 4]
     assert [entry["step"] for entry in read_metrics(parts, "train")] == [1, 2, 3, 4]
 
-    # The same run does not go on with another model.
+    # The same run goes on with the same model, computed in another way, but not with another one.
+    config.model.dtype = "bfloat16"
+    assert int(training.train(config, parts).step) == 4
     config.model.groups = (8, 8)
     with pytest.raises(CheckpointError, match="another model"):
         training.train(config, parts)

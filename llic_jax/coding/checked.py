@@ -40,23 +40,21 @@ class Clock:
 
 
 class CheckedEncoder:
-    """Keeps a checksum of the symbols, after those of `identity`, and the time."""
+    """Keeps a checksum of the symbols, after those of `identity`."""
 
-    def __init__(self, encoder: Encoder, clock: Clock, identity: bytes):
-        self.encoder, self.clock, self.crc = encoder, clock, zlib.crc32(identity)
-        clock.coder(None)
+    def __init__(self, encoder: Encoder, identity: bytes):
+        self.encoder, self.crc = encoder, zlib.crc32(identity)
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         self.encoder.put(symbols, rows)
-        self.clock.coder(None)
 
     def finish(self) -> bytes:
-        return self.clock.coder(self.encoder.finish())
+        return self.encoder.finish()
 
 
 class CheckedDecoder:
-    """The same for decoding; a coder's own errors become `CorruptError`.
+    """The same for decoding, and it keeps the time; a coder's own errors become `CorruptError`.
 
     make: makes the decoder, which may find its bytes unreadable as well.
     """

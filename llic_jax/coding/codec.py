@@ -12,6 +12,7 @@ platforms compute it alike to the last digit; `agreement.py` sees to it that the
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from llic_jax.canvas import Canvas
 from llic_jax.coding import agreement, bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
@@ -53,12 +55,12 @@ class Compressed:
 
     data: the file's bytes. y_hat: the decoded latent, from which `Codec.reconstruct` makes the very
     image that the decoder will make. bits: the file's size as estimated: the model's own estimate
-    for y and z, and the header. network_seconds, coder_seconds: time spent in the networks and in
-    the range coder.
+    for y and z, and the header. network_seconds, coder_seconds: time spent in the networks, and
+    in the range coder while no network was at work.
     """
 
     data: bytes
-    y_hat: Float[Array, "1 h16 w16 m"]
+    y_hat: Float[Array | np.ndarray, "1 h16 w16 m"]
     bits: float
     network_seconds: float
     coder_seconds: float
@@ -136,8 +138,10 @@ class Codec:
             )
         self._check_pixels(image.shape[1], image.shape[0])
         level = self._level(self._file_quality(quality))
-        x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
-        return self._programs.analyze(self.params, x, level)
+        canvas = self._canvas(*image.shape[:2])
+        x = canvas.put(pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255)
+        latents = self._programs.analyze(self.params, canvas, x, level)
+        return Latents(*map(canvas.crop, latents))
 
     def encode(
         self,
@@ -157,8 +161,11 @@ class Codec:
           InputError: an array that is no such image, or a quality out of range.
         """
         clock = Clock()
-        y, z = clock.network(latents if latents is not None else self.analyze(image, quality))
+        if latents is None:
+            latents = self.analyze(image, quality)
         height, width = image.shape[:2]
+        canvas = self._canvas(height, width)
+        y, z = clock.network(Latents(*map(canvas.put, latents)))
         quality = self._file_quality(quality)
         file = File(
             fingerprint=self.fingerprint,
@@ -172,23 +179,37 @@ class Codec:
             sections=dict(sections or {}),
         )
         level = self._level(quality)
-        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, z))
-        encoder = CheckedEncoder(CODERS[self.coder].encoder(self.tables), clock, file.identity)
-        encoder.put(np.asarray(z_hat, np.int32), self._hyper_rows(z_hat.shape))
+        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, canvas, z))
+        encoder = clock.coder(
+            CheckedEncoder(CODERS[self.coder].encoder(self.tables), file.identity)
+        )
+        symbols_z = canvas.crop(np.asarray(z_hat, np.int32))
+        encoder.put(symbols_z, self._hyper_rows(symbols_z.shape))
 
-        def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
-            symbols, values, bits = self._programs.quantize(step, y, mean, scale)
-            levels = np.asarray(clock.network(self._programs.levels(scale)))
-            rows = agreement.put_rows(encoder, self.tables, levels, self.units)
-            encoder.put(np.asarray(symbols), rows.rows + self.tables.hyper_rows)
-            return values, bits + rows.bits
+        def put(symbols: Array, levels: Array, bits: Array) -> float:
+            rows = agreement.put_rows(
+                encoder, self.tables, canvas.crop(np.asarray(levels)), self.units
+            )
+            encoder.put(canvas.crop(np.asarray(symbols)), rows.rows + self.tables.hyper_rows)
+            return float(bits) + rows.bits
 
-        y_hat, bits_y = self._walk(z_hat, level, code, clock)
-        payload = encoder.finish()
+        # One thread codes, step by step, while this one goes on to the next step's networks.
+        with ThreadPoolExecutor(1) as coder:
+
+            def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Future[float]]:
+                symbols, values, bits = self._programs.quantize(canvas, step, y, mean, scale)
+                return values, coder.submit(put, symbols, self._programs.levels(scale), bits)
+
+            y_hat, puts = self._walk(canvas, z_hat, level, code, clock)
+            clock.network(y_hat)
+            bits_y = sum(done.result() for done in puts)
+        payload = clock.coder(encoder.finish())
         data = dataclasses.replace(file, symbols_crc=encoder.crc, payload=payload).to_bytes()
         header = 8 * (len(data) - len(payload))
-        bits = float(bits_z) + sum(map(float, bits_y)) + header
-        return Compressed(data, y_hat, bits, clock.network_seconds, clock.coder_seconds)
+        bits = float(bits_z) + bits_y + header
+        return Compressed(
+            data, canvas.crop(y_hat), bits, clock.network_seconds, clock.coder_seconds
+        )
 
     def decode(self, data: bytes) -> Decompressed:
         """Decompresses.
@@ -203,26 +224,27 @@ class Codec:
         pair = coder_by_ident(file.coder)
         assert pair is not None
         level = self._level(file.quality or None)
-        h, w = (-(-side // DOWNSAMPLING) for side in (file.height, file.width))
+        canvas = self._canvas(file.height, file.width)
         decoder = CheckedDecoder(
             lambda: pair.decoder(self.tables, file.payload), clock, file.identity
         )
-        z_shape = (1, h, w, self.tables.hyper_rows)
-        z_hat = jnp.asarray(decoder.get(self._hyper_rows(z_shape)), jnp.float32)
+        z_shape = (1, *canvas.exact().blocks, self.tables.hyper_rows)
+        symbols_z = decoder.get(self._hyper_rows(z_shape))
+        z_hat = jnp.asarray(canvas.put(symbols_z), jnp.float32)
 
         def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, None]:
-            levels = np.asarray(clock.network(self._programs.levels(scale)))
+            levels = canvas.crop(np.asarray(clock.network(self._programs.levels(scale))))
             rows = agreement.get_rows(decoder, self.tables, levels, file.units)
-            symbols = decoder.get(rows + self.tables.hyper_rows)
+            symbols = canvas.put(decoder.get(rows + self.tables.hyper_rows))
             return self._programs.add(jnp.asarray(symbols), mean), None
 
-        y_hat, _ = self._walk(z_hat, level, code, clock)
+        y_hat, _ = self._walk(canvas, z_hat, level, code, clock)
         if not decoder.finish() or decoder.crc != file.symbols_crc:
             raise CorruptError(
                 "The decoded symbols are not those that were coded: this platform computed other "
                 "probabilities than the one that wrote the file. No image is returned."
             )
-        image = self._image(y_hat, level, file.height, file.width, clock)
+        image = self._image(canvas, y_hat, level, clock)[: file.height, : file.width]
         return Decompressed(image, clock.network_seconds, clock.coder_seconds)
 
     def reconstruct(
@@ -230,22 +252,28 @@ class Codec:
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
         quality = bitstream.parse(compressed.data).quality
-        return self._image(compressed.y_hat, self._level(quality or None), height, width, Clock())
+        canvas, level = self._canvas(height, width), self._level(quality or None)
+        y_hat = canvas.put(compressed.y_hat)
+        return self._image(canvas, y_hat, level, Clock())[:height, :width]
+
+    def _canvas(self, height: int, width: int) -> Canvas:
+        """What the networks see an image of this size on."""
+        canvas = Canvas.of_size(height, width)
+        return canvas.rounded() if self.model.on_canvas else canvas
 
     def _walk(
-        self, z_hat: Array, level: Array | None, code: Callable, clock: "Clock"
+        self, canvas: Canvas, z_hat: Array, level: Array | None, code: Callable, clock: "Clock"
     ) -> tuple[Array, list[Any]]:
-        hyper = clock.network(self._programs.hyper_synthesize(self.params, z_hat, level))
-        _, h, w, _ = z_hat.shape
-        scale_up = DOWNSAMPLING // 16
-        shape = (1, scale_up * h, scale_up * w, self.model.latent_channels)
-        return walk(CompiledSteps(self._programs, self.params, clock), hyper, shape, code)
+        hyper = clock.network(self._programs.hyper_synthesize(self.params, canvas, z_hat, level))
+        h, w = (DOWNSAMPLING // 16 * blocks for blocks in canvas.blocks)
+        steps = CompiledSteps(self._programs, self.params, canvas, clock)
+        return walk(steps, hyper, (1, h, w, self.model.latent_channels), code)
 
     def _image(
-        self, y_hat: Array, level: Array | None, height: int, width: int, clock: "Clock"
-    ) -> np.ndarray:
-        x_hat = clock.network(self._programs.synthesize(self.params, y_hat, level))
-        return np.asarray(x_hat)[0, :height, :width]
+        self, canvas: Canvas, y_hat: Any, level: Array | None, clock: "Clock"
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        x_hat = clock.network(self._programs.synthesize(self.params, canvas, y_hat, level))
+        return np.asarray(x_hat)[0]
 
     def _hyper_rows(self, shape: tuple[int, ...]) -> np.ndarray:
         """The row of every element of `z`: its channel."""

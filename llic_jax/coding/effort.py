@@ -120,7 +120,7 @@ def _refine(
 ) -> Latents:
     started = time.perf_counter()
     step, state = _program(codec), _ADAM.init(latents)
-    x = pad_to_multiple(jnp.asarray(image[None], jnp.float32) / 255, DOWNSAMPLING)
+    x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
     # Errors count inside the image only; as an array, so that sizes that pad alike share a program.
     inside = np.zeros((*x.shape[:3], 1), np.float32)
     inside[:, : image.shape[0], : image.shape[1]] = 1
@@ -175,9 +175,9 @@ def _cost(
     temperature: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Bits + lambda 255^2 squared error per channel, of softly rounded latents."""
-    z = _soft_round(latents.z, jax.random.fold_in(key, len(model.steps)), temperature)
+    z = _soft_round(jnp.asarray(latents.z), jax.random.fold_in(key, len(model.steps)), temperature)
     hyper = model.hyper_synthesize(z, level)
-    y, bits = walk(model, hyper, latents.y.shape, _draw(latents.y, key, temperature))
+    y, bits = walk(model, hyper, latents.y.shape, _draw(jnp.asarray(latents.y), key, temperature))
     error = inside * (jnp.clip(model.synthesize(y, level), 0, 1) - x)
     rate = sum(bits) + jnp.sum(model.prior_bits(z))
     return rate + lmbda * 255**2 / 3 * jnp.sum(jnp.square(error))

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from llic_jax.coding import tensorflow_core
 from llic_jax.coding.bitstream import CorruptError
 from llic_jax.coding.tables import PRECISION, Tables
 from llic_jax.errors import LlicError
@@ -113,13 +114,12 @@ def _tfc_ops():
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
-        import tensorflow_compression_ops  # imports TensorFlow: seconds, so only when coding
+        return tensorflow_core.compression_ops()  # takes a second, so only when coding
     except ImportError as error:
         raise CoderUnavailableError(
             "The range coder 'tfc' needs tensorflow-compression-ops, which is not installed; "
             "install llic_jax[tfc], or use another coder."
         ) from error
-    return tensorflow_compression_ops
 
 
 def _tfc_lookup(tables: Tables) -> np.ndarray:

@@ -165,4 +165,5 @@ def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
             dtype=dtype,
         ),
         n,
+        on_canvas=True,
     )

@@ -218,4 +218,5 @@ def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
             dtype=dtype,
         ),
         n,
+        on_canvas=True,
     )

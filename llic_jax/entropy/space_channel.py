@@ -130,4 +130,5 @@ def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
         HyperSynthesis(n, dtype=dtype),
         SpaceChannelModel(groups, tuple(config["context_widths"]), dtype=dtype),
         n,
+        on_canvas=True,
     )

@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from llic_jax.compilation_cache import jit
 from llic_jax.entropy.gaussian import coded_bits, gaussian_bits
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 
@@ -65,12 +65,12 @@ class Step:
         pairs = jnp.stack([jnp.where(odd, 0, values), jnp.where(odd, values, 0)], axis=3)
         return pairs.reshape(b, h, 2 * half, c)
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(jit, static_argnums=(0,))
     def gather(self, y: Float[Array, "b h w m"]) -> Values:
         """This step's elements of `y`."""
         return self.pack(self.own_channels(y))
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(jit, static_argnums=(0,))
     def scatter(self, y_hat: Float[Array, "b h w m"], values: Values) -> Float[Array, "b h w m"]:
         """`y_hat` with this step's elements, zero until now, set to `values`."""
         return y_hat.at[..., self.start : self.stop].add(self.unpack(values))
@@ -105,12 +105,14 @@ class EntropyParts(NamedTuple):
 
     h_a: hyper-analysis, y to z at a quarter of its size. h_s: hyper-synthesis, z_hat to `hyper`.
     entropy_model: a Flax module that follows `EntropyModel`. hyper_channels: of z.
+    on_canvas: see `LLIC`.
     """
 
     h_a: nn.Module
     h_s: nn.Module
     entropy_model: nn.Module
     hyper_channels: int
+    on_canvas: bool = False
 
 
 CoderFunction = Callable[[int, Step, Array, Array], tuple[Array, Any]]

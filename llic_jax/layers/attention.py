@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, normal
@@ -30,6 +30,7 @@ class WindowAttention(nn.Module):
     positions in them; a position attends to those of its own window only.
 
     window: side of a window. head_dim: channels of a head; divides C. shift: 0 .. window - 1.
+    covered: where there are positions (everywhere, if it is left out).
     dtype: of the products; the softmax is float32.
     """
 
@@ -39,7 +40,7 @@ class WindowAttention(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    def __call__(self, x: Feature, covered: Bool[Array, "1 h w 1"] | None = None) -> Feature:
         c, size = x.shape[-1], self.window
         heads = c // self.head_dim
         bias_table = self.param("position_bias", normal(0.02), ((2 * size - 1) ** 2, heads))
@@ -54,8 +55,9 @@ class WindowAttention(nn.Module):
         logits = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=jnp.float32)
         bias = bias_table[_relative_positions(size)]  # (size^2, size^2, heads)
         logits = logits / np.sqrt(self.head_dim) + bias.transpose(2, 0, 1)
-        # A position that only fills up a window gets weight zero. No window is without real ones.
-        logits = jnp.where(grid.real()[:, None, None, :], logits, -jnp.inf)
+        # A position that only fills up a window gets weight zero. (In a window without any other
+        # all weights are the same, and count for nothing.)
+        logits = jnp.where(grid.real(covered)[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         h = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, v)
         h = grid.merge(h.reshape(*h.shape[:-2], c))
@@ -111,9 +113,11 @@ class _WindowGrid:
         top, left = self.rows[0], self.columns[0]
         return x[:, top : top + self.height, left : left + self.width]
 
-    def real(self) -> Array:
+    def real(self, covered: Array | None) -> Array:
         """Which positions of the windows are in the image, `(windows, window^2)`."""
-        return self.split(jnp.ones((1, self.height, self.width, 1), bool))[0, :, :, 0]
+        if covered is None:
+            covered = jnp.ones((1, self.height, self.width, 1), bool)
+        return self.split(covered)[0, :, :, 0]
 
 
 def _padding(length: int, window: int, shift: int) -> tuple[int, int]:

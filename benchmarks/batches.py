@@ -1,0 +1,118 @@
+"""How fast the command line codes folders, with one worker and with several, in one run.
+
+    python benchmarks/batches.py --data_dir PHOTOGRAPHS
+
+Crops of photographs, of one size and of many sizes, are compressed and decompressed by fresh
+processes that find their programs in a compilation cache; the fastest of `--rounds` counts. "cores"
+is processor time over time: how many of them were kept busy. "first time" is for many sizes with a
+cache that knows none of them, once by canvases and once by a program for every size.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from llic_jax.sources import image_files
+
+COUNT = 12
+SIDES = 320, 704  # smallest and largest of the many sizes
+
+
+def crops(folder: Path, data_dir: Path, sizes: list[tuple[int, int]]) -> None:
+    """A crop of each size, (width, height), of a photograph of its own."""
+    folder.mkdir()
+    paths = [path for path in image_files(data_dir)]
+    paths = paths[:: max(1, len(paths) // len(sizes))]
+    for i, (path, size) in enumerate(zip(paths, sizes, strict=False)):
+        image = Image.open(path).convert("RGB")
+        if np.any(np.less(image.size, size)):
+            image = image.resize(np.maximum(image.size, size).tolist(), Image.Resampling.LANCZOS)
+        image.crop((0, 0, *size)).save(folder / f"{i:02d}.png")
+
+
+def run(command: list[str], cache: Path) -> tuple[float, float]:
+    """Seconds of a process, and cores that it kept busy."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, *command], env=environment, check=True, capture_output=True)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy / seconds
+
+
+def compress_exact(source: Path, target: Path) -> None:
+    """`llic compress` with a program for every size."""
+    from llic_jax import cli, release
+
+    load = release.load_codec
+
+    def exact(*args, **kwargs):
+        codec = load(*args, **kwargs)
+        codec.model = codec.model.clone(on_canvas=False)
+        return codec
+
+    release.load_codec = exact
+    sys.exit(cli.main(["compress", "--force", str(source), str(target)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--exact", nargs=2, type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.exact:
+        compress_exact(*args.exact)
+    rng = np.random.default_rng(0)
+    many = [tuple(map(int, rng.integers(*SIDES, 2))) for _ in range(COUNT)]
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        crops(work / "one size", args.data_dir, [(768, 512)] * COUNT)
+        crops(work / "many sizes", args.data_dir, many)
+        sizes, out = work / "many sizes", str(work / "out")
+        first, _ = run(["-m", "llic_jax", "compress", str(sizes), out], work / "cache")
+        exact = [__file__, "--data_dir", ".", "--exact", str(sizes), str(work / "other")]
+        alone, _ = run(exact, work / "other cache")
+        megapixels = {
+            folder: sum(np.prod(Image.open(f).size) for f in (work / folder).iterdir()) / 1e6
+            for folder in ("one size", "many sizes")
+        }
+        print(f"{COUNT} images of many sizes, the first time: {first:.1f} s")
+        print(f"without canvases: {alone:.1f} s\n")
+        print(
+            f"{'':12}{'workers':>8}{'compress s':>12}{'cores':>7}{'decompress s':>14}{'cores':>7}"
+        )
+        for folder, size in megapixels.items():
+            for workers in args.workers:
+                best = {}
+                for command, given in (("compress", work / folder), ("decompress", work / "out")):
+                    made = work / "out" if command == "compress" else work / "decoded"
+                    line = ["-m", "llic_jax", command, "--force", "--workers", str(workers)]
+                    if command == "compress":
+                        for old in (work / "out").glob("*"):
+                            old.unlink()
+                    best[command] = min(
+                        run([*line, str(given), str(made)], work / "cache")
+                        for _ in range(args.rounds + 1)
+                    )
+                (c, c_cores), (d, d_cores) = best["compress"], best["decompress"]
+                print(
+                    f"{folder:12}{workers:>8}{c:>12.2f}{c_cores:>7.2f}{d:>14.2f}{d_cores:>7.2f}",
+                    flush=True,
+                )
+            print(f"{'':12}({size:.1f} megapixels)")
+
+
+if __name__ == "__main__":
+    main()

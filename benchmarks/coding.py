@@ -1,0 +1,102 @@
+"""Times coding of the full-size LLIC-ELIC beside PyTorch's transforms, and batches, in one run.
+
+    python benchmarks/coding.py --torch_python TORCH_ENV/bin/python --torch_script SCRIPT
+
+Weights are random, with latents scaled up so that there is something to code. Compressing and
+decompressing are whole: from pixels to bytes and back, range coder included. PyTorch's side is its
+transforms alone (see benchmarks/transforms.py for SCRIPT): no entropy model, no coder, so the ratio
+is the least that a codec in PyTorch could show. The networks are set beside what this machine's
+matrix product makes of as many MACs. Sides take turns; the fastest of each counts.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from full_size import images, random_codec
+from transforms import best, fastest, torch
+
+from llic_jax import allocation
+from llic_jax.summary import summarize
+
+PRODUCT = 4096  # side of the square matrices, float32
+
+
+def product_rate() -> float:
+    """MACs per second of a large matrix product."""
+    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
+    multiply = jax.jit(jnp.matmul)
+    return PRODUCT**3 / best(lambda: multiply(a, a), 3)
+
+
+def timed(call: Callable, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def ours(codec, image: np.ndarray, repeats: int) -> dict[str, float]:
+    """Seconds of coding, and of the networks in it."""
+    data = codec.encode(image).data
+    codec.decode(data)
+    return {
+        "compress": timed(lambda: codec.encode(image), repeats),
+        "decompress": timed(lambda: codec.decode(data), repeats),
+        "networks of compress": min(codec.encode(image).network_seconds for _ in range(repeats)),
+        "networks of decompress": min(codec.decode(data).network_seconds for _ in range(repeats)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, help="a folder of images")
+    parser.add_argument("--model", default="llic_elic", help="config name")
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
+    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    args = parser.parse_args()
+    allocation.keep_freed_memory()
+    codec, image = random_codec(args.model), images(args.data_dir)[0]
+    height, width = image.shape[:2]
+    costs = summarize(codec.model, height, width)
+    both = costs.h_s.macs + costs.walk.macs
+    macs = {
+        "networks of compress": costs.g_a.macs + costs.h_a.macs + both,
+        "networks of decompress": both + costs.g_s.macs,
+    }
+    mine: dict[str, float] = {}
+    theirs: dict[str, float] = {}
+    rate = 0.0
+    for _ in range(args.rounds):
+        if args.torch_python and args.torch_script:
+            theirs = fastest(
+                theirs, torch(args.torch_python, args.torch_script, height, width, False)
+            )
+        rate = max(rate, product_rate())
+        mine = fastest(mine, ours(codec, image, args.repeats))
+    print(f"jax {jax.__version__}, {args.model}, {width} x {height}")
+    print(f"matrix product: {2e-9 * rate:.0f} GFLOP/s\n")
+    print(f"{'whole':<24}{'s':>8}{'PyTorch g_a / g_s s':>22}{'PyTorch / ours':>16}")
+    for part, transform in (("compress", "g_a"), ("decompress", "g_s")):
+        other = theirs.get(transform)
+        ratio = f"{other:>22.2f}{other / mine[part]:>16.2f}" if other else ""
+        print(f"{part:<24}{mine[part]:>8.2f}{ratio}")
+    print(f"\n{'networks':<24}{'s':>8}{'GMACs':>8}{'product s':>11}{'ours / product':>16}")
+    for part, count in macs.items():
+        least = count / rate
+        print(
+            f"{part:<24}{mine[part]:>8.2f}{count / 1e9:>8.0f}{least:>11.2f}"
+            f"{mine[part] / least:>16.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the command line takes for one photograph, start-up included, and what for.
+
+    python benchmarks/start_up.py --data_dir PHOTOGRAPHS
+
+Every command runs in a process of its own, `--rounds` times, the fastest of which counts. The
+compilation cache is a fresh folder: "first" are the commands that fill it, "warm" those that find
+all programs there, "new size" those for a size never seen whose canvas the cache knows. Then one
+process says where a warm command's time goes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = 768, 512  # width, height
+ALIKE = (740, 500)  # which share a canvas with the above
+
+
+def stages(source: Path, coded: Path) -> None:
+    """Compresses and decompresses twice; prints seconds of each stage as a line of JSON."""
+    marks = [("interpreter", time.time() - float(os.environ["STARTED"]))]
+    last = time.perf_counter()
+
+    def mark(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        marks.append((name, now - last))
+        last = now
+
+    from llic_jax import compilation_cache, images, release
+
+    compilation_cache.enable()
+    mark("imports: JAX, Flax, ..")
+    codec = release.load_codec(release.DEFAULT)
+    mark("weights and tables")
+    from llic_jax.coding.range_coder import CODERS
+
+    CODERS[codec.coder].encoder(codec.tables)
+    mark(f"range coder: {codec.coder}")
+    image = images.read_photograph(source).rgb
+    mark("reading the image")
+    data = codec.compress(image)
+    mark("compress, first time")
+    codec.compress(image)
+    mark("compress, second time")
+    codec.decompress(data)
+    mark("decompress, first time")
+    codec.decompress(data)
+    mark("decompress, second time")
+    print(json.dumps(marks))
+
+
+def run(command: list[str], cache: Path) -> tuple[float, str]:
+    """Seconds of a process, and what it printed."""
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment["STARTED"] = str(time.time())
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - started, done.stdout
+
+
+def photograph(folder: Path | None) -> Image.Image:
+    """One of `SIZE`."""
+    if folder is None:
+        import skimage.data
+
+        return Image.fromarray(skimage.data.coffee()).resize(SIZE, Image.Resampling.LANCZOS)
+    from llic_jax.sources import image_files
+
+    image = Image.open(image_files(folder)[0]).convert("RGB")
+    large = np.all(np.less_equal(SIZE, image.size))
+    return image.crop((0, 0, *SIZE)) if large else image.resize(SIZE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, help="a folder of images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stages", nargs=2, type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stages:
+        stages(*args.stages)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        cache, source, alike = work / "cache", work / "photo.png", work / "alike.png"
+        image = photograph(args.data_dir)
+        image.save(source)
+        image.crop((0, 0, *ALIKE)).save(alike)
+        llic = ["-m", "llic_jax"]
+
+        def code(command: str, image: Path) -> float:
+            given, made = (image, image.with_suffix(".llic"))
+            if command == "decompress":
+                given, made = made, work / "decoded.png"
+            return run([*llic, command, "--force", str(given), str(made)], cache)[0]
+
+        print(f"{'':24}{'compress s':>12}{'decompress s':>14}")
+        for label, image_file, rounds in (
+            ("first", source, 1),
+            ("warm", source, args.rounds),
+            ("new size", alike, 1),
+            ("new size, warm", alike, args.rounds),
+        ):
+            seconds = {}
+            for command in ("compress", "decompress"):
+                seconds[command] = min(code(command, image_file) for _ in range(rounds))
+            both = f"{seconds['compress']:>12.2f}{seconds['decompress']:>14.2f}"
+            print(f"{label:24}{both}", flush=True)
+        for command in (["--help"], ["info", str(source.with_suffix(".llic"))]):
+            light = min(run([*llic, *command], cache)[0] for _ in range(args.rounds))
+            print(f"{command[0]:24}{light:>12.2f}")
+        print()
+        itself = [__file__, "--stages", str(source), str(source.with_suffix(".llic"))]
+        rounds = [json.loads(run(itself, cache)[1].splitlines()[-1]) for _ in range(args.rounds)]
+        for entries in zip(*rounds, strict=True):
+            print(f"{entries[0][0]:24}{min(seconds for _, seconds in entries):>12.2f}")
+
+
+if __name__ == "__main__":
+    main()
