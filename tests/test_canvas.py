@@ -1,7 +1,6 @@
 """What networks make of an image on a canvas, beside what they make of it at its own size."""
 
 import importlib
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 from llic_jax.canvas import Canvas
 from llic_jax.coding.codec import Codec
 from llic_jax.coding.programs import Programs
+from llic_jax.compilation_cache import jit
 from llic_jax.model import build_model, initialize
 
 SIZES = dict(channels=(8, 8, 12, 16), kernel_sizes=(5, 5, 3, 3), hyper_channels=8)
@@ -101,9 +101,14 @@ def test_images_of_sizes_that_round_alike_share_all_programs(tiny_codec, photogr
     image = np.pad(photograph, ((0, 384 - height), (0, 384 - width), (0, 0)), mode="reflect")
     photograph = image
     code(300, 310)
-    with mock.patch.object(jax._src.compiler, "backend_compile", side_effect=AssertionError):
-        code(257, 320)
-        code(290, 270)
+    kept = [program for program in vars(codec._programs).values() if isinstance(program, jit)]
+    compiled = [program.jitted._cache_size() for program in kept]
+    assert min(compiled) >= 1 and len(compiled) >= 7
+    code(257, 320)
+    code(290, 270)
+    assert [program.jitted._cache_size() for program in kept] == compiled
+    code(200, 320)
+    assert [program.jitted._cache_size() for program in kept] > compiled
 
 
 def test_a_file_written_on_a_canvas_decodes_without_one(tiny_codec, photograph):
