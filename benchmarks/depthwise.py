@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -178,11 +179,11 @@ def time_jax(case: Case, dtype: str, with_xla: bool, repeats: int) -> dict[str, 
     for operation in OPERATIONS:
         ready = {}
         for name, setting in contenders.items():
-            os.environ.update(setting)
             conv = depthwise_conv if setting else depthwise_conv_reference
             try:
                 # A function of its own: JAX would remember what it traced with another setting.
-                run = compiled(operation, lambda *inputs, conv=conv: conv(*inputs), x, kernel)
+                with mock.patch.dict(os.environ, setting):
+                    run = compiled(operation, lambda *inputs, conv=conv: conv(*inputs), x, kernel)
                 ready[name] = run, warm(run)
                 best[name][operation] = math.inf
             except jax.errors.JaxRuntimeError as error:
