@@ -75,9 +75,10 @@ def tiny(name: str) -> LLIC:
         head_dims=(5, 4),
     )
     config.update(TINY[name])
-    h_a, h_s, entropy_model, hyper_channels = ENTROPY_MODELS[name](config, jnp.float32)
-    prior = FactorizedPrior(hyper_channels)
-    return LLIC(Patches(12), Unpatches(), Spread(h_a), h_s, entropy_model, prior, 12)
+    parts = ENTROPY_MODELS[name](config, jnp.float32)
+    prior = FactorizedPrior(parts.hyper_channels)
+    h_a = Spread(parts.h_a)
+    return LLIC(Patches(12), Unpatches(), h_a, parts.h_s, parts.entropy_model, prior, 12)
 
 
 @dataclasses.dataclass(frozen=True)
