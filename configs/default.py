@@ -38,6 +38,12 @@ def get_config() -> ConfigDict:
     model.dtype = "float32"  # of the computation ("bfloat16" on accelerators); see model.py
     model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 
+    coding = config.coding = ConfigDict()
+    coding.units = 400  # of the agreement on table rows (llic_jax/coding/agreement.py)
+    # How symbols are chosen (llic_jax/entropy/gaussian.py: choose_symbols): bits that a squared
+    # error of one quantization step is worth; 0 for the nearest integer (paper).
+    coding.rdoq_weight = 0.0
+
     data = config.data = ConfigDict()
     # A folder of images (searched recursively), "records:PATTERN" (array record files), or
     # "tfds:NAME[:SPLIT]" (clic, div2k, coco/2017, ..., or a prepared data set's folder).
@@ -82,6 +88,10 @@ def get_config() -> ConfigDict:
     # step, which a good start (principal components) suffers from more than it gains.
     train.transforms_rate = 1.0
     train.final_factor = 0.01
+    # The last so many steps train the decoder's side alone, on the very symbols that are coded
+    # (Guo et al., "Soft then Hard", ICML 2021); their learning rate falls as a half cosine.
+    train.decoder_steps = 0
+    train.decoder_learning_rate = 1e-4
     train.clip_norm = 1.0  # gradient clipping by the global norm
     train.ema_decay = 0.999  # moving average of the weights, which is what is released
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
-from llic_jax.entropy.gaussian import coded_bits
+from llic_jax.entropy.gaussian import choose_symbols, coded_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
 from llic_jax.layers.initializers import fresh_params
@@ -154,11 +154,13 @@ class Insight:
         return (self.bits_y.sum(-1) + z) / LATENT_STRIDE**2
 
 
-def inspect_image(model: LLIC, params: Any, image: Image, quality: float | None) -> Insight:
-    """Looks at one image (padded as for coding)."""
+def inspect_image(
+    model: LLIC, params: Any, image: Image, quality: float | None, rdoq_weight: float = 0.0
+) -> Insight:
+    """Looks at one image (padded, and its symbols chosen, as for coding)."""
     x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
     level = None if quality is None else jnp.full(1, quality, jnp.float32)
-    (bits_y, bits_z), seen = _look(model)(params, x, level)
+    (bits_y, bits_z), seen = _look(model, rdoq_weight)(params, x, level)
     seen = seen["intermediates"].get("g_a", {})
     kernels, factors = {}, {}
     for block in sorted(key for key in seen if key.startswith("block_")):
@@ -172,13 +174,13 @@ def inspect_image(model: LLIC, params: Any, image: Image, quality: float | None)
 
 
 @functools.lru_cache(maxsize=4)
-def _look(model: LLIC) -> Any:
+def _look(model: LLIC, rdoq_weight: float) -> Any:
     def look(module: LLIC, x: Array, level: Array | None) -> tuple[Array, Array]:
         y = module.analyze(x, level)
         z_hat = jnp.round(module.hyper_analyze(y, level))
         hyper = module.hyper_synthesize(z_hat, level)
         b, h, w, m = y.shape
-        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y))
+        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, rdoq_weight))
         bits_y = jnp.zeros_like(y)
         for step, values in zip(module.steps, bits, strict=True):
             bits_y = step.scatter(bits_y, values)
@@ -191,11 +193,11 @@ def _look(model: LLIC) -> Any:
     return program
 
 
-def element_bits(y: Float[Array, "b h w m"]) -> CoderFunction:
+def element_bits(y: Float[Array, "b h w m"], rdoq_weight: float) -> CoderFunction:
     """A coder function like `walk.quantize` that collects the bits of each element of a step."""
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
-        symbols = jnp.round(step.gather(y) - mean)
+        symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
         return symbols + mean, coded_bits(symbols, scale)
 
     return code

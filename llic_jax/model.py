@@ -159,11 +159,13 @@ class LLIC(nn.Module):
         x: Float[Array, "b h w 3"],
         quality: Quality | None = None,
         keys: Key[Array, "b"] | None = None,
+        rdoq_weight: float = 0.0,
     ) -> LatentRate:
         """The whole way there and back, with estimated rates.
 
         With keys, one per sample, as in training: noise for the rate, straight-through rounding
-        for what is decoded. Without, as in coding: the rate of the rounded symbols.
+        for what is decoded. Without, as in coding: the rate of the symbols, chosen with
+        `rdoq_weight` (`gaussian.choose_symbols`); no gradient then reaches the analysis.
         """
         y = self.analyze(x, quality)
         z = self.hyper_analyze(y, quality)
@@ -171,7 +173,7 @@ class LLIC(nn.Module):
             code = coding_walk.estimate(y, fold_in(keys, 0))
             z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
         else:
-            code = coding_walk.quantize(y)
+            code = coding_walk.quantize(y, rdoq_weight)
             z_rated = z_hat = jnp.round(z)
         bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
         hyper = self.hyper_synthesize(z_hat, quality)

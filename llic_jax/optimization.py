@@ -8,12 +8,25 @@ from llic_jax.errors import ConfigError
 
 
 def learning_rate_schedule(train: Config) -> optax.Schedule:
-    """The schedule that the config names (configs/default.py).
+    """The schedule that the config names (configs/default.py), then that of the decoder's steps.
 
     Raises:
       ConfigError: a schedule that is not known.
     """
-    peak, warmup, steps = train["learning_rate"], train["warmup_steps"], train["steps"]
+    last = train["decoder_steps"]
+    if not last:
+        return _schedule(train, train["steps"])
+    return optax.join_schedules(
+        [
+            _schedule(train, train["steps"] - last),
+            optax.cosine_decay_schedule(train["decoder_learning_rate"], last),
+        ],
+        [train["steps"] - last],
+    )
+
+
+def _schedule(train: Config, steps: int) -> optax.Schedule:
+    peak, warmup = train["learning_rate"], train["warmup_steps"]
     if train["schedule"] == "steps":
         factors = (1.0, *train["schedule_factors"])
         ratios = {

@@ -5,6 +5,7 @@ takes its share of the batch, gradients are averaged over all devices.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import tree_map_with_path
 from jaxtyping import Array, Float, Key, UInt8
 
 from llic_jax.config import Config
@@ -24,9 +26,32 @@ from llic_jax.ops import fold_in
 
 AXIS = "batch"
 TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
+ANALYSIS = ("g_a", "h_a", "log_gain")  # what stands still while the decoder's side trains alone
 CAUSES = ("bpp_y", "bpp_z", "mse", "ms_ssim", "gradient_norm")  # what may cease to be finite
 
 Step = Callable[["TrainState", UInt8[np.ndarray, "..."]], tuple["TrainState", dict[str, Array]]]
+
+
+class Stage(enum.Enum):
+    """Who learns in a step.
+
+    ENTROPY_MODEL: hyperprior and entropy model, from the rate alone: a third of the work, as there
+        is nothing to synthesize and nothing to differentiate in the transforms.
+    DECODER: entropy model, h_s, g_s and inverse gains, from the very symbols that are coded. No
+        noise stands for rounding any more, so the loss is that of the files; but rounding has no
+        gradient, so the analysis stays as it is (Guo et al., "Soft then Hard", ICML 2021).
+    """
+
+    ENTROPY_MODEL = enum.auto()
+    ALL = enum.auto()
+    DECODER = enum.auto()
+
+    @classmethod
+    def at(cls, step: int, train: Config) -> "Stage":
+        """The stage that the step after `step` steps belongs to."""
+        if step < train["transforms_from"]:
+            return cls.ENTROPY_MODEL
+        return cls.ALL if step < train["steps"] - train["decoder_steps"] else cls.DECODER
 
 
 @flax.struct.dataclass
@@ -94,14 +119,14 @@ def make_train_step(
     unravel: Callable[[Array], Any],
     train: Config,
     seed: int,
-    rate_only: bool = False,
+    stage: Stage = Stage.ALL,
+    rdoq_weight: float = 0.0,
 ) -> Step:
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
 
-    A device works through its share in `train.accumulate` parts, one after the other. With
-    `rate_only` the loss is the rate, and only hyperprior and entropy model learn: a third of the
-    work, as there is nothing to synthesize and nothing to differentiate in the transforms.
+    A device works through its share in `train.accumulate` parts, one after the other. stage: who
+    learns. rdoq_weight: how symbols are chosen where the very symbols count (`Stage.DECODER`).
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     apply: Any = model.apply
@@ -112,19 +137,28 @@ def make_train_step(
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
-            if rate_only:
+            if stage is Stage.ENTROPY_MODEL:
                 frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
                 params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
-            out = apply({"params": params}, x, quality, fold_in(keys, 1))
+            noise = None if stage is Stage.DECODER else fold_in(keys, 1)
+            out = apply({"params": params}, x, quality, noise, rdoq_weight)
             weight = level_weights(lmbda, lmbdas, train["level_balance"])
             loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
-            if rate_only:  # what is not asked for is not computed: XLA drops the synthesis
+            if (
+                stage is Stage.ENTROPY_MODEL
+            ):  # what is not asked for is not computed: XLA drops the synthesis
                 figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
                 loss = figures["loss"] = figures["bpp"]
             return loss, figures
 
         grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(params))
         return ravel_pytree(grads)[0], figures
+
+    def paced(path: Any, update: Array) -> Array:
+        names = [key.key for key in path]
+        if stage is Stage.DECODER and not set(names).isdisjoint(ANALYSIS):
+            return jnp.zeros_like(update)  # Adam's averages would still move them
+        return train["transforms_rate"] * update if names[0] in TRANSFORMS else update
 
     @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
@@ -148,11 +182,8 @@ def make_train_step(
         causes = [~jnp.isfinite(figures.get(name, jnp.zeros(()))) for name in CAUSES]
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        if train["transforms_rate"] != 1:
-            parts_of = unravel(updates)
-            slow = {n: parts_of[n] for n in TRANSFORMS if n in parts_of}
-            slow = jax.tree.map(lambda update: train["transforms_rate"] * update, slow)
-            updates = ravel_pytree({**parts_of, **slow})[0]
+        if train["transforms_rate"] != 1 or stage is Stage.DECODER:
+            updates = ravel_pytree(tree_map_with_path(paced, unravel(updates)))[0]
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))

@@ -31,7 +31,14 @@ from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, build_model
 from llic_jax.optimization import build_optimizer, learning_rate_schedule
 from llic_jax.pca import start_from_components
-from llic_jax.train_step import CAUSES, TrainState, create_state, fresh_state, make_train_step
+from llic_jax.train_step import (
+    CAUSES,
+    Stage,
+    TrainState,
+    create_state,
+    fresh_state,
+    make_train_step,
+)
 from llic_jax.watching import TrainingLog
 
 
@@ -84,7 +91,10 @@ def train(
         state = _start(config, state, unravel, partial(batches_from, first_step=0), optimizer)
 
     validation = partial(_validation, model, held_back, config)
-    make_step = partial(make_train_step, model, optimizer, unravel, settings, config["seed"])
+    make_step = partial(
+        make_train_step, model, optimizer, unravel, settings, config["seed"],
+        rdoq_weight=config["coding"]["rdoq_weight"],
+    )  # fmt: skip
     schedule = learning_rate_schedule(settings)
     first = step = int(state.step)
     every = {name: settings[f"{name}_every"] for name in ("log", "eval", "checkpoint")}
@@ -93,15 +103,18 @@ def train(
     batches = jax_utils.prefetch_to_device(
         (b.reshape(devices, -1, *b.shape[1:]) for b in batches_from(first_step=first)), 2
     )
-    step_fn = make_step(rate_only=first < settings["transforms_from"])
+    stage = None
     reason = None if step < settings["steps"] else "nothing left to do"
     log = TrainingLog(
         workdir, first, settings["steps"], settings["batch_size"], settings["tensorboard"], main
     )
     with log, _Stop(max_minutes) as stop:
         while reason is None:
-            if step == settings["transforms_from"] > first:
-                step_fn = make_step()
+            if stage is not (stage := Stage.at(step, settings)):
+                step_fn = make_step(stage=stage)
+            if step == settings["steps"] - settings["decoder_steps"]:
+                # The analysis moves no more: the decoder is to learn with the one to be released.
+                replicated = dataclasses.replace(replicated, params=jnp.copy(replicated.ema))
             replicated, figures = step_fn(replicated, next(batches))
             step += 1
             log.tick()
@@ -131,15 +144,23 @@ def train(
 
 
 def validate(
-    model: LLIC, params: Any, images: data.Photographs, train: Config, crop: int, pairs: int = 0
+    model: LLIC,
+    params: Any,
+    images: data.Photographs,
+    train: Config,
+    crop: int,
+    pairs: int = 0,
+    rdoq_weight: float = 0.0,
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     """Rate-distortion of central crops with real quantization, averaged; per level if several.
+
+    rdoq_weight: see `gaussian.choose_symbols`.
 
     Also the first `pairs` crops beside what is decoded of them (at the middle level), uint8
     `(crop, 2 crop, 3)`.
     """
     lmbdas = tuple(train["lmbdas"])
-    apply = _jitted_apply(model)
+    apply = _jitted_apply(model, rdoq_weight)
     totals: dict[str, list[float]] = {}
     shown: list[np.ndarray] = []
     for i in range(len(images)):
@@ -165,15 +186,16 @@ def validate(
 
 
 @lru_cache(maxsize=8)
-def _jitted_apply(model: LLIC) -> Callable:
-    return jax.jit(model.apply)
+def _jitted_apply(model: LLIC, rdoq_weight: float) -> Callable:
+    return jax.jit(partial(model.apply, rdoq_weight=rdoq_weight))
 
 
 def _validation(
     model: LLIC, held_back: data.Photographs, config: Config, params: Any
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     crop = config["data"]["crops"][0]
-    found, pairs = validate(model, params, held_back, config["train"], crop, pairs=2)
+    rdoq_weight = config["coding"]["rdoq_weight"]
+    found, pairs = validate(model, params, held_back, config["train"], crop, 2, rdoq_weight)
     if not found:
         raise data.DataError(
             f"None of the {len(held_back)} held-back images has {crop} pixels on both sides; "
@@ -242,6 +264,12 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"train.batch_size {settings['batch_size']} does not divide among {jax.device_count()} "
             f"devices with {settings['accumulate']} parts each; use a multiple of {parts}."
+        )
+    if settings["transforms_from"] + settings["decoder_steps"] > settings["steps"]:
+        raise ConfigError(
+            f"train.steps {settings['steps']} is less than train.transforms_from and "
+            f"train.decoder_steps together, {settings['transforms_from']} and "
+            f"{settings['decoder_steps']}; take fewer of these, or more in all."
         )
     if len(section["crops"]) != len(section["crop_boundaries"]) + 1:
         raise ConfigError(

@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -11,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 from PIL import Image
 
-from llic_jax import optimization, train_step, training
+from llic_jax import ops, optimization, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.errors import ConfigError
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LatentRate, build_model
+from llic_jax.train_step import Stage
 from llic_jax.watching import read_metrics
 
 
@@ -169,15 +173,15 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
     np.testing.assert_allclose(other_loss, loss, rtol=tolerance / 2)
 
 
-@pytest.mark.parametrize("rate_only", [True, False])
-def test_transforms_stand_still_where_they_are_told_to(tiny_config, rate_only):
+@pytest.mark.parametrize("stage", [Stage.ENTROPY_MODEL, Stage.ALL])
+def test_transforms_stand_still_where_they_are_told_to(tiny_config, stage):
     """While only the rate is learned, and at a rate of their own of 0."""
-    train = tiny_config.train.copy_and_resolve_references()
+    train, rate_only = tiny_config.train.copy_and_resolve_references(), stage != Stage.ALL
     train.transforms_rate = 1.0 if rate_only else 0.0
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
     state, unravel = train_step.create_state(model, optimizer, 0)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    step = train_step.make_train_step(model, optimizer, unravel, train, 0, rate_only)
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0, stage)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
     assert bool(figures["loss"] == figures["bpp"]) == ("psnr" not in figures) == rate_only
     before, after = unravel(state.params), unravel(new.params[0])
@@ -188,6 +192,57 @@ def test_transforms_stand_still_where_they_are_told_to(tiny_config, rate_only):
 
     assert not any(map(moved, train_step.TRANSFORMS))
     assert moved("entropy_model") and moved("prior")
+
+
+def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, tiny_params):
+    """The analysis stays, though Adam's averages still point somewhere; and the loss is that of
+    coding: no noise."""
+    train = tiny_config.train.copy_and_resolve_references()
+    train.lmbdas = (0.0067, 0.0067)
+    model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
+    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
+    state = train_step.fresh_state(params, optimizer)
+    averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
+    state = dataclasses.replace(state, opt_state=averages)
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0, Stage.DECODER, 20.0)
+    new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
+
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(2))
+    quality, _ = train_step.draw_qualities(ops.fold_in(keys, 0), tuple(train.lmbdas))
+    x = jnp.asarray(images[0], jnp.float32) / 255
+    out = model.apply({"params": tiny_params}, x, quality, rdoq_weight=20.0)
+    np.testing.assert_allclose(
+        figures["bpp"][0], np.mean(out.bits_y + out.bits_z) / 64**2, rtol=1e-5
+    )
+
+    before, after = (traverse_util.flatten_dict(unravel(p)) for p in (params, new.params[0]))
+    still = {path for path in before if jnp.array_equal(before[path], after[path])}
+    analysis = {path for path in before if not set(path).isdisjoint(train_step.ANALYSIS)}
+    assert ("gain_y", "log_gain") in analysis and ("gain_z", "log_gain") in analysis
+    assert {path[0] for path in analysis} == {"g_a", "h_a", "gain_y", "gain_z"}
+    assert analysis <= still
+    assert {path[0] for path in set(before) - still} >= {"g_s", "h_s", "entropy_model", "prior"}
+    assert ("gain_y", "log_inverse") not in still
+
+
+@pytest.mark.slow
+def test_the_decoder_s_steps_begin_with_the_average(config, tmp_path):
+    """Which is what is released, and what the analysis stays at, also when a run goes on there."""
+    config.train.steps, config.train.decoder_steps = 4, 2
+    config.train.decoder_learning_rate, config.train.ema_decay = 0.0, 0.5
+    config.train.checkpoint_every, config.train.tensorboard = 1, False
+    config.data.held_back = 0
+    end = training.train(config, tmp_path / "whole")
+    before = Checkpoints(tmp_path / "whole" / "checkpoints", 9).restore(end, 2)
+    assert not np.array_equal(before.params, before.ema)
+    np.testing.assert_array_equal(end.params, before.ema)
+    again = training.train(config, tmp_path / "whole", from_step=2)
+    np.testing.assert_array_equal(again.params, end.params)
+    config.train.transforms_from = 3
+    with pytest.raises(ConfigError, match="train.decoder_steps"):
+        training.train(config, tmp_path / "other")
 
 
 @pytest.mark.slow

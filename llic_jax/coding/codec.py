@@ -88,6 +88,7 @@ class Codec:
         (`bands.py`), which changes decoded images by no more than the rounding of a few values.
     lmbdas: weight of the squared error at each quality level that the model was trained with; none
         where it was trained for something else. Only `effort` asks for them.
+    rdoq_weight: how symbols are chosen: 0 for the nearest (`gaussian.choose_symbols`).
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Codec:
         units: int = agreement.UNITS,
         memory_gb: float = MEMORY_GB,
         lmbdas: Sequence[float] = (),
+        rdoq_weight: float = 0.0,
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
@@ -110,7 +112,8 @@ class Codec:
         self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
         self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
-        self._programs = Programs(model, memory_gb)
+        self.rdoq_weight = rdoq_weight
+        self._programs = Programs(model, memory_gb, rdoq_weight)
 
     @property
     def default_quality(self) -> float | None:

@@ -14,7 +14,7 @@ from llic_jax.bands import Banded
 from llic_jax.canvas import Canvas
 from llic_jax.coding.checked import Clock
 from llic_jax.compilation_cache import jit
-from llic_jax.entropy.gaussian import coded_bits, scale_level
+from llic_jax.entropy.gaussian import choose_symbols, coded_bits, scale_level
 from llic_jax.model import LLIC
 
 
@@ -30,10 +30,10 @@ class Programs:
     canvas, and zero beyond the image. Highest precision: an accelerator's default rounds products
     to fewer bits, which is no way to compute probabilities.
 
-    memory_gb: see `Banded`, which the transforms go through.
+    memory_gb: see `Banded`, which the transforms go through. rdoq_weight: see `choose_symbols`.
     """
 
-    def __init__(self, model: LLIC, memory_gb: float):
+    def __init__(self, model: LLIC, memory_gb: float, rdoq_weight: float = 0.0):
         # Own modules may compute what their `repr` does not tell.
         identity = repr(model) if model.on_canvas else None
 
@@ -77,7 +77,7 @@ class Programs:
 
         @partial(jit, static_argnums=(1,))
         def quantize(canvas, step, y, mean, scale):
-            symbols = jnp.round(step.gather(y) - mean)
+            symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
             bits = jnp.sum(canvas.keep(coded_bits(symbols, scale)))
             return symbols.astype(jnp.int32), symbols + mean, bits
 

@@ -55,6 +55,28 @@ def coded_bits(
     return jnp.where(magnitude > half, escaped, listed)
 
 
+def choose_symbols(
+    residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], rdoq_weight: float = 0.0
+) -> Float[Array, "*shape"]:
+    """The integers that are coded for `residual = y - mean`, float32.
+
+    The nearest (paper), or the next one towards zero where that costs less: rate-distortion
+    optimized quantization, as encoders of video do it (our choice). The cost of an integer is its
+    bits and `rdoq_weight` times its squared distance. A decoder notices nothing.
+
+    rdoq_weight: bits that the squared error of one quantization step is worth; 0: nearest integer.
+        Fine uniform quantization, at its best step, values it at `6 / ln 2`, 8.7; where most
+        symbols are zero it is worth more.
+    """
+    nearest = jnp.round(residual)
+    if not rdoq_weight:
+        return nearest
+    lower = nearest - jnp.sign(nearest)
+    saved = jnp.minimum(gaussian_bits(nearest, scale), PRECISION) - gaussian_bits(lower, scale)
+    lost = rdoq_weight * (jnp.square(residual - lower) - jnp.square(residual - nearest))
+    return jnp.where(saved > lost, lower, nearest)
+
+
 def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A network's output to a standard deviation: softplus, bounded by `SCALE_MIN` (our choice)."""
     return lower_bound(jnp.logaddexp(raw, 0.0), SCALE_MIN)

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Key
 
 from llic_jax.compilation_cache import jit
-from llic_jax.entropy.gaussian import coded_bits, gaussian_bits
+from llic_jax.entropy.gaussian import choose_symbols, coded_bits, gaussian_bits
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
@@ -149,11 +150,18 @@ def estimate(y: Float[Array, "b h w m"], keys: Key[Array, "b"]) -> CoderFunction
     return code
 
 
-def quantize(y: Float[Array, "b h w m"]) -> CoderFunction:
-    """Evaluation: collects each step's bits per sample, `(B,)`, at the rounded `y - mean`."""
+def quantize(y: Float[Array, "b h w m"], rdoq_weight: float = 0.0) -> CoderFunction:
+    """Evaluation, and training of the decoder's side: collects each step's bits per sample, `(B,)`,
+    of the very symbols that are coded (`choose_symbols`).
+
+    No gradient reaches `y`. That of the rate reaches the mean straight through the symbols, as if
+    they were `y - mean`; all other gradients are true ones.
+    """
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
-        symbols = jnp.round(step.gather(y) - mean)
-        return symbols + mean, jnp.sum(coded_bits(symbols, scale), axis=(1, 2, 3))
+        residual = step.gather(stop_gradient(y)) - mean
+        symbols = stop_gradient(choose_symbols(residual, scale, rdoq_weight))
+        through = symbols + (residual - stop_gradient(residual))
+        return symbols + mean, jnp.sum(coded_bits(through, scale), axis=(1, 2, 3))
 
     return code

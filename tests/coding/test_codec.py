@@ -8,6 +8,7 @@ import pytest
 from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, ImageSizeError
 from llic_jax.coding.codec import Codec, InputError, UnknownCoderError, WrongModelError
+from llic_jax.ops import pad_to_multiple
 from llic_jax.release import load_codec
 
 
@@ -26,6 +27,23 @@ def test_a_file_has_a_small_header(tiny_release, coder, photograph):
     codec = load_codec(tiny_release, coder)
     data = codec.compress(photograph, 2.0)
     assert len(data) - len(bitstream.parse(data).payload) < 40
+
+
+def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
+    tiny_release, tiny_codec, photograph
+):
+    """The rate may fall further than the error rises; a decoder needs to know nothing of it."""
+    weight = 2.0
+    codec = load_codec(tiny_release)
+    frugal = Codec(codec.model, codec.params, codec.tables, codec.fingerprint, rdoq_weight=weight)
+    plain, chosen = (c.encode(photograph, 1.5) for c in (codec, frugal))
+    assert len(chosen.data) < 0.99 * len(plain.data)
+    decoded = tiny_codec.decompress(chosen.data)
+    np.testing.assert_array_equal(decoded, frugal.reconstruct(chosen, *photograph.shape[:2]))
+    x = pad_to_multiple(photograph[None], 64).astype(np.float32) / 255
+    out = codec.model.apply({"params": codec.params}, x, np.full(1, 1.5), None, weight)
+    header = 8 * (len(chosen.data) - len(bitstream.parse(chosen.data).payload))
+    assert abs(chosen.bits - header - float(out.bits_y[0] + out.bits_z[0])) < 0.01 * chosen.bits
 
 
 def test_a_higher_quality_costs_more_and_is_in_the_file(tiny_codec, photograph):

@@ -58,6 +58,27 @@ def test_limits_of_the_scale():
     np.testing.assert_allclose(large, np.log2(256 * np.sqrt(2 * np.pi)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("weight", [0.5, 8.7, 24.0])
+def test_chosen_symbols_cost_least_of_all_towards_zero(weight):
+    residual, scale = np.meshgrid(np.linspace(-6, 6, 241), [0.11, 0.3, 1.0, 4.0, 60.0])
+    chosen = np.asarray(gaussian.choose_symbols(*map(jnp.asarray, (residual, scale)), weight))
+    nearest = np.round(residual)
+    costs = []
+    for symbols in (nearest, nearest - np.sign(nearest)):
+        upper, lower = (stats.norm.cdf((np.abs(symbols) + d) / scale) for d in (0.5, -0.5))
+        bits = -np.log2(np.maximum(upper - lower, 2.0**-16))
+        costs.append(bits + weight * (residual - symbols) ** 2)
+    best = np.where(costs[0] <= costs[1], nearest, nearest - np.sign(nearest))
+    clear = np.abs(costs[0] - costs[1]) > 1e-3
+    np.testing.assert_array_equal(chosen[clear], best[clear])
+    assert (chosen != nearest).any() and not chosen[nearest == 0].any()
+
+
+def test_without_a_weight_the_nearest_integer_is_chosen():
+    residual, scale = jnp.linspace(-3, 3, 61), jnp.full(61, 0.3)
+    np.testing.assert_array_equal(gaussian.choose_symbols(residual, scale), jnp.round(residual))
+
+
 def test_ladder_and_index():
     ladder = jnp.asarray(gaussian.scale_ladder())
     assert (
