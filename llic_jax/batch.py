@@ -1,4 +1,5 @@
-"""One file or many: what is read, what is written, workers, errors that stay with their file."""
+"""One file or many: what is read, what is written, workers, batches, errors that stay with their
+file."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -76,35 +77,45 @@ def _sources(inputs: Sequence[Path], kinds: Collection[str]) -> Iterator[tuple[P
             yield path, path.relative_to(given)
 
 
-def run(todo: Sequence[Job], one: Callable[[Path, Path], Done], workers: int) -> int:
-    """Runs `one` for every job, `workers` at a time; returns the exit status, 1 if a file failed.
+def run(
+    todo: Sequence[Job],
+    code: Callable[[Sequence[Job]], list[Done]],
+    workers: int,
+    together: int = 1,
+    size_of: Callable[[Path], tuple[int, int]] | None = None,
+) -> int:
+    """Runs `code` for every job, `workers` at a time; returns the exit status, 1 if a file failed.
 
-    A file's error is reported and the rest go on. Each worker holds one image, so memory is bounded
-    by their number. The first file goes alone: what it compiles serves the others.
+    A file's error is reported and the rest go on. Each worker holds one batch, so memory is bounded
+    by their number. The first batch goes alone: what it compiles serves the others.
+
+    together: so many files in a batch, at most. size_of: a source; those of a batch are equal.
     """
     from tqdm import tqdm
 
     done: list[Done] = []
+    batches = _batches(todo, together, size_of)
     with (
         tqdm(total=len(todo), unit="file", disable=len(todo) < 2) as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
 
-        def collect(job: Job, future: Future[Done]) -> None:
-            try:
-                done.append(future.result())
-            except (LlicError, OSError) as error:
-                bar.write(f"llic: {job.source}: {error}", file=sys.stderr)
-            except Exception as error:  # out of memory, mostly
-                bar.write(f"llic: {job.source}: {type(error).__name__}: {error}", file=sys.stderr)
-            else:
-                bar.write(f"{job.source} -> {job.target}  {done[-1].line}")
-            bar.update()
+        def collect(batch: Sequence[Job], future: Future[list[Done | Exception]]) -> None:
+            for job, result in zip(batch, future.result(), strict=True):
+                if isinstance(result, Done):
+                    done.append(result)
+                    bar.write(f"{job.source} -> {job.target}  {result.line}")
+                elif isinstance(result, LlicError | OSError):
+                    bar.write(f"llic: {job.source}: {result}", file=sys.stderr)
+                else:  # out of memory, mostly
+                    what = f"{type(result).__name__}: {result}"
+                    bar.write(f"llic: {job.source}: {what}", file=sys.stderr)
+                bar.update()
 
         try:
-            for job in todo[:1]:
-                collect(job, pool.submit(one, *job))
-            rest = {pool.submit(one, *job): job for job in todo[1:]}
+            for batch in batches[:1]:
+                collect(batch, pool.submit(_attempt, code, batch))
+            rest = {pool.submit(_attempt, code, batch): batch for batch in batches[1:]}
             for future in as_completed(rest):
                 collect(rest[future], future)
         except KeyboardInterrupt:
@@ -115,3 +126,38 @@ def run(todo: Sequence[Job], one: Callable[[Path, Path], Done], workers: int) ->
         rate = f", {size} bytes of .llic, {8 * size / pixels:.4f} bpp" if pixels else ""
         print(f"{len(done)} of {len(todo)} files done{rate}")
     return 0 if len(done) == len(todo) else 1
+
+
+def _attempt(
+    code: Callable[[Sequence[Job]], list[Done]], batch: Sequence[Job]
+) -> list[Done | Exception]:
+    """What became of each job; where a batch fails, its files are tried one by one."""
+    try:
+        return list(code(batch))
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+    return [result for job in batch for result in _attempt(code, [job])]
+
+
+def _batches(
+    todo: Sequence[Job], together: int, size_of: Callable[[Path], tuple[int, int]] | None
+) -> list[list[Job]]:
+    """Jobs whose sources have the same size, so many at most; in order of their first ones."""
+    if together == 1 or size_of is None:
+        return [[job] for job in todo]
+    batches: list[list[Job]] = []
+    unfilled: dict[tuple[int, int], list[Job]] = {}
+    for job in todo:
+        try:
+            key = size_of(job.source)
+        except Exception:  # is reported when it is that file's turn
+            batches.append([job])
+            continue
+        if key not in unfilled:
+            unfilled[key] = []
+            batches.append(unfilled[key])
+        unfilled[key].append(job)
+        if len(unfilled[key]) == together:
+            del unfilled[key]
+    return batches

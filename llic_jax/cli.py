@@ -7,14 +7,14 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llic_jax.errors import LlicError
 
 if TYPE_CHECKING:
-    from llic_jax.coding.codec import Codec
+    from llic_jax.coding.codec import Codec, Compressed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, default=2, help="files worked on at a time (default: 2)"
     )
     files.add_argument(
+        "--batch", type=_positive, default=1,
+        help="files whose images have the same size, rounded up to multiples of 64, that go "
+        "through the networks together, for accelerators above all (default: 1)",
+    )  # fmt: skip
+    files.add_argument(
         "--memory_gb", type=float, default=4.0,
-        help="GiB for one file at work: larger images take longer (default: 4)",
+        help="GiB for one worker: larger images take longer (default: 4)",
     )  # fmt: skip
     files.add_argument("--max_pixels", type=_positive, help="refuse larger images (default: 2^28)")
 
@@ -125,6 +130,8 @@ def _compress(args: argparse.Namespace) -> int:
     to_target = args.target_bpp is not None or args.target_psnr is not None
     if to_target and args.effort:
         raise LlicError("--effort changes rate and PSNR after a target is met; name a --quality.")
+    if args.batch > 1 and (to_target or args.effort):
+        raise LlicError("--effort and targets are for each image alone; leave --batch out.")
     from tqdm import tqdm
 
     from llic_jax import batch, images, metrics
@@ -133,48 +140,54 @@ def _compress(args: argparse.Namespace) -> int:
     todo = batch.jobs(args.input, args.output, ".llic", images.SUFFIXES, args.existing)
     codec = _codec(args, args.coder)
 
-    def one(source: Path, target: Path) -> batch.Done:
-        started = time.perf_counter()
-        photograph = images.read_photograph(source)
-        height, width = photograph.rgb.shape[:2]
-        sections = container.sections(photograph, args.exif)
+    def encode(photographs: list[images.Photograph]) -> list["Compressed"]:
+        rgb = [photograph.rgb for photograph in photographs]
+        sections = [container.sections(photograph, args.exif) for photograph in photographs]
+        if len(rgb) > 1:
+            return codec.encode_batch(rgb, args.quality, sections)
         if to_target:
-            encoded = search.encode_to_target(
-                codec,
-                photograph.rgb,
-                bpp=args.target_bpp,
-                psnr=args.target_psnr,
-                sections=sections,
-            )
-        else:
-            with tqdm(total=args.effort, unit="step", leave=False, disable=not args.effort) as bar:
-                encoded = effort.encode(
+            bpp, psnr = args.target_bpp, args.target_psnr
+            return [
+                search.encode_to_target(codec, rgb[0], bpp=bpp, psnr=psnr, sections=sections[0])
+            ]
+        with tqdm(total=args.effort, unit="step", leave=False, disable=not args.effort) as bar:
+            return [
+                effort.encode(
                     codec,
-                    photograph.rgb,
+                    rgb[0],
                     args.quality,
-                    sections,
+                    sections[0],
                     steps=args.effort,
                     seconds=args.effort_seconds,
                     progress=lambda *_: bar.update(),
                 )
-        with images.whole_file(target) as temporary:
-            temporary.write_bytes(encoded.data)
-        size = len(encoded.data)
-        line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
-        if quality := bitstream.parse(encoded.data).quality:
-            line += f"  quality {quality:g}"
-        if args.psnr:
-            decoded = codec.reconstruct(encoded, height, width)
-            line += f"  PSNR {metrics.image_psnr(photograph.rgb, decoded):.2f} dB"
-        line += f"  {time.perf_counter() - started:.2f} s"
-        return batch.Done(line, width * height, size)
+            ]
 
-    return batch.run(todo, one, args.workers)
+    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+        started = time.perf_counter()
+        photographs = [images.read_photograph(job.source) for job in jobs]
+        done = []
+        for job, photograph, encoded in zip(jobs, photographs, encode(photographs), strict=True):
+            with images.whole_file(job.target) as temporary:
+                temporary.write_bytes(encoded.data)
+            height, width = photograph.rgb.shape[:2]
+            size = len(encoded.data)
+            line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
+            if quality := bitstream.parse(encoded.data).quality:
+                line += f"  quality {quality:g}"
+            if args.psnr:
+                decoded = codec.reconstruct(encoded, height, width)
+                line += f"  PSNR {metrics.image_psnr(photograph.rgb, decoded):.2f} dB"
+            line += _seconds(started, len(jobs))
+            done.append(batch.Done(line, width * height, size))
+        return done
+
+    return batch.run(todo, code, args.workers, args.batch, _rounded(images.image_size))
 
 
 def _decompress(args: argparse.Namespace) -> int:
     from llic_jax import batch, images
-    from llic_jax.coding import container
+    from llic_jax.coding import bitstream, container
 
     suffix = f".{args.format.lstrip('.')}"
     todo = batch.jobs(args.input, args.output, suffix, (".llic",), args.existing)
@@ -182,16 +195,41 @@ def _decompress(args: argparse.Namespace) -> int:
         images.check_suffix(job.target)
     codec = _codec(args)
 
-    def one(source: Path, target: Path) -> batch.Done:
-        started = time.perf_counter()
-        data = source.read_bytes()
-        photograph = container.decompress(codec, data)
-        images.write_photograph(target, photograph)
-        height, width = photograph.rgb.shape[:2]
-        line = f"{width}x{height}  {time.perf_counter() - started:.2f} s"
-        return batch.Done(line, width * height, len(data))
+    def size(path: Path) -> tuple[int, int]:
+        file = bitstream.parse(path.read_bytes())
+        return file.width, file.height
 
-    return batch.run(todo, one, args.workers)
+    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+        started = time.perf_counter()
+        data = [job.source.read_bytes() for job in jobs]
+        done = []
+        for job, file, photograph in zip(
+            jobs, data, container.decompress_batch(codec, data), strict=True
+        ):
+            images.write_photograph(job.target, photograph)
+            height, width = photograph.rgb.shape[:2]
+            line = f"{width}x{height}{_seconds(started, len(jobs))}"
+            done.append(batch.Done(line, width * height, len(file)))
+        return done
+
+    return batch.run(todo, code, args.workers, args.batch, _rounded(size))
+
+
+def _rounded(size: Callable[[Path], tuple[int, int]]) -> Callable[[Path], tuple[int, int]]:
+    """The size of a file's image, (width, height), as the networks see it."""
+    from llic_jax.model import DOWNSAMPLING
+
+    def rounded(path: Path) -> tuple[int, int]:
+        width, height = (-(-side // DOWNSAMPLING) for side in size(path))
+        return width, height
+
+    return rounded
+
+
+def _seconds(started: float, count: int) -> str:
+    """A line's end: how long it took, if several files took it together."""
+    together = f" ({count} together)" if count > 1 else ""
+    return f"  {time.perf_counter() - started:.2f} s{together}"
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -65,6 +65,17 @@ def read_photograph(path: str | Path) -> Photograph:
     )
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image, from the file's header alone.
+
+    Raises:
+      OSError: no image.
+    """
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if turned else image.size
+
+
 def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     """The image as RGB. Grey and palette images are converted, EXIF orientation is applied.
 

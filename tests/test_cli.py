@@ -4,6 +4,7 @@ from PIL import ExifTags, Image
 
 from llic_jax import cli, images
 from llic_jax.coding import bitstream, effort
+from llic_jax.coding.codec import Codec
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,46 @@ def test_a_folder_with_folders(tmp_path, photograph, tiny_release, capsys):
     (tmp_path / "empty").mkdir()
     assert llic("decompress", tmp_path / "empty", back, *model) == 1
     assert "ends in .llic" in capsys.readouterr().err
+
+
+def test_a_folder_in_batches(tmp_path, photograph, tiny_release, tiny_codec, capsys, monkeypatch):
+    """Images of one padded size go together, each into a file of its own; one that fails is
+    reported by itself."""
+    model = ("--checkpoint", tiny_release)
+    photos, files, back = (tmp_path / name for name in ("photos", "files", "back"))
+    photos.mkdir()
+    for i, (height, width) in enumerate([(40, 50), (64, 64), (70, 50), (30, 60)]):
+        images.write_image(photos / f"{i}.png", photograph[:height, :width])
+    turned = Image.fromarray(photograph[:60, :100])  # 60 x 100 when it stands upright
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(photos / "turned.jpg", exif=exif)
+    (photos / "broken.png").write_text("no image")
+    sizes, encode, decode = [], Codec.encode_batch, Codec.decode_batch
+    monkeypatch.setattr(
+        Codec, "encode_batch", lambda self, x, *args: sizes.append(len(x)) or encode(self, x, *args)
+    )
+    monkeypatch.setattr(
+        Codec, "decode_batch", lambda self, data: sizes.append(len(data)) or decode(self, data)
+    )
+    assert llic("compress", photos, files, "--batch", 2, "--workers", 1, *model) == 1
+    captured = capsys.readouterr()
+    assert sizes == [2, 2] and "5 of 6 files done" in captured.out and "broken.png" in captured.err
+    assert captured.out.count("(2 together)") == 4
+
+    other = Codec(tiny_codec.model, tiny_codec.params, tiny_codec.tables, b"another.")
+    (files / "0.llic").write_bytes(other.compress(photograph[:40, :50]))  # spoils its batch
+    sizes.clear()
+    assert llic("decompress", files, back, "--batch", 3, *model) == 1
+    captured = capsys.readouterr()
+    assert 3 in sizes and "4 of 5 files done" in captured.out and "0.llic" in captured.err
+    for path in back.glob("*.png"):
+        expected = tiny_codec.decompress((files / path.with_suffix(".llic").name).read_bytes())
+        assert np.abs(images.read_image(path).astype(int) - expected).max() <= 1
+    assert len(list(back.glob("*.png"))) == 4
+
+    assert llic("compress", photos, files, "--batch", 2, "--target_bpp", 1, *model) == 1
+    assert "leave --batch out" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing_behind(pictures, tiny_release, capsys, monkeypatch):

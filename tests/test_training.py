@@ -241,7 +241,7 @@ def test_the_decoder_s_steps_begin_with_the_average(config, tmp_path):
     again = training.train(config, tmp_path / "whole", from_step=2)
     np.testing.assert_array_equal(again.params, end.params)
     config.train.transforms_from = 3
-    with pytest.raises(ConfigError, match="train.decoder_steps"):
+    with pytest.raises(ConfigError, match=r"train\.decoder_steps"):
         training.train(config, tmp_path / "other")
 
 

@@ -33,6 +33,10 @@ class Clock:
         self.coder_seconds += self._lap()
         return result
 
+    def shares(self, count: int) -> tuple[float, float]:
+        """Seconds of the networks, and of the coder, for each of so many images."""
+        return self.network_seconds / count, self.coder_seconds / count
+
     def _lap(self) -> float:
         now = time.perf_counter()
         lap, self.last = now - self.last, now

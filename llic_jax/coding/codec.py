@@ -134,17 +134,7 @@ class Codec:
         Raises:
           InputError: as `encode`.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise InputError(
-                f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) of "
-                "uint8, at least 1 x 1."
-            )
-        self._check_pixels(image.shape[1], image.shape[0])
-        level = self._level(self._file_quality(quality))
-        canvas = self._canvas(*image.shape[:2])
-        x = canvas.put(pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255)
-        latents = self._programs.analyze(self.params, canvas, x, level)
-        return Latents(*map(canvas.crop, latents))
+        return self._analyze([image], quality)
 
     def encode(
         self,
@@ -163,56 +153,29 @@ class Codec:
         Raises:
           InputError: an array that is no such image, or a quality out of range.
         """
-        clock = Clock()
-        if latents is None:
-            latents = self.analyze(image, quality)
-        height, width = image.shape[:2]
-        canvas = self._canvas(height, width)
-        y, z = clock.network(Latents(*map(canvas.put, latents)))
-        quality = self._file_quality(quality)
-        file = File(
-            fingerprint=self.fingerprint,
-            coder=CODERS[self.coder].ident,
-            quality=quality or 0.0,
-            width=width,
-            height=height,
-            symbols_crc=0,
-            units=self.units,
-            payload=b"",
-            sections=dict(sections or {}),
-        )
-        level = self._level(quality)
-        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, canvas, z))
-        encoder = clock.coder(
-            CheckedEncoder(CODERS[self.coder].encoder(self.tables), file.identity)
-        )
-        symbols_z = canvas.crop(np.asarray(z_hat, np.int32))
-        encoder.put(symbols_z, self._hyper_rows(symbols_z.shape))
+        return self._encode([image], quality, [sections or {}], latents)[0]
 
-        def put(symbols: Array, levels: Array, bits: Array) -> float:
-            rows = agreement.put_rows(
-                encoder, self.tables, canvas.crop(np.asarray(levels)), self.units
-            )
-            encoder.put(canvas.crop(np.asarray(symbols)), rows.rows + self.tables.hyper_rows)
-            return float(bits) + rows.bits
+    def encode_batch(
+        self,
+        images: Sequence[np.ndarray],
+        quality: float | None = None,
+        sections: Sequence[Mapping[int, bytes]] | None = None,
+    ) -> list[Compressed]:
+        """Compresses several images (see `encode`) that go through the networks together.
 
-        # One thread codes, step by step, while this one goes on to the next step's networks.
-        with ThreadPoolExecutor(1) as coder:
+        Their sizes must be equal when rounded up to multiples of 64. A file is that of `encode` up
+        to the last digits of what the networks compute, and is decoded alone or in any company.
+        Times are the batch's, in equal shares. With `units` of 0, one after the other.
 
-            def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Future[float]]:
-                symbols, values, bits = self._programs.quantize(canvas, step, y, mean, scale)
-                return values, coder.submit(put, symbols, self._programs.levels(scale), bits)
-
-            y_hat, puts = self._walk(canvas, z_hat, level, code, clock)
-            clock.network(y_hat)
-            bits_y = sum(done.result() for done in puts)
-        payload = clock.coder(encoder.finish())
-        data = dataclasses.replace(file, symbols_crc=encoder.crc, payload=payload).to_bytes()
-        header = 8 * (len(data) - len(payload))
-        bits = float(bits_z) + bits_y + header
-        return Compressed(
-            data, canvas.crop(y_hat), bits, clock.network_seconds, clock.coder_seconds
-        )
+        Raises:
+          InputError: as `encode`; or sizes that do not go together.
+        """
+        if sections is None:
+            sections = [{}] * len(images)
+        if self.units and len(images) > 1:
+            return self._encode(images, quality, sections)
+        pairs = zip(images, sections, strict=True)
+        return [self.encode(image, quality, of_image) for image, of_image in pairs]
 
     def decode(self, data: bytes) -> Decompressed:
         """Decompresses.
@@ -221,43 +184,173 @@ class Codec:
           BitstreamError: one of its subclasses, for anything that is wrong with the bytes or that
             keeps this codec from reading them; never a wrong image.
         """
-        file = bitstream.parse(data)
-        self._check_readable(file)
-        clock = Clock()
-        pair = coder_by_ident(file.coder)
-        assert pair is not None
-        level = self._level(file.quality or None)
-        canvas = self._canvas(file.height, file.width)
-        decoder = CheckedDecoder(
-            lambda: pair.decoder(self.tables, file.payload), clock, file.identity
-        )
-        z_shape = (1, *canvas.exact().blocks, self.tables.hyper_rows)
-        symbols_z = decoder.get(self._hyper_rows(z_shape))
-        z_hat = jnp.asarray(canvas.put(symbols_z), jnp.float32)
+        return self._decode([self._parse(data)])[0]
 
-        def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, None]:
-            levels = canvas.crop(np.asarray(clock.network(self._programs.levels(scale))))
-            rows = agreement.get_rows(decoder, self.tables, levels, file.units)
-            symbols = canvas.put(decoder.get(rows + self.tables.hyper_rows))
-            return self._programs.add(jnp.asarray(symbols), mean), None
+    def decode_batch(self, data: Sequence[bytes]) -> list[Decompressed]:
+        """Decompresses several files (see `decode`) that go through the networks together.
 
-        y_hat, _ = self._walk(canvas, z_hat, level, code, clock)
-        if not decoder.finish() or decoder.crc != file.symbols_crc:
-            raise CorruptError(
-                "The decoded symbols are not those that were coded: this platform computed other "
-                "probabilities than the one that wrote the file. No image is returned."
-            )
-        image = self._image(canvas, y_hat, level, clock)[: file.height, : file.width]
-        return Decompressed(image, clock.network_seconds, clock.coder_seconds)
+        The sizes of their images must be equal when rounded up to multiples of 64; the qualities
+        need not. An image is that of `decode`, but for values that the networks' last digits round
+        the other way. Times are the batch's, in equal shares. Files that decode only as they were
+        made, alone, are decoded one after the other.
+
+        Raises:
+          BitstreamError: as `decode`, for the first file with which something is wrong.
+          InputError: sizes that do not go together.
+        """
+        files = [self._parse(of_image) for of_image in data]
+        if len(files) > 1 and all(file.units for file in files):
+            return self._decode(files)
+        return [self._decode([file])[0] for file in files]
 
     def reconstruct(
         self, compressed: Compressed, height: int, width: int
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
         quality = bitstream.parse(compressed.data).quality
-        canvas, level = self._canvas(height, width), self._level(quality or None)
+        canvas, level = self._canvas(height, width), self._level([quality or None])
         y_hat = canvas.put(compressed.y_hat)
-        return self._image(canvas, y_hat, level, Clock())[:height, :width]
+        return self._images(canvas, y_hat, level, Clock())[0, :height, :width]
+
+    def _analyze(self, images: Sequence[np.ndarray], quality: float | None) -> Latents:
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise InputError(
+                    f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) "
+                    "of uint8, at least 1 x 1."
+                )
+            self._check_pixels(image.shape[1], image.shape[0])
+        level = self._level([self._file_quality(quality)] * len(images))
+        canvas = self._common_canvas([image.shape[:2] for image in images])
+        padded = [pad_to_multiple(image[None], DOWNSAMPLING) for image in images]
+        x = canvas.put(np.concatenate(padded).astype(np.float32) / 255)
+        latents = self._programs.analyze(self.params, canvas, x, level)
+        return Latents(*map(canvas.crop, latents))
+
+    def _encode(
+        self,
+        images: Sequence[np.ndarray],
+        quality: float | None,
+        sections: Sequence[Mapping[int, bytes]],
+        latents: Latents | None = None,
+    ) -> list[Compressed]:
+        clock = Clock()
+        if latents is None:
+            latents = self._analyze(images, quality)
+        canvas = self._common_canvas([image.shape[:2] for image in images])
+        y, z = clock.network(Latents(*map(canvas.put, latents)))
+        quality = self._file_quality(quality)
+        files = [
+            File(
+                fingerprint=self.fingerprint,
+                coder=CODERS[self.coder].ident,
+                quality=quality or 0.0,
+                width=image.shape[1],
+                height=image.shape[0],
+                symbols_crc=0,
+                units=self.units,
+                payload=b"",
+                sections=dict(of_image),
+            )
+            for image, of_image in zip(images, sections, strict=True)
+        ]
+        level = self._level([quality] * len(images))
+        z_hat, bits_z = clock.network(self._programs.round_hyper(self.params, canvas, z))
+        symbols_z = canvas.crop(np.asarray(z_hat, np.int32))
+        pair = CODERS[self.coder]
+        encoders = clock.coder(
+            [CheckedEncoder(pair.encoder(self.tables), f.identity) for f in files]
+        )
+        for i, encoder in enumerate(encoders):
+            encoder.put(symbols_z[i], self._hyper_rows(symbols_z[i].shape))
+
+        def put(symbols: Array, levels: Array, bits: Array) -> Float[np.ndarray, "b"]:
+            of_images = canvas.crop(np.asarray(symbols)), canvas.crop(np.asarray(levels))
+            shifts = []
+            for encoder, own_symbols, own_levels in zip(encoders, *of_images, strict=True):
+                rows = agreement.put_rows(encoder, self.tables, own_levels, self.units)
+                encoder.put(own_symbols, rows.rows + self.tables.hyper_rows)
+                shifts.append(rows.bits)
+            return np.asarray(bits) + shifts
+
+        # One thread codes, step by step, while this one goes on to the next step's networks.
+        with ThreadPoolExecutor(1) as coder:
+
+            def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Future]:
+                symbols, values, bits = self._programs.quantize(canvas, step, y, mean, scale)
+                return values, coder.submit(put, symbols, self._programs.levels(scale), bits)
+
+            y_hat, puts = self._walk(canvas, z_hat, level, code, clock)
+            clock.network(y_hat)
+            bits = sum((done.result() for done in puts), np.asarray(bits_z))
+        payloads = clock.coder([encoder.finish() for encoder in encoders])
+        data = [
+            dataclasses.replace(file, symbols_crc=encoder.crc, payload=payload).to_bytes()
+            for file, encoder, payload in zip(files, encoders, payloads, strict=True)
+        ]
+        y_hat, seconds = canvas.crop(y_hat), clock.shares(len(images))
+        return [
+            Compressed(
+                data[i],
+                y_hat[i : i + 1],
+                float(bits[i]) + 8 * (len(data[i]) - len(payloads[i])),
+                *seconds,
+            )
+            for i in range(len(images))
+        ]
+
+    def _parse(self, data: bytes) -> File:
+        file = bitstream.parse(data)
+        self._check_readable(file)
+        return file
+
+    def _decode(self, files: Sequence[File]) -> list[Decompressed]:
+        clock = Clock()
+        level = self._level([file.quality or None for file in files])
+        canvas = self._common_canvas([(file.height, file.width) for file in files])
+        decoders = [self._decoder(file, clock) for file in files]
+        z_shape = (1, *canvas.exact().blocks, self.tables.hyper_rows)
+        symbols_z = [decoder.get(self._hyper_rows(z_shape)) for decoder in decoders]
+        z_hat = jnp.asarray(canvas.put(np.concatenate(symbols_z)), jnp.float32)
+
+        def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, None]:
+            levels = canvas.crop(np.asarray(clock.network(self._programs.levels(scale))))
+            symbols = []
+            for file, decoder, own_levels in zip(files, decoders, levels, strict=True):
+                rows = agreement.get_rows(decoder, self.tables, own_levels, file.units)
+                symbols.append(decoder.get(rows + self.tables.hyper_rows))
+            return self._programs.add(jnp.asarray(canvas.put(np.stack(symbols))), mean), None
+
+        y_hat, _ = self._walk(canvas, z_hat, level, code, clock)
+        for file, decoder in zip(files, decoders, strict=True):
+            if not decoder.finish() or decoder.crc != file.symbols_crc:
+                raise CorruptError(
+                    "The decoded symbols are not those that were coded: this platform computed "
+                    "other probabilities than the one that wrote the file. No image is returned."
+                )
+        images = self._images(canvas, y_hat, level, clock)
+        seconds = clock.shares(len(files))
+        return [
+            Decompressed(image[: file.height, : file.width], *seconds)
+            for file, image in zip(files, images, strict=True)
+        ]
+
+    def _decoder(self, file: File, clock: Clock) -> CheckedDecoder:
+        pair = coder_by_ident(file.coder)
+        assert pair is not None
+        return CheckedDecoder(lambda: pair.decoder(self.tables, file.payload), clock, file.identity)
+
+    def _common_canvas(self, sizes: Sequence[tuple[int, ...]]) -> Canvas:
+        """The canvas that images of these sizes, (height, width), share."""
+        (first, *others) = sizes
+        for size in others:
+            if Canvas.of_size(*size) != Canvas.of_size(*first):
+                raise InputError(
+                    f"Images of {first[1]} x {first[0]} and {size[1]} x {size[0]} pixels do not go "
+                    f"through the networks together: rounded up to multiples of {DOWNSAMPLING}, "
+                    "their sizes differ. Code them apart."
+                )
+        return self._canvas(*first)
 
     def _canvas(self, height: int, width: int) -> Canvas:
         """What the networks see an image of this size on."""
@@ -270,13 +363,14 @@ class Codec:
         hyper = clock.network(self._programs.hyper_synthesize(self.params, canvas, z_hat, level))
         h, w = (DOWNSAMPLING // 16 * blocks for blocks in canvas.blocks)
         steps = CompiledSteps(self._programs, self.params, canvas, clock)
-        return walk(steps, hyper, (1, h, w, self.model.latent_channels), code)
+        return walk(steps, hyper, (len(z_hat), h, w, self.model.latent_channels), code)
 
-    def _image(
+    def _images(
         self, canvas: Canvas, y_hat: Any, level: Array | None, clock: "Clock"
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        x_hat = clock.network(self._programs.synthesize(self.params, canvas, y_hat, level))
-        return np.asarray(x_hat)[0]
+    ) -> UInt8[np.ndarray, "b h w 3"]:
+        return np.asarray(
+            clock.network(self._programs.synthesize(self.params, canvas, y_hat, level))
+        )
 
     def _hyper_rows(self, shape: tuple[int, ...]) -> np.ndarray:
         """The row of every element of `z`: its channel."""
@@ -295,8 +389,9 @@ class Codec:
             raise InputError(f"quality is {quality}; this model takes 1 to {levels}.")
         return round(quality * bitstream.QUALITY_STEPS) / bitstream.QUALITY_STEPS
 
-    def _level(self, quality: float | None) -> Array | None:
-        return None if quality is None else jnp.full(1, quality, jnp.float32)
+    def _level(self, qualities: Sequence[float | None]) -> Array | None:
+        """Each image's quality, as the model takes it."""
+        return None if None in qualities else jnp.asarray(qualities, jnp.float32)
 
     def _check_readable(self, file: File) -> None:
         if file.fingerprint != self.fingerprint:

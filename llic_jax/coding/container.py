@@ -5,6 +5,7 @@ All of these may be passed over by a reader that does not know them: the image i
 
 import io
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -47,11 +48,28 @@ def decompress(codec: Codec, data: bytes) -> Photograph:
       BitstreamError: one of its subclasses, as `Codec.decode`; a section that cannot be read counts
         as damage.
     """
-    found = bitstream.parse(data).sections
-    icc, exif = _inflated(found, ICC), _inflated(found, EXIF)
-    image = codec.decompress(data)
-    alpha = _alpha(found[ALPHA], image.shape[:2]) if ALPHA in found else None
-    return Photograph(image, GREY in found, alpha, icc, exif)
+    return decompress_batch(codec, [data])[0]
+
+
+def decompress_batch(codec: Codec, data: Sequence[bytes]) -> list[Photograph]:
+    """The photographs in several files, decoded together (`Codec.decode_batch`).
+
+    Raises:
+      BitstreamError: as `decompress`, for the first file with which something is wrong.
+      InputError: as `Codec.decode_batch`.
+    """
+    sections = [bitstream.parse(of_image).sections for of_image in data]
+    metadata = [(_inflated(found, ICC), _inflated(found, EXIF)) for found in sections]
+    images = [decoded.image for decoded in codec.decode_batch(data)]
+    return [
+        Photograph(
+            image,
+            GREY in found,
+            _alpha(found[ALPHA], image.shape[:2]) if ALPHA in found else None,
+            *icc_and_exif,
+        )
+        for image, found, icc_and_exif in zip(images, sections, metadata, strict=True)
+    ]
 
 
 def _inflated(found: dict[int, bytes], tag: int) -> bytes | None:

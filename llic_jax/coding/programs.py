@@ -19,10 +19,10 @@ from llic_jax.model import LLIC
 
 
 class Latents(NamedTuple):
-    """The latents of one image, before they are rounded."""
+    """The latents of images, before they are rounded."""
 
-    y: Float[Array | np.ndarray, "1 h16 w16 m"]
-    z: Float[Array | np.ndarray, "1 h64 w64 n"]
+    y: Float[Array | np.ndarray, "b h16 w16 m"]
+    z: Float[Array | np.ndarray, "b h64 w64 n"]
 
 
 class Programs:
@@ -63,7 +63,7 @@ class Programs:
         def round_hyper(params, canvas, z):
             z_hat = jnp.round(z)
             bits = apply({"params": params}, z_hat, method="prior_bits")
-            return z_hat, jnp.sum(canvas.keep(bits))
+            return z_hat, jnp.sum(canvas.keep(bits), axis=(1, 2, 3))
 
         @partial(jit, identity=identity)
         def unscaled(params, y_hat, quality):
@@ -78,7 +78,7 @@ class Programs:
         @partial(jit, static_argnums=(1,))
         def quantize(canvas, step, y, mean, scale):
             symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
-            bits = jnp.sum(canvas.keep(coded_bits(symbols, scale)))
+            bits = jnp.sum(canvas.keep(coded_bits(symbols, scale)), axis=(1, 2, 3))
             return symbols.astype(jnp.int32), symbols + mean, bits
 
         def add(symbols, mean):

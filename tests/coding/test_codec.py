@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,6 +24,46 @@ def test_decoded_is_what_the_encoder_saw(tiny_release, coder, photograph, size):
     assert encoded.network_seconds > 0 and decoded.coder_seconds > 0
 
 
+def test_images_coded_together_are_those_coded_alone(tiny_release, coder, photograph):
+    """Sizes that pad alike, one quality on the way in and several on the way out."""
+    codec = load_codec(tiny_release, coder)
+    images = [photograph[:120, :70], photograph[60:188, 100:228], photograph[:65, 20:148]]
+    together = codec.encode_batch(images, 2.0, [{}, {200: b"more"}, {}])
+    others = [codec.encode(image, 1.25) for image in images]
+    for image, encoded in zip(images, together, strict=True):
+        alone = codec.encode(image, 2.0)
+        payloads = [len(bitstream.parse(data).payload) for data in (encoded.data, alone.data)]
+        assert payloads[0] == pytest.approx(payloads[1], rel=0.01)
+        assert _apart(codec.decompress(encoded.data), codec.decompress(alone.data)) <= 1
+    assert bitstream.parse(together[1].data).sections == {200: b"more"}
+    data = [together[0].data, others[2].data, together[1].data]
+    for decoded, of_image in zip(codec.decode_batch(data), data, strict=True):
+        assert _apart(decoded.image, codec.decompress(of_image)) <= 1
+        assert decoded.network_seconds > 0 and decoded.coder_seconds > 0
+    with pytest.raises(InputError, match="130 x 65 pixels do not go"):
+        codec.encode_batch([images[0], photograph[:65, :130]])
+    with pytest.raises(InputError, match="Code them apart"):
+        codec.decode_batch([data[0], codec.compress(photograph)])
+    with pytest.raises(CorruptError):
+        codec.decode_batch([data[0], data[1][:-1] + bytes([data[1][-1] ^ 255])])
+
+
+def test_files_for_one_machine_only_are_not_coded_together(tiny_codec, photograph):
+    """Their table rows stand on the last digits of what the networks compute."""
+    parts = (tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint)
+    codec = Codec(*parts, units=0)
+    images = [photograph[:64, :64], photograph[64:128, :64]]
+    data = [encoded.data for encoded in codec.encode_batch(images)]
+    assert data == [codec.compress(image) for image in images]
+    for decoded, image in zip(codec.decode_batch(data), data, strict=True):
+        np.testing.assert_array_equal(decoded.image, codec.decompress(image))
+
+
+def _apart(image: np.ndarray, other: np.ndarray) -> int:
+    assert image.shape == other.shape
+    return int(np.abs(image.astype(int) - other).max())
+
+
 def test_a_file_has_a_small_header(tiny_release, coder, photograph):
     codec = load_codec(tiny_release, coder)
     data = codec.compress(photograph, 2.0)
@@ -33,15 +74,15 @@ def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
     tiny_release, tiny_codec, photograph
 ):
     """The rate may fall further than the error rises; a decoder needs to know nothing of it."""
-    weight = 2.0
-    codec = load_codec(tiny_release)
-    frugal = Codec(codec.model, codec.params, codec.tables, codec.fingerprint, rdoq_weight=weight)
-    plain, chosen = (c.encode(photograph, 1.5) for c in (codec, frugal))
-    assert len(chosen.data) < 0.99 * len(plain.data)
+    codec, weight = load_codec(tiny_release), 2.0
+    parts = (codec.model, codec.params, codec.tables, codec.fingerprint)
+    plain, frugal = (Codec(*parts, rdoq_weight=w) for w in (0.0, weight))
+    chosen = frugal.encode(photograph, 1.5)
+    assert len(chosen.data) < 0.99 * len(plain.compress(photograph, 1.5))
     decoded = tiny_codec.decompress(chosen.data)
     np.testing.assert_array_equal(decoded, frugal.reconstruct(chosen, *photograph.shape[:2]))
-    x = pad_to_multiple(photograph[None], 64).astype(np.float32) / 255
-    out = codec.model.apply({"params": codec.params}, x, np.full(1, 1.5), None, weight)
+    x = jnp.asarray(pad_to_multiple(photograph[None], 64), jnp.float32) / 255
+    out = codec.model.apply({"params": codec.params}, x, jnp.full(1, 1.5), None, weight)
     header = 8 * (len(chosen.data) - len(bitstream.parse(chosen.data).payload))
     assert abs(chosen.bits - header - float(out.bits_y[0] + out.bits_z[0])) < 0.01 * chosen.bits
 
