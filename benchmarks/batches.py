@@ -1,4 +1,5 @@
-"""How fast the command line codes folders, with one worker and with several, in one run.
+"""How fast the command line codes folders: with one worker and several, image by image and in
+batches, in one run.
 
     python benchmarks/batches.py --data_dir PHOTOGRAPHS
 
@@ -9,6 +10,7 @@ cache that knows none of them, once by canvases and once by a program for every 
 """
 
 import argparse
+import itertools
 import os
 import resource
 import subprocess
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--exact", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.exact:
@@ -79,6 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         crops(work / "one size", args.data_dir, [(768, 512)] * COUNT)
+        crops(work / "small", args.data_dir, [(192, 128)] * COUNT * 4)
         crops(work / "many sizes", args.data_dir, many)
         sizes, out = work / "many sizes", str(work / "out")
         first, _ = run(["-m", "llic_jax", "compress", str(sizes), out], work / "cache")
@@ -86,19 +90,23 @@ def main() -> None:
         alone, _ = run(exact, work / "other cache")
         megapixels = {
             folder: sum(np.prod(Image.open(f).size) for f in (work / folder).iterdir()) / 1e6
-            for folder in ("one size", "many sizes")
+            for folder in ("one size", "small", "many sizes")
         }
         print(f"{COUNT} images of many sizes, the first time: {first:.1f} s")
         print(f"without canvases: {alone:.1f} s\n")
         print(
-            f"{'':12}{'workers':>8}{'compress s':>12}{'cores':>7}{'decompress s':>14}{'cores':>7}"
+            f"{'':12}{'workers':>8}{'batch':>6}{'compress s':>12}{'cores':>7}{'decompress s':>14}"
+            f"{'cores':>7}"
         )
         for folder, size in megapixels.items():
-            for workers in args.workers:
+            # Hardly two of many sizes go together.
+            batches = args.batch if folder != "many sizes" else [1]
+            for workers, together in itertools.product(args.workers, batches):
                 best = {}
                 for command, given in (("compress", work / folder), ("decompress", work / "out")):
                     made = work / "out" if command == "compress" else work / "decoded"
                     line = ["-m", "llic_jax", command, "--force", "--workers", str(workers)]
+                    line += ["--batch", str(together)]
                     if command == "compress":
                         for old in (work / "out").glob("*"):
                             old.unlink()
@@ -108,7 +116,7 @@ def main() -> None:
                     )
                 (c, c_cores), (d, d_cores) = best["compress"], best["decompress"]
                 print(
-                    f"{folder:12}{workers:>8}{c:>12.2f}{c_cores:>7.2f}{d:>14.2f}{d_cores:>7.2f}",
+                    f"{folder:12}{workers:>8}{together:>6}{c:>12.2f}{c_cores:>7.2f}{d:>14.2f}{d_cores:>7.2f}",
                     flush=True,
                 )
             print(f"{'':12}({size:.1f} megapixels)")

@@ -32,8 +32,11 @@ def get_config() -> ConfigDict:
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 50
     config.train.transforms_from = 600
+    config.train.transforms_rate = 0.5
+    config.train.decoder_steps = 2_000
+    config.train.decoder_learning_rate = 2e-4
     # Adam's averages of the transforms' gradients are empty when the transforms join in.
-    config.train.schedule_boundaries = (400, 600, 700, 28_000, 34_000)
+    config.train.schedule_boundaries = (400, 600, 700, 28_000, 33_000)
     config.train.schedule_factors = (0.3, 0.03, 0.15, 0.05, 0.015)
     config.train.log_every = 25
     config.train.eval_every = 200

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.crops, config.data.crop_boundaries = (64,), ()
     config.data.held_back = 4
     config.train.steps = 200
-    config.train.transforms_from = 0
+    config.train.transforms_from = config.train.decoder_steps = 0
     config.train.learning_rate = 3e-4
     config.train.schedule = "constant"
     config.train.log_every = 20
