@@ -24,7 +24,8 @@ from llic_jax.optimization import build_optimizer
 from llic_jax.summary import summarize
 from llic_jax.train_step import create_state
 
-# Each is a list of stages, trained one after the other, each a set of overrides.
+# Each is a list of stages, trained one after the other, each a set of overrides of the config with
+# the crops of its first stage only.
 ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "llic": [{}],
     "kernels_5": [{"model.kernel_sizes": (5, 5, 5, 5)}],
@@ -80,6 +81,8 @@ def main() -> None:
 
     base = importlib.import_module(f"configs.{args.config}").get_config()
     base.data.source = args.data_dir
+    base.data.crops, base.data.crop_boundaries = base.data.crops[:1], ()
+    base.train.decoder_steps = 0
     base.train.schedule = "constant"  # a schedule would favour whoever gets to its end
     if args.steps is not None:
         base.train.steps = args.steps

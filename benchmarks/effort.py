@@ -5,6 +5,11 @@
 Codes the middle of some images, real files, without effort and with each number of steps, and
 prints the means and the BD-rate of each with against without. `--held_back N` takes the N images of
 FOLDER that a training run with `data.held_back = N` never saw: the place to tune on.
+
+    python benchmarks/effort.py --data_dir KODAK --images 24 --whole 4 --effort 60
+
+With `--whole Q` whole images are refined, at quality Q alone, and each is set against its own curve
+without effort over `--quality`, at equal PSNR: a figure for many images in little time.
 """
 
 import argparse
@@ -35,6 +40,30 @@ def measure(
     return bpp, psnr, seconds
 
 
+def compare_whole(
+    codec: Codec, images: list[np.ndarray], curve: list[float], quality: float, steps: int
+) -> None:
+    """Prints each image's bits with effort over those of its own curve at equal PSNR."""
+    ratios, all_seconds = [], []
+    print(f"{'image':>6} {'bpp':>8} {'PSNR':>7} {'seconds':>8} {'bits at equal PSNR':>19}")
+    for i, image in enumerate(images):
+        rates, psnrs, _ = zip(*(measure(codec, [image], q, 0) for q in curve), strict=True)
+        bpp, psnr, seconds = measure(codec, [image], quality, steps)
+        if not psnrs[0] <= psnr <= psnrs[-1]:
+            print(f"{i:>6} {bpp:>8.4f} {psnr:>7.3f}: beyond the curve")
+            continue
+        ratios.append(np.log(bpp) - np.interp(psnr, psnrs, np.log(rates)))
+        all_seconds.append(seconds)
+        saved = 100 * np.expm1(ratios[-1])
+        print(f"{i:>6} {bpp:>8.4f} {psnr:>7.3f} {seconds:>8.1f} {saved:>+18.2f} %", flush=True)
+    if ratios:
+        worst, mean = (100 * np.expm1(f(ratios)) for f in (max, np.mean))
+        print(
+            f"{steps} steps at quality {quality:g}, {len(ratios)} images: mean {mean:+.2f} %, "
+            f"worst {worst:+.2f} %, {np.mean(all_seconds):.1f} s an image"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
@@ -45,6 +74,7 @@ def main() -> None:
     add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
     add("--quality", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0])
     add("--effort", type=int, nargs="+", default=[80], help="steps")
+    add("--whole", type=float, metavar="Q", help="whole images, refined at quality Q only")
     args = parser.parse_args()
 
     compilation_cache.enable()
@@ -52,6 +82,11 @@ def main() -> None:
     found = sources.open_source(args.data_dir)
     if args.held_back:
         found = data.split_held_back(found, args.held_back)[1]
+    if args.whole is not None:
+        chosen = [found[i] for i in np.linspace(0, len(found) - 1, args.images).astype(int)]
+        for steps in args.effort:
+            compare_whole(codec, chosen, args.quality, args.whole, steps)
+        return
     height, width = args.size
     images = []
     for i in np.linspace(0, len(found) - 1, args.images).astype(int):

@@ -193,7 +193,8 @@ def _jitted_apply(model: LLIC, rdoq_weight: float) -> Callable:
 def _validation(
     model: LLIC, held_back: data.Photographs, config: Config, params: Any
 ) -> tuple[dict[str, float], list[np.ndarray]]:
-    crop = config["data"]["crops"][0]
+    # The last stage's: what is learned from small crops may fail in the middle of a large image.
+    crop = config["data"]["crops"][-1]
     rdoq_weight = config["coding"]["rdoq_weight"]
     found, pairs = validate(model, params, held_back, config["train"], crop, 2, rdoq_weight)
     if not found:

@@ -28,7 +28,7 @@ def test_the_released_model_compresses_a_photograph(codec, photograph):
 
 def test_the_folder_is_complete_and_its_parts_go_together(codec):
     release.check(release.DEFAULT, codec)
-    assert all(size < 16e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
+    assert all(size < 24e6 for size in (p.stat().st_size for p in release.DEFAULT.iterdir()))
     card = (release.DEFAULT / "README.md").read_text()
     config = json.loads((release.DEFAULT / "config.json").read_text())
     assert f"{config['trained_steps']} steps" in card
