@@ -75,7 +75,9 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
 
     def codec() -> Codec:
         parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
-        return coding.Codec(*parts, coder=tiny_codec.coder)
+        return coding.Codec(
+            *parts, tiny_codec.coder, units=tiny_codec.units, rdoq_weight=tiny_codec.rdoq_weight
+        )
 
     data = codec().compress(photograph)
     image = codec().decompress(data)
