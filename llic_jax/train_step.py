@@ -144,9 +144,8 @@ def make_train_step(
             out = apply({"params": params}, x, quality, noise, rdoq_weight)
             weight = level_weights(lmbda, lmbdas, train["level_balance"])
             loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
-            if (
-                stage is Stage.ENTROPY_MODEL
-            ):  # what is not asked for is not computed: XLA drops the synthesis
+            if stage is Stage.ENTROPY_MODEL:
+                # What is not asked for is not computed: XLA drops the synthesis.
                 figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
                 loss = figures["loss"] = figures["bpp"]
             return loss, figures

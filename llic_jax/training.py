@@ -266,11 +266,12 @@ def _check(config: Config) -> None:
             f"train.batch_size {settings['batch_size']} does not divide among {jax.device_count()} "
             f"devices with {settings['accumulate']} parts each; use a multiple of {parts}."
         )
-    if settings["transforms_from"] + settings["decoder_steps"] > settings["steps"]:
+    last = settings["decoder_steps"]
+    if last and settings["transforms_from"] + last > settings["steps"]:
         raise ConfigError(
             f"train.steps {settings['steps']} is less than train.transforms_from and "
-            f"train.decoder_steps together, {settings['transforms_from']} and "
-            f"{settings['decoder_steps']}; take fewer of these, or more in all."
+            f"train.decoder_steps together, {settings['transforms_from']} and {last}; take fewer "
+            "of these, or more in all."
         )
     if len(section["crops"]) != len(section["crop_boundaries"]) + 1:
         raise ConfigError(
