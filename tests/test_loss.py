@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llic_jax import optimization, train_step
+from llic_jax.loss import rate_distortion
+from llic_jax.model import LatentRate
+
+
+def test_schedules(tiny_config):
+    train = tiny_config.train.copy_and_resolve_references()
+    train.learning_rate, train.steps, train.warmup_steps = 1e-4, 100, 0
+    train.schedule = "steps"
+    train.schedule_boundaries, train.schedule_factors = (50, 80), (0.3, 0.1)
+    schedule = optimization.learning_rate_schedule(train)
+    np.testing.assert_allclose(
+        [schedule(s) for s in (0, 49, 51, 79, 81)], [1e-4, 1e-4, 3e-5, 3e-5, 1e-5], rtol=1e-5
+    )
+    train.warmup_steps = 10
+    schedule = optimization.learning_rate_schedule(train)
+    np.testing.assert_allclose(
+        [schedule(s) for s in (0, 5, 10, 51)], [0, 5e-5, 1e-4, 3e-5], rtol=1e-5
+    )
+    train.schedule, train.final_factor = "cosine", 0.1
+    schedule = optimization.learning_rate_schedule(train)
+    np.testing.assert_allclose([schedule(s) for s in (5, 10, 100)], [5e-5, 1e-4, 1e-5], rtol=1e-5)
+
+
+def test_qualities_and_their_lambdas():
+    quality, lmbda = train_step.draw_qualities(
+        jax.random.split(jax.random.key(0), 1000), (0.01, 0.04, 0.16)
+    )
+    assert quality.min() >= 1 and quality.max() <= 3 and quality.std() > 0.5
+    np.testing.assert_allclose(lmbda, 0.01 * 4 ** (quality - 1), rtol=1e-4)
+    assert train_step.draw_qualities(jax.random.split(jax.random.key(0), 3), (0.02,))[0] is None
+
+
+def test_weights_of_levels_are_one_on_average_and_favour_low_rates():
+    lmbdas = (0.01, 0.04, 0.16)
+    _, lmbda = train_step.draw_qualities(jax.random.split(jax.random.key(0), 4000), lmbdas)
+    weights = train_step.level_weights(lmbda, lmbdas, 0.5)
+    np.testing.assert_allclose(weights.mean(), 1, rtol=0.02)
+    np.testing.assert_allclose(
+        weights * jnp.sqrt(lmbda), weights[0] * jnp.sqrt(lmbda[0]), rtol=1e-4
+    )
+    np.testing.assert_array_equal(train_step.level_weights(lmbda, lmbdas, 0.0), 1)
+
+
+def test_loss_is_rate_plus_weighted_distortion():
+    x = jnp.full((2, 8, 8, 3), 0.5)
+    out = LatentRate(
+        x + jnp.array([0.1, 0.2])[:, None, None, None],
+        jnp.array([64.0, 128.0]),
+        jnp.array([32.0, 0.0]),
+    )
+    loss, figures = rate_distortion(out, x, jnp.array([0.01, 0.02]))
+    expected = np.mean([1.5 + 0.01 * 255**2 * 0.01, 2.0 + 0.02 * 255**2 * 0.04])
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    weighted, plain = rate_distortion(out, x, jnp.array([0.01, 0.02]), weight=jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(weighted, 1.5 + 0.01 * 255**2 * 0.01, rtol=1e-5)
+    np.testing.assert_allclose(plain["loss"], loss)
+    np.testing.assert_allclose(figures["bpp"], 1.75, rtol=1e-6)
+    np.testing.assert_allclose(figures["psnr"], np.mean([20, 20 - 20 * np.log10(2)]), rtol=1e-4)
+    with pytest.raises(ValueError, match="known are mse, ms_ssim"):
+        rate_distortion(out, x, jnp.ones(2), "vmaf")
