@@ -32,8 +32,9 @@ def model_card(
     model, data, train = config["model"], config["data"], config["train"]
     levels = model["levels"]
     rates = f"{levels} quality levels, continuous between them" if levels > 1 else "one rate"
-    crops = " and ".join(map(str, data["crops"]))
-    images = config["trained_steps"] * train["batch_size"] * train["accumulate"]
+    crops = _several(sorted(set(data["crops"])))
+    batch = train["batch_size"] * train["accumulate"]
+    images = config.get("trained_crops", config["trained_steps"] * batch)
     hours = config.get("trained_hours")
     figures = "" if summary is None else _figures(summary, fingerprint)
     return f"""# LLIC with the {model["entropy_model"]} entropy model
@@ -49,8 +50,8 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 
 ## Training
 
-* {config["trained_steps"]} steps{f" in {hours:g} hours" if hours else ""}, each on a batch of
-  {train["batch_size"] * train["accumulate"]}: {images} crops of {crops} pixels, from the
+* {config["trained_steps"]} steps{f" in {hours:g} hours" if hours else ""}, on
+  {images} crops of {crops} pixels in all, from the
   photographs in `{data["source"]}`, of which {data["held_back"]} were held back.
 * Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
   {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
@@ -67,19 +68,24 @@ decodes it without an error works on that machine.
 """
 
 
-def training_hours(workdir: Path, steps: int) -> float | None:
-    """Hours that a run took for so many steps, validation and pauses left out; None where its
-    `metrics.jsonl` does not tell of all of them."""
+def training_effort(workdir: Path, steps: int) -> tuple[float, int] | None:
+    """Hours and crops that a run took for so many steps, validation and pauses left out.
+
+    None where its `metrics.jsonl` does not tell of all of them. The batch may have changed on the
+    way.
+    """
     try:
         entries = read_metrics(workdir, "train")
     except OSError:
         return None
     entries = [entry for entry in entries if entry["step"] <= steps]
-    seconds, before = 0.0, 0
+    seconds, crops, before = 0.0, 0, 0
     for entry in entries:
-        seconds += (entry["step"] - before) * entry["step_seconds"]
+        done = entry["step"] - before
+        seconds += done * entry["step_seconds"]
+        crops += done * round(entry["images_per_second"] * entry["step_seconds"])
         before = entry["step"]
-    return round(seconds / 3600, 2) if before == steps else None
+    return (round(seconds / 3600, 2), crops) if before == steps else None
 
 
 def read_summary(path: Path) -> dict[str, Any]:

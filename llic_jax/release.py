@@ -29,7 +29,7 @@ from jaxtyping import UInt8
 from safetensors.flax import save
 from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
-from llic_jax.card import model_card, read_summary, training_hours
+from llic_jax.card import model_card, read_summary, training_effort
 from llic_jax.coding.agreement import with_agreement
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
@@ -239,8 +239,8 @@ def _release(workdir: Path, folder: Path, step: int | None) -> None:
     checkpoints.close()
     config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
     config["trained_steps"] = int(state.step)
-    if hours := training_hours(workdir, int(state.step)):
-        config["trained_hours"] = hours
+    if spent := training_effort(workdir, int(state.step)):
+        config["trained_hours"], config["trained_crops"] = spent
     save_release(folder, config, unravel(jnp.asarray(state.ema)))
 
 

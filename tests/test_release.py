@@ -66,7 +66,10 @@ def run(tmp_path_factory, tiny_config, tiny_params):
     config = tiny_config.copy_and_resolve_references()
     config.data.source = "/some/where/photographs"
     (workdir / "config.json").write_text(config.to_json())
-    log = [{"kind": "train", "step": step, "step_seconds": 900.0} for step in (1, 2)]
+    log = [
+        {"kind": "train", "step": step, "step_seconds": 900.0, "images_per_second": batch / 900}
+        for step, batch in ((1, 8), (2, 3))
+    ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     params = jax.flatten_util.ravel_pytree(tiny_params)[0]
     state = fresh_state(params, build_optimizer(config.train)).replace(step=np.int32(2))
@@ -102,6 +105,7 @@ def test_the_card_says_what_the_config_says(released, tiny_codec):
     config = json.loads((released / "config.json").read_text())
     assert tiny_codec.fingerprint.hex() in card
     assert "2 steps in 0.5 hours" in card and config["trained_hours"] == 0.5
+    assert "on\n  11 crops of" in card and config["trained_crops"] == 11
     assert "`photographs`" in card and "/some/where" not in card + json.dumps(config)
     assert "0.0067, 0.025 " in card and "2 quality levels" in card
     assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
