@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument(
+        "--warm", action="store_true", help="images of one size only, in a few minutes"
+    )
     parser.add_argument("--exact", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.exact:
@@ -85,19 +88,22 @@ def main() -> None:
         crops(work / "small", args.data_dir, [(192, 128)] * COUNT * 4)
         crops(work / "many sizes", args.data_dir, many)
         sizes, out = work / "many sizes", str(work / "out")
-        first, _ = run(["-m", "llic_jax", "compress", str(sizes), out], work / "cache")
-        exact = [__file__, "--data_dir", ".", "--exact", str(sizes), str(work / "other")]
-        alone, _ = run(exact, work / "other cache")
+        if not args.warm:
+            first, _ = run(["-m", "llic_jax", "compress", str(sizes), out], work / "cache")
+            exact = [__file__, "--data_dir", ".", "--exact", str(sizes), str(work / "other")]
+            alone, _ = run(exact, work / "other cache")
+            print(f"{COUNT} images of many sizes, the first time: {first:.1f} s")
+            print(f"without canvases: {alone:.1f} s\n")
         megapixels = {
             folder: sum(np.prod(Image.open(f).size) for f in (work / folder).iterdir()) / 1e6
             for folder in ("one size", "small", "many sizes")
         }
-        print(f"{COUNT} images of many sizes, the first time: {first:.1f} s")
-        print(f"without canvases: {alone:.1f} s\n")
         print(
             f"{'':12}{'workers':>8}{'batch':>6}{'compress s':>12}{'cores':>7}{'decompress s':>14}"
             f"{'cores':>7}"
         )
+        if args.warm:
+            del megapixels["many sizes"]
         for folder, size in megapixels.items():
             # Hardly two of many sizes go together.
             batches = args.batch if folder != "many sizes" else [1]

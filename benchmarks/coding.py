@@ -15,22 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from full_size import images, random_codec
-from transforms import best, fastest, torch
+from transforms import fastest, product_rate, torch
 
 from llic_jax import allocation
 from llic_jax.summary import summarize
-
-PRODUCT = 4096  # side of the square matrices, float32
-
-
-def product_rate() -> float:
-    """MACs per second of a large matrix product."""
-    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
-    multiply = jax.jit(jnp.matmul)
-    return PRODUCT**3 / best(lambda: multiply(a, a), 3)
 
 
 def timed(call: Callable, repeats: int) -> float:

@@ -4,8 +4,9 @@
 
 SCRIPT prints lines such as `g_a  s 4.3` for LLIC's transforms in stock PyTorch layers. The two take
 turns on the same idle machine, `--rounds` times, and the fastest of each counts: a shared machine's
-speed drifts. Quote the ratios. Then come parameters and MACs of every part of the
-codec that they belong to (as from `python -m llic_jax.summary`).
+speed drifts. Quote the ratios. "Product" is what a large matrix product, measured in between, takes
+for as many MACs: less than that cannot be had in float32. Then come parameters and MACs of every
+part of the codec that they belong to (as from `python -m llic_jax.summary`).
 """
 
 import argparse
@@ -38,6 +39,16 @@ def best(f: Callable, repeats: int) -> float:
         jax.block_until_ready(f())
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+PRODUCT = 4096  # side of the square matrices, float32
+
+
+def product_rate() -> float:
+    """MACs per second of a large matrix product."""
+    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
+    multiply = jax.jit(jnp.matmul)
+    return PRODUCT**3 / best(lambda: multiply(a, a), 3)
 
 
 def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]:
@@ -110,21 +121,34 @@ def main() -> None:
 
     theirs: dict[str, float] = {}
     mine: dict[str, float] = {}
+    rate = 0.0
     size = args.height, args.width, args.train
     for _ in range(args.rounds):
         if args.torch_python and args.torch_script:
             theirs = fastest(theirs, torch(args.torch_python, args.torch_script, *size))
+        rate = max(rate, product_rate())
         mine = fastest(mine, ours(*size, args.repeats))
+    costs = summarize(build_model(llic_elic.get_config().model), args.height, args.width)
+    per_pixel = (costs.g_a.macs + costs.g_s.macs) / (args.height * args.width)
+    macs = {
+        "g_a": costs.g_a.macs,
+        "g_s": costs.g_s.macs,
+        "training step": 3 * per_pixel * 2 * 256 * 256,  # forward, and two gradients
+    }
     kernel = "native" if native.enabled() else "JAX"
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, depth-wise kernel: {kernel}")
     print(f"image {args.width} x {args.height}; training step on 2 x 256 x 256")
-    print(f"{'part':<15} {'ours s':>8} {'PyTorch s':>10} {'PyTorch / ours':>15}")
+    print(f"matrix product: {2e-9 * rate:.0f} GFLOP/s")
+    print(
+        f"{'part':<15} {'ours s':>8} {'PyTorch s':>10} {'PyTorch / ours':>15} {'product s':>10} "
+        f"{'ours / product':>15}"
+    )
     for part, seconds in mine.items():
         other = theirs.get(part)
         ratio = f"{other:>10.3f} {other / seconds:>15.2f}" if other else f"{'-':>10} {'-':>15}"
-        print(f"{part:<15} {seconds:>8.3f} {ratio}")
-    print("\nLLIC-ELIC, all parts:")
-    print(summarize(build_model(llic_elic.get_config().model), args.height, args.width))
+        least = macs[part] / rate
+        print(f"{part:<15} {seconds:>8.3f} {ratio} {least:>10.3f} {seconds / least:>15.2f}")
+    print(f"\nLLIC-ELIC, all parts:\n{costs}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
         y_hat, carry = np.zeros_like(y), None
         for k, step in enumerate(programs.steps):
             mean, scale, carry = programs.entropy_params(params, canvas, k, hyper, y_hat, carry)
-            _, values, step_bits = programs.quantize(canvas, step, 20 * y, mean, scale)
+            _, values, step_bits = programs.quantize(canvas, step, 0.0, 20 * y, mean, scale)
             y_hat = step.scatter(y_hat, values)
             y_hat, carry = programs.refine(params, canvas, k, hyper, y_hat, carry)
             seen += [mean, values]

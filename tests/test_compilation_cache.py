@@ -89,6 +89,12 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
     assert compiled.call_count == programs
 
 
+def test_codecs_that_choose_symbols_otherwise_share_no_program(folder, tiny_codec, photograph):
+    parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
+    frugal, plain = (coding.Codec(*parts, rdoq_weight=weight) for weight in (2.0, 0.0))
+    assert len(frugal.compress(photograph)) < len(plain.compress(photograph))
+
+
 def test_another_process_compiles_nothing(tiny_release, tmp_path):
     """Programs that were kept are loaded before anything of the kind was traced."""
     script = (

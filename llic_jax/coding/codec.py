@@ -113,7 +113,7 @@ class Codec:
         self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
         self.rdoq_weight = rdoq_weight
-        self._programs = Programs(model, memory_gb, rdoq_weight)
+        self._programs = Programs(model, memory_gb)
 
     @property
     def default_quality(self) -> float | None:
@@ -148,7 +148,8 @@ class Codec:
         image: `(H, W, 3)`, uint8.
         quality: 1 to the model's number of levels, continuous; for models of several rates only.
         sections: what else goes into the file (`container.py`), by tag.
-        latents: what to code in place of `analyze`'s latents of this image at this quality.
+        latents: what to code in place of `analyze`'s latents of this image at this quality. Whoever
+            looked for them has weighed their cost: they become the nearest integers.
 
         Raises:
           InputError: an array that is no such image, or a quality out of range.
@@ -234,9 +235,9 @@ class Codec:
         sections: Sequence[Mapping[int, bytes]],
         latents: Latents | None = None,
     ) -> list[Compressed]:
-        clock = Clock()
+        clock, rdoq_weight = Clock(), 0.0
         if latents is None:
-            latents = self._analyze(images, quality)
+            latents, rdoq_weight = self._analyze(images, quality), self.rdoq_weight
         canvas = self._common_canvas([image.shape[:2] for image in images])
         y, z = clock.network(Latents(*map(canvas.put, latents)))
         quality = self._file_quality(quality)
@@ -277,7 +278,9 @@ class Codec:
         with ThreadPoolExecutor(1) as coder:
 
             def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Future]:
-                symbols, values, bits = self._programs.quantize(canvas, step, y, mean, scale)
+                symbols, values, bits = self._programs.quantize(
+                    canvas, step, rdoq_weight, y, mean, scale
+                )
                 return values, coder.submit(put, symbols, self._programs.levels(scale), bits)
 
             y_hat, puts = self._walk(canvas, z_hat, level, code, clock)

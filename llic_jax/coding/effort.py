@@ -35,7 +35,7 @@ from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
 MAX_PIXELS = 1 << 22  # a step keeps all that its gradient needs: 2 KB a pixel, released model
-_LEARNING_RATE = 0.1  # in units of the quantization step; falls to zero as a half cosine
+_LEARNING_RATE = 0.2  # in units of the quantization step; falls to zero as a half cosine
 _TEMPERATURES = 0.4, 0.1  # of the odds, first and last; falls geometrically
 _ADAM = optax.scale_by_adam(b1=0.8, eps=5.0)  # gradients are in bits
 
@@ -81,8 +81,8 @@ def encode(
             "Effort descends the model's loss, rate + lambda MSE, and this model names no lambda: "
             "its config has no train.lmbdas, or another distortion. Compress without effort."
         )
+    plain = codec.encode(image, quality, sections)
     latents = codec.analyze(image, quality)
-    plain = codec.encode(image, quality, sections, latents)
     started = time.perf_counter()
     level, lmbda = _level(codec, bitstream.parse(plain.data).quality)
     latents = _refine(codec, image, latents, level, lmbda, steps, seconds, progress)

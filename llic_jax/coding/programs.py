@@ -30,10 +30,10 @@ class Programs:
     canvas, and zero beyond the image. Highest precision: an accelerator's default rounds products
     to fewer bits, which is no way to compute probabilities.
 
-    memory_gb: see `Banded`, which the transforms go through. rdoq_weight: see `choose_symbols`.
+    memory_gb: see `Banded`, which the transforms go through.
     """
 
-    def __init__(self, model: LLIC, memory_gb: float, rdoq_weight: float = 0.0):
+    def __init__(self, model: LLIC, memory_gb: float):
         # Own modules may compute what their `repr` does not tell.
         identity = repr(model) if model.on_canvas else None
 
@@ -75,8 +75,8 @@ class Programs:
         def synthesize(params, canvas, y_hat, quality):
             return to_uint8(g_s(params["g_s"], canvas, unscaled(params, y_hat, quality)))
 
-        @partial(jit, static_argnums=(1,))
-        def quantize(canvas, step, y, mean, scale):
+        @partial(jit, static_argnums=(1, 2))
+        def quantize(canvas, step, rdoq_weight, y, mean, scale):
             symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
             bits = jnp.sum(canvas.keep(coded_bits(symbols, scale)), axis=(1, 2, 3))
             return symbols.astype(jnp.int32), symbols + mean, bits
