@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from llic_jax import plots
 from llic_jax.errors import LlicError
@@ -53,8 +54,13 @@ def learning_curve(run: str | Path) -> Figure:
         ax.set_ylabel(label)
         if name != "psnr":
             ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             ax.yaxis.set_major_formatter(plots.PLAIN)
-            ax.yaxis.set_minor_formatter(plots.PLAIN)
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        if held_back := [entry[name] for entry in entries["validation"] if name in entry]:
+            # Single batches are of single qualities: they may leave the picture.
+            low, high = min(held_back), max(held_back)
+            ax.set_ylim(*((low - 2, high + 2) if name == "psnr" else (low / 1.3, high * 1.3)))
         ax.set_xlim(0, max(entry["step"] for found in entries.values() for entry in found))
     axes.flat[0].legend()
     axes.flat[-1].set_xlabel("step")

@@ -22,6 +22,7 @@ def test_a_run_s_figures_are_drawn(tmp_path, capsys):
     assert list(loss.lines[0].get_xdata()) == [10, 20, 30]
     assert list(loss.lines[0].get_ydata()) == [0.3, 9.0, 0.1]
     assert list(psnr.lines[0].get_xdata()) == [20, 30]
+    assert loss.get_ylim()[0] < 0.1 and loss.get_ylim()[1] > 0.2  # validation is in the picture
     assert learning_curve.main([str(tmp_path), str(tmp_path / "curve.svg")]) == 0
     assert (tmp_path / "curve.svg").read_text().count("<path") > 10
     assert learning_curve.main([str(tmp_path / "nowhere"), "x.svg"]) == 1
