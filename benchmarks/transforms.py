@@ -65,7 +65,7 @@ def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]
         "g_s": best(lambda: synthesize(s, y), repeats),
     }
     if train:
-        optimizer = optax.flatten(optax.adam(1e-4))
+        optimizer = optax.adam(1e-4)
         batch = jnp.asarray(np.random.default_rng(1).random((2, 256, 256, 3)), jnp.float32)
         params = (a, s)
         state = optimizer.init(params)

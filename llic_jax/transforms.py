@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
-from llic_jax.layers.convolutions import Conv, SubpixelConv
+from llic_jax.layers.convolutions import Conv, SubpixelConv, add_bias
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
 
@@ -59,7 +59,7 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", normal(1 / k), (k, k, c))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        return depthwise_conv(x, kernel) + bias
+        return add_bias(depthwise_conv(x, kernel), bias)
 
 
 class DepthRB(Local):

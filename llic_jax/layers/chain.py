@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,6 +60,26 @@ def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:
             yield layer.clone(name=None), inner
 
 
+@jax.custom_vjp
 def mean_over_positions(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """float32 whatever the type of `x`: it adds up the whole image."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    if jax.default_backend() != "cpu":
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    # A product with ones: as fast as memory, where XLA's own sum takes three times as long.
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    ones = jnp.ones((len(x), 1, flat.shape[1]), x.dtype)
+    total = jnp.matmul(ones, flat, preferred_element_type=jnp.float32)
+    return total[:, 0] / flat.shape[1]
+
+
+def _mean_forward(x: Array) -> tuple[Array, Array]:
+    return mean_over_positions(x), jnp.empty((x.shape[1], x.shape[2], 0), x.dtype)
+
+
+def _mean_backward(like: Array, g: Array) -> tuple[Array]:
+    height, width, _ = like.shape
+    each = (g / (height * width)).astype(like.dtype)[:, None, None]
+    return (jnp.broadcast_to(each, (len(g), height, width, g.shape[-1])),)
+
+
+mean_over_positions.defvjp(_mean_forward, _mean_backward)

@@ -4,6 +4,7 @@ A 1x1 convolution is a matrix product over the channels and is written as one: X
 fastest thing it has on every platform.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
-from llic_jax.ops import depth_to_space, space_to_depth
+from llic_jax.ops import depth_to_space
 
 
 class Conv(Local):
@@ -76,7 +77,7 @@ def conv2d(
     """K x K convolution, K odd, with zero padding `K // 2` on every side; kernel: `(K, K, C,
     features)` (any array type: JAX's own lazy initialization hands NumPy's on).
 
-    On CPUs two gradients are written in another way than XLA's, equal but faster (see below).
+    On CPUs some gradients are written in another way than XLA's, equal but faster (see below).
     """
     return _direct(x, kernel, stride)
 
@@ -99,26 +100,57 @@ def _conv2d_forward(x: Array, kernel: Any, stride: int) -> tuple[Array, tuple[Ar
 def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
     size, _, c, features = kernel.shape
-    equal: Callable[[Array, Array], Array] = partial(_direct, stride=stride)
+    direct: Callable[[Array, Array], Array] = partial(_direct, stride=stride)
     if jax.default_backend() == "cpu":
-        if stride == 2 and size == 5 and not (x.shape[1] % 2 or x.shape[2] % 2):
-            equal = _strided_as_3x3
-        elif stride == 1 and size**2 * features <= c:
-            _, by_x = jax.vjp(lambda x: equal(x, kernel), x)
+        if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
+            return _strided_input_gradient(kernel, g), _strided_kernel_gradient(x, g, size)
+        if stride == 1 and size**2 * features <= c:
+            _, by_x = jax.vjp(lambda x: direct(x, kernel), x)
             return *by_x(g), _narrow_kernel_gradient(x, g, size)
-    return jax.vjp(equal, x, kernel)[1](g)
+    return jax.vjp(direct, x, kernel)[1](g)
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-def _strided_as_3x3(x: Array, kernel: Array) -> Array:
-    """A 5x5 convolution of stride 2 as a 3x3 one over 2x2 blocks. It multiplies with 11 zeros for
-    25 taps, but both its gradients are dense convolutions, at twice the speed of strided ones."""
-    _, _, c, features = kernel.shape
-    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(3, 2, 3, 2, c, features)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(3, 3, 4 * c, features)
-    return _direct(space_to_depth(x), kernel, stride=1)
+def _strided_input_gradient(kernel: Array, g: Array) -> Array:
+    """The gradient by the input of a convolution of stride 2: one dense convolution of `g` for each
+    of the four parities of an input position, with the taps that meet it. XLA's own spreads `g`
+    out with zeros in between and multiplies with those too."""
+    pad = kernel.shape[0] // 2
+    kernel = kernel.swapaxes(2, 3)
+    parts = []
+    for parity in itertools.product((0, 1), repeat=2):
+        # Input 2 i + p meets output o by tap a where 2 o + a - pad = 2 i + p.
+        taps = [range((p + pad) % 2, kernel.shape[0], 2) for p in parity]
+        padding = [
+            ((a[-1] - p - pad) // 2, (p + pad - a[0]) // 2)
+            for p, a in zip(parity, taps, strict=True)
+        ]
+        met = kernel[taps[0].start :: 2, taps[1].start :: 2][::-1, ::-1]
+        parts.append(
+            jax.lax.conv_general_dilated(
+                g, met, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        )
+    return depth_to_space(jnp.concatenate(parts, axis=-1))
+
+
+def _strided_kernel_gradient(x: Array, g: Array, size: int) -> Array:
+    """The gradient by the kernel of a convolution of stride 2: a product for every tap."""
+    _, h, w, features = g.shape
+    c, pad = x.shape[-1], size // 2
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    # Of each parity of a position, so that a tap's inputs lie side by side.
+    even_odd = [[padded[:, i::2, j::2] for j in (0, 1)] for i in (0, 1)]
+    flat = g.reshape(-1, features)
+
+    def of_tap(i: int, j: int) -> Array:
+        met = even_odd[i % 2][j % 2][:, i // 2 : i // 2 + h, j // 2 : j // 2 + w]
+        return met.reshape(-1, c).T @ flat
+
+    taps = [of_tap(i, j) for i in range(size) for j in range(size)]
+    return jnp.stack(taps).reshape(size, size, c, features)
 
 
 def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:

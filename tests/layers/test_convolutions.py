@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.layers.chain import mean_over_positions
 from llic_jax.layers.convolutions import Conv, add_bias, conv2d
 from llic_jax.ops import depth_to_space, space_to_depth
 
@@ -21,7 +22,9 @@ def plain(x, kernel, stride):
 @pytest.mark.parametrize(
     ("size", "stride", "shape", "features"),
     [
-        (5, 2, (2, 8, 12, 3), 4),  # strided: gradients as of a 3x3 convolution over blocks
+        (5, 2, (2, 8, 12, 3), 4),  # strided: gradients by parity and by tap
+        (3, 2, (1, 6, 4, 5), 2),
+        (7, 2, (2, 10, 8, 2), 3),
         (5, 2, (2, 7, 12, 3), 4),
         (3, 1, (2, 6, 7, 40), 3),  # narrow: one product for all taps
         (5, 1, (1, 6, 6, 60), 2),
@@ -68,3 +71,19 @@ def test_space_and_depth():
     assert blocks.shape == (2, 2, 3, 12)
     np.testing.assert_array_equal(blocks[0, 1, 2, 3:6], x[0, 2, 5])  # row 0, column 1 of a block
     np.testing.assert_array_equal(depth_to_space(blocks), x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_mean_over_positions_and_its_gradient(dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 5, 7, 3)), dtype)
+    mean, pull = jax.vjp(mean_over_positions, x)
+    assert mean.dtype == jnp.float32
+    np.testing.assert_allclose(mean, np.mean(np.float64(x), axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    g = jnp.asarray(rng.standard_normal((2, 3)), jnp.float32)
+    (by_x,) = pull(g)
+    assert by_x.dtype == dtype
+    expected = np.broadcast_to(g[:, None, None] / 35, x.shape)
+    np.testing.assert_allclose(
+        np.float32(by_x), expected, rtol=1e-2 if dtype == jnp.bfloat16 else 1e-6
+    )
