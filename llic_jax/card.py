@@ -32,7 +32,7 @@ def model_card(
     model, data, train = config["model"], config["data"], config["train"]
     levels = model["levels"]
     rates = f"{levels} quality levels, continuous between them" if levels > 1 else "one rate"
-    crops = _several(sorted(set(data["crops"])))
+    crops = _several(config.get("trained_sizes", sorted(set(data["crops"]))))
     batch = train["batch_size"] * train["accumulate"]
     images = config.get("trained_crops", config["trained_steps"] * batch)
     hours = config.get("trained_hours")

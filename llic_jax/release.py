@@ -40,6 +40,7 @@ from llic_jax.model import LLIC, build_model
 
 DEFAULT = Path(__file__).parent / "released" / "llic_elic_small"
 _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
+_EFFORT = ("trained_steps", "trained_hours", "trained_crops")
 
 
 class ReleaseError(LlicError, RuntimeError):
@@ -185,6 +186,18 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def effort(folder: str | Path) -> dict[str, Any]:
+    """How long the weights in a released folder were trained: `trained_steps`, `trained_hours` and
+    `trained_crops`, as far as its config says, and `trained_sizes`, of the crops in pixels. Empty
+    where there is no such folder."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        return {}
+    config = json.loads(path.read_text())
+    known = {name: config[name] for name in _EFFORT if name in config}
+    return known | {"trained_sizes": config.get("trained_sizes", config["data"]["crops"])}
+
+
 def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Stored weights to a tree of float32 parameters."""
     flat = {
@@ -237,10 +250,14 @@ def _release(workdir: Path, folder: Path, step: int | None) -> None:
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(like, step)
     checkpoints.close()
-    config["data"]["source"] = Path(config["data"]["source"]).name  # no path of this machine
-    config["trained_steps"] = int(state.step)
-    if spent := training_effort(workdir, int(state.step)):
-        config["trained_hours"], config["trained_crops"] = spent
+    for section, name in (("data", "source"), ("train", "start")):  # no paths of this machine
+        config[section][name] = Path(config[section][name]).name
+    spent = (int(state.step), *(training_effort(workdir, int(state.step)) or ()))
+    before = config.pop("started_from", dict.fromkeys(_EFFORT, 0) | {"trained_sizes": []})
+    for name, value in zip(_EFFORT, spent, strict=False):
+        if name in before:  # else it is not known of the whole
+            config[name] = round(before[name] + value, 2)
+    config["trained_sizes"] = sorted({*before["trained_sizes"], *config["data"]["crops"]})
     save_release(folder, config, unravel(jnp.asarray(state.ema)))
 
 

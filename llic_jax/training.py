@@ -355,25 +355,29 @@ class _Stop:
 
 def _keep_config(config: Config, workdir: Path) -> None:
     """Writes the config beside the run; a run keeps the model that it was started with. How the
-    model is computed may change, since parameters are float32 either way."""
-    text = json.dumps(as_dict(config), indent=2)
-    path = workdir / "config.json"
+    model is computed may change, since parameters are float32 either way. What the weights had
+    seen that a run started from stands there too, as `started_from`."""
+    config, path = json.loads(json.dumps(as_dict(config))), workdir / "config.json"
 
-    def model(text: str) -> dict[str, Any]:
-        return json.loads(text)["model"] | {"dtype": None, "remat": None}
-
-    if path.exists() and model(path.read_text()) != model(text):
-        raise CheckpointError(
-            f"{path} describes another model than this config. Use another --workdir, or the "
-            "config that this run was started with."
-        )
-    path.write_text(text + "\n")
+    if path.exists():
+        before, computed = json.loads(path.read_text()), {"dtype": None, "remat": None}
+        if before["model"] | computed != config["model"] | computed:
+            raise CheckpointError(
+                f"{path} describes another model than this config. Use another --workdir, or the "
+                "config that this run was started with."
+            )
+        started_from = before.get("started_from")
+    else:
+        started_from = release.effort(config["train"]["start"])
+    if started_from:
+        config["started_from"] = started_from
+    path.write_text(json.dumps(config, indent=2) + "\n")
     entry = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": provenance.versions(),
         "commit": provenance.git_commit(),
         "devices": [d.device_kind for d in jax.devices()],
-        "config": json.loads(text),
+        "config": config,
     }
     with (workdir / "runs.jsonl").open("a") as log:
         log.write(json.dumps(entry) + "\n")

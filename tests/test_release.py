@@ -111,6 +111,28 @@ def test_the_card_says_what_the_config_says(released, tiny_codec):
     assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
 
 
+def test_a_run_from_released_weights_counts_theirs_too(run, released, tmp_path):
+    further = shutil.copytree(run, tmp_path / "further")
+    config = json.loads((further / "config.json").read_text())
+    config["train"]["start"] = "/some/where/released"
+    config["started_from"] = release.effort(released) | {"trained_sizes": [512]}
+    (further / "config.json").write_text(json.dumps(config))
+    assert release.main([str(further), str(tmp_path / "folder")]) == 0
+    assert release.effort(tmp_path / "folder") == {
+        "trained_steps": 4,
+        "trained_hours": 1.0,
+        "trained_crops": 22,
+        "trained_sizes": sorted({*config["data"]["crops"], 512}),
+    }
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "4 steps in 1 hours" in card and "512 pixels" in card
+    assert "/some/where" not in (tmp_path / "folder" / "config.json").read_text()
+    del config["started_from"]["trained_hours"]  # not known of the whole then
+    (further / "config.json").write_text(json.dumps(config))
+    assert release.main([str(further), str(tmp_path / "folder")]) == 0
+    assert "trained_hours" not in release.effort(tmp_path / "folder")
+
+
 def test_measured_figures_stand_in_the_card(released, tiny_codec, tmp_path, capsys):
     means = {"codec": "tiny", "quality": 1.5, "bpp": 0.25, "psnr": 31.5, "ms_ssim": None}
     means |= {"encode_seconds": 1.5, "decode_seconds": 2.25}

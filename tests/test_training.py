@@ -16,7 +16,7 @@ import pytest
 from flax import traverse_util
 from PIL import Image
 
-from llic_jax import ops, train_step, training
+from llic_jax import ops, release, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.errors import ConfigError
 from llic_jax.model import build_model
@@ -253,6 +253,9 @@ def test_going_on_from_released_weights(config, tiny_release, tiny_params, tmp_p
         state.params, jax.flatten_util.ravel_pytree(tiny_params)[0], rtol=2**-8
     )
     assert not (tmp_path / "tensorboard").exists()
+    training.train(config, tmp_path)  # a second start knows it still
+    started_from = json.loads((tmp_path / "config.json").read_text())["started_from"]
+    assert started_from == release.effort(tiny_release)
 
 
 @pytest.mark.slow
