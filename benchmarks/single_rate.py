@@ -1,0 +1,99 @@
+"""What one set of weights for every rate gives away against weights for a single rate.
+
+    python benchmarks/single_rate.py --data_dir PHOTOGRAPHS --level 4 --steps 300
+
+Trains released weights further, twice, on the same crops with the same schedule: at all qualities,
+as they were trained, and at one level only. Both are validated at that level, on the photographs
+that the training never saw. With the distortion held, bits fall by as much as the loss, so the
+last column is about what the specialist saves at equal PSNR.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import jax_utils
+from jax.flatten_util import ravel_pytree
+
+from llic_jax import allocation, data, release, sources, train_step, training
+from llic_jax.model import build_model
+from llic_jax.optimization import build_optimizer
+
+
+def further(
+    config: dict[str, Any], params: Any, photographs: data.Photographs, args: argparse.Namespace
+) -> Any:
+    """The moving average of the weights after `args.steps` more steps."""
+    optimizer = build_optimizer(config["train"])
+    vector, unravel = ravel_pytree(params)
+    state = jax_utils.replicate(train_step.fresh_state(vector, optimizer), jax.local_devices()[:1])
+    step = train_step.make_train_step(
+        build_model(config["model"]), optimizer, unravel, config["train"], seed=0
+    )
+    crops = data.training_batches(
+        photographs, stages=[(0, data.RandomCrop(args.crop))], batch_size=args.batch, seed=2
+    )
+    for batch in itertools.islice(crops, args.steps):
+        state, _ = step(state, batch[None])
+    return unravel(jax_utils.unreplicate(state).ema)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
+    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    add("--level", type=int, default=4, help="the specialist's")
+    add("--steps", type=int, default=300)
+    add("--batch", type=int, default=2)
+    add("--crop", type=int, default=384, help="side, pixels")
+    add("--learning_rate", type=float, default=2e-4, help="falls as a half cosine")
+    args = parser.parse_args()
+    allocation.keep_freed_memory()
+
+    config = json.loads((args.checkpoint / "config.json").read_text())
+    # All parameters learn alike: it is the difference that counts.
+    config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
+    config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}
+    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
+    photographs = sources.open_source(args.data_dir)
+    seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
+    seen = data.Cached(seen, 2.0)
+    all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]
+
+    def one_rate(keys: Any, lmbdas: Any) -> Any:
+        return jnp.full(len(keys), float(args.level)), jnp.full(len(keys), lmbda)
+
+    print(f"{'':30} {'bpp':>7} {'PSNR':>7} {'loss':>8} {'of the loss':>12} {'of the bits':>12}")
+    reference = None
+    for name, draw in (
+        ("released", None),
+        (f"{args.steps} steps, all qualities", all_rates),
+        (f"{args.steps} steps, level {args.level} only", one_rate),
+    ):
+        after = params
+        if draw is not None:
+            train_step.draw_qualities = draw
+            after = further(config, params, seen, args)
+        found, _ = training.validate(
+            model, after, held_back, config["train"], args.crop,
+            rdoq_weight=config["coding"]["rdoq_weight"],
+        )  # fmt: skip
+        bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
+        line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"
+        if reference is not None:
+            change = loss - reference[1]
+            line += (
+                f" {100 * change / reference[1]:+11.2f} % {100 * change / reference[0]:+10.2f} %"
+            )
+        elif draw is not None:
+            reference = loss, bpp
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
