@@ -21,6 +21,7 @@ from typing import Any
 import jax
 
 _folder: Path | None = None  # of whole programs
+_MOST_BYTES = 1 << 30  # of them; a codec has some sixty for a size of images, 10 MB
 
 
 def enable() -> None:
@@ -84,13 +85,16 @@ class jit:  # noqa: N801 (it stands in for jax.jit)
         path = _folder / f"{self.function.__name__}-{digest}"
         # Whatever is wrong with what lies there, or with writing it: compiling always works.
         with contextlib.suppress(Exception):
-            return serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
+            program = serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
+            path.touch()
+            return program
         program = self._compile(args)
         with contextlib.suppress(Exception):
             _folder.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             temporary.write_bytes(pickle.dumps(serialize_executable.serialize(program)))
             temporary.replace(path)
+            _make_room(_folder)
         return program
 
     def _compile(self, args: tuple[Any, ...]) -> Any:
@@ -107,6 +111,15 @@ class jit:  # noqa: N801 (it stands in for jax.jit)
             return jax.jit(fresh, static_argnums=self.static).lower(*args).compile()
         finally:
             jax.config.update(setting, before)
+
+
+def _make_room(folder: Path) -> None:
+    """Removes the programs that were used longest ago, as far as all together take too much."""
+    total = 0
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+        total += path.stat().st_size
+        if total > _MOST_BYTES:
+            path.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -48,6 +48,21 @@ def test_a_program_is_found_again(folder, compiled):
     assert compiled.call_count == 4 == len(list(folder.iterdir()))
 
 
+def test_programs_used_longest_ago_make_room(folder, compiled, monkeypatch):
+    x = np.arange(3.0, dtype=np.float32)
+    first, second = (compilation_cache.jit(negative, name) for name in ("first", "second"))
+    first(x), second(x)
+    old, used = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in (old, used):
+        os.utime(path, (1, 1))
+    compilation_cache.jit(negative, "second")(x)  # found, and so used now
+    assert compiled.call_count == 2
+    monkeypatch.setattr(compilation_cache, "_MOST_BYTES", 2 * used.stat().st_size + 100)
+    compilation_cache.jit(negative, "third")(x)
+    assert used in folder.iterdir() and old not in folder.iterdir()
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_what_cannot_be_read_is_compiled_anew(folder, compiled):
     x = np.arange(3.0, dtype=np.float32)
     for content in (None, b"", b"no program"):
