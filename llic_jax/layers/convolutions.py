@@ -103,7 +103,8 @@ def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple
     direct: Callable[[Array, Array], Array] = partial(_direct, stride=stride)
     if jax.default_backend() == "cpu":
         if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
-            return _strided_input_gradient(kernel, g), _strided_kernel_gradient(x, g, size)
+            by_kernel = _strided_kernel_gradient(x, g, size, size // 2)
+            return _strided_input_gradient(kernel, g), by_kernel
         if stride == 1 and size**2 * features <= c:
             _, by_x = jax.vjp(lambda x: direct(x, kernel), x)
             return *by_x(g), _narrow_kernel_gradient(x, g, size)
@@ -136,11 +137,13 @@ def _strided_input_gradient(kernel: Array, g: Array) -> Array:
     return depth_to_space(jnp.concatenate(parts, axis=-1))
 
 
-def _strided_kernel_gradient(x: Array, g: Array, size: int) -> Array:
-    """The gradient by the kernel of a convolution of stride 2: a product for every tap."""
+def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
+    """The gradient by the kernel of a convolution of stride 2, with `pad` zeros before the first
+    row and column: a product for every tap."""
     _, h, w, features = g.shape
-    c, pad = x.shape[-1], size // 2
-    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    c = x.shape[-1]
+    around = (pad, size - 1 - pad)
+    padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     # Of each parity of a position, so that a tap's inputs lie side by side.
     even_odd = [[padded[:, i::2, j::2] for j in (0, 1)] for i in (0, 1)]
     flat = g.reshape(-1, features)
@@ -210,15 +213,45 @@ class TransposedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
-        return nn.ConvTranspose(
-            self.features,
-            (5, 5),
-            strides=(2, 2),
-            padding="SAME",
-            dtype=self.dtype,
-            kernel_init=fan_in_normal(4.0),  # a quarter of the taps meets each output
-            name="conv",
-        )(x)
+        # A quarter of the taps meets each output.
+        kernel, bias = Weights((5, 5), self.features, 4.0, name="conv")(x.shape[-1])
+        x = conv2d_transpose(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
+        return add_bias(x, jnp.asarray(bias, self.dtype))
+
+
+@jax.custom_vjp
+def conv2d_transpose(
+    x: Float[Array, "b h w c"], kernel: Any
+) -> Float[Array, "b out_h out_w features"]:
+    """Transposed 5x5 convolution to twice the size; kernel: `(5, 5, C, features)`.
+
+    Output `o` meets input `i` by tap `a` where `o + a - 3 = 2 i`. On CPUs the gradient by the
+    kernel is written as products, where XLA has a plain loop.
+    """
+    return _transposed(x, kernel)
+
+
+def _transposed(x: Array, kernel: Any) -> Array:
+    return jax.lax.conv_transpose(
+        x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _conv2d_transpose_forward(x: Array, kernel: Any) -> tuple[Array, tuple[Array, Any]]:
+    return _transposed(x, kernel), (x, kernel)
+
+
+def _conv2d_transpose_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    if jax.default_backend() != "cpu":
+        return jax.vjp(_transposed, x, kernel)[1](g)
+    _, by_x = jax.vjp(lambda x: _transposed(x, kernel), x)
+    # Seen from the output it is a convolution of stride 2, its taps in reverse.
+    flipped = _strided_kernel_gradient(g, x, kernel.shape[0], pad=1)
+    return *by_x(g), flipped[::-1, ::-1].swapaxes(2, 3)
+
+
+conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 
 
 class ConvStack(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llic_jax.layers.chain import mean_over_positions
-from llic_jax.layers.convolutions import Conv, add_bias, conv2d
+from llic_jax.layers.convolutions import Conv, add_bias, conv2d, conv2d_transpose
 from llic_jax.ops import depth_to_space, space_to_depth
 
 
@@ -41,6 +41,28 @@ def test_gradients_are_those_of_the_plain_convolution(size, stride, shape, featu
     g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
     for a, b in zip(pull(g), pull_plain(g), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_a_transposed_convolution_and_its_gradients():
+    """By its definition, tap by tap, and by JAX's own derivative."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 3, 4, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((5, 5, 5, 6)), jnp.float32)
+
+    def plain(x, kernel):
+        return jax.lax.conv_transpose(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    found, pull = jax.vjp(conv2d_transpose, x, kernel)
+    expected = np.zeros((2, 6, 8, 6))
+    for row, column, i, j, a, b in np.ndindex(6, 8, 3, 4, 5, 5):
+        if row + a - 3 == 2 * i and column + b - 3 == 2 * j:
+            expected[:, row, column] += np.asarray(x[:, i, j] @ kernel[a, b])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    g = jnp.asarray(rng.standard_normal(found.shape), jnp.float32)
+    for ours, theirs in zip(pull(g), jax.vjp(plain, x, kernel)[1](g), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
