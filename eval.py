@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--data_dir", nargs="+", default=[], help="folders and files (default: scikit-image's)")
     add("--dataset", help="kodak, clic_pro_valid or tecnick: from --data_dir, or else fetched")
+    add("--held_back", type=int, default=0, help="of that folder, only what training left out of N")
     add("--checkpoint", nargs="+", help="released folders (default: the built-in model)")
     add("--quality", type=float, nargs="+", help="default: every level")
     add("--effort", type=int, nargs="+", default=[0], help="steps of refining, a curve for each")
@@ -25,7 +26,6 @@ def main(argv: list[str] | None = None) -> int:
     add("--no_inspection", action="store_true", help="leave out crops and the inside of the model")
     add("--bd_method", default="pchip", help="pchip, spline, or polynomial (the older cubic)")
     args = parser.parse_args(argv)
-
     from llic_jax import allocation
 
     allocation.keep_freed_memory()
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             args.output,
             data_dir=args.data_dir,
             dataset=args.dataset,
+            held_back=args.held_back,
             qualities=args.quality,
             coder=args.coder,
             efforts=args.effort,

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grain.python as grain
 import numpy as np
@@ -59,7 +59,7 @@ class Cached:
 class Subset:
     """Chosen indexes of a source."""
 
-    def __init__(self, images: Photographs, indexes: Sequence[int]):
+    def __init__(self, images: Photographs | Sequence[Any], indexes: Sequence[int]):
         self.images, self.indexes = images, indexes
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Subset:
         return self.images[self.indexes[index]]
 
 
-def split_held_back(images: Photographs, held_back: int) -> tuple[Subset, Subset]:
+def split_held_back(images: Photographs | Sequence[Any], held_back: int) -> tuple[Subset, Subset]:
     """Training part and held-back part: every n-th image, fixed by the sorted order alone.
 
     Raises:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from llic_jax import baselines, datasets, metrics, release
 from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
-from llic_jax.data import DataError
+from llic_jax.data import DataError, split_held_back
 from llic_jax.images import SUFFIXES, read_image, write_image
 from llic_jax.measuring import Coded, Image, Quality, System, run_jobs
 from llic_jax.provenance import versions
@@ -49,13 +49,27 @@ class ImageSet:
     images: Images
 
 
-def load_images(sources: Sequence[str | Path] = (), dataset: str | None = None) -> ImageSet:
+def load_images(
+    sources: Sequence[str | Path] = (), dataset: str | None = None, held_back: int = 0
+) -> ImageSet:
     """The images of a data set (in `sources`, if given), of folders and files, or embedded ones.
 
+    held_back: of the only folder in `sources`, just the images that a training run with
+    `data.held_back` of that number never sees.
+
     Raises:
-      DataError: nothing there, two files of one name, or not the data set's files.
+      DataError: nothing there, two files of one name, or not the data set's files; `held_back`
+        without a folder.
       ImageFileError: a file in it that is no RGB image.
     """
+    if held_back:
+        if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
+            raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
+        photographs = image_files(sources[0])
+        _, left_out = split_held_back(photographs, held_back)
+        files = [photographs[i] for i in left_out.indexes]
+        name = f"{held_back} photographs held back of {Path(sources[0]).resolve().name}"
+        return ImageSet(name, None, _read(files))
     if dataset is not None:
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
@@ -308,6 +322,7 @@ def run(
     *,
     data_dir: Sequence[str | Path] = (),
     dataset: str | None = None,
+    held_back: int = 0,
     qualities: Sequence[float] | None = None,
     coder: str | None = None,
     efforts: Sequence[int] = (0,),
@@ -320,15 +335,15 @@ def run(
 ) -> Path:
     """The main job: measures, prints the table, writes the report, and returns its path.
 
-    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. efforts:
-    steps of refining, a curve each. codecs: names of the codecs to compare with (None: all of
-    `baselines`). inspect: with the pictures of what goes on inside the (first) model. method: of
-    BD-rate. command: as the report shows it.
+    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. held_back:
+    see `load_images`. efforts: steps of refining, a curve each. codecs: names of the codecs to
+    compare with (None: all of `baselines`). inspect: with the pictures of what goes on inside the
+    (first) model. method: of BD-rate. command: as the report shows it.
     """
     from llic_jax import report  # matplotlib and jinja2: only where figures become pictures
 
     output = Path(output)
-    image_set = load_images(data_dir, dataset)
+    image_set = load_images(data_dir, dataset, held_back)
     systems = systems_of(checkpoints, coder, efforts)
     others = baselines.by_names(list(codecs) if codecs is not None else None)
     jobs: list[tuple[System, Sequence[Quality]]] = []

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from llic_jax import baselines, inspection, plots, published, records
 from llic_jax import rate_distortion as rd
+from llic_jax.by_image import by_image
 from llic_jax.measuring import Image
 from llic_jax.rate_distortion import Curve, CurveError, Points
 from llic_jax.records import Record
@@ -103,10 +104,14 @@ def write(
     anchor = known[published.ANCHOR].curve() if published.ANCHOR in known else None
     anchor = anchor or next((curves[name] for name in ANCHORS if name in curves), None)
     rows = _rows(ours, curves, known, anchor, method)
+    measured = [name for name in ANCHORS if name in means]
+    worst_first = by_image(found, ours[0], measured, method)
     pictures = _comparison_pictures(ours, curves, means, known, anchor, rows)
     crops: list[tuple[str, list[Crop]]] = []
     if inspect:
-        crops = _crops(systems, means, image_set.images)
+        order = {row.image: i for i, row in enumerate(worst_first)}
+        images = sorted(image_set.images, key=lambda pair: order.get(pair[0], 0))
+        crops = _crops(systems, means, images)
         pictures += _inside(systems[0], image_set.images, means)
     folder = output / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +128,8 @@ def write(
         "remarks": remarks,
         "pictures": pictures,
         "crops": crops,
+        "measured": measured,
+        "by_image": worst_first,
         "records": found,
         "figures": figures,
         "command": command,

@@ -214,6 +214,21 @@ def test_images_from_folders_files_and_the_package(images, tmp_path):
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 for _, image in embedded.images)
 
 
+def test_only_what_training_left_out(images, tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in "abcde":
+        write_image(folder / f"{name}.png", images[0][1])
+    chosen = load_images([folder], held_back=2)
+    assert [name for name, _ in chosen.images] == ["a.png", "e.png"]
+    assert chosen.name == "2 photographs held back of photographs" and chosen.published is None
+    for sources in ([], [folder / "a.png"], [folder, folder]):
+        with pytest.raises(DataError, match="--held_back takes one folder"):
+            load_images(sources, held_back=2)
+    with pytest.raises(DataError, match="5 images, of which 5 are to be held back"):
+        load_images([folder], held_back=5)
+
+
 def test_peak_memory_sees_an_array():
     reset_peak_memory()
     before = peak_memory()

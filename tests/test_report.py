@@ -7,6 +7,7 @@ import pytest
 
 from llic_jax import evaluation, published, report
 from llic_jax.baselines import Baseline
+from llic_jax.by_image import by_image
 from llic_jax.evaluation import ImageSet, LlicSystem
 from llic_jax.records import Record, RecordFile
 from llic_jax.side_by_side import busiest, side_by_side
@@ -112,6 +113,23 @@ def test_without_published_figures_another_codec_is_the_anchor(tmp_path):
     text = _write(tmp_path, records).with_name("report.md").read_text()
     assert "## BD-rate over AVIF" in text
     assert "VTM" not in text and "MLIC" not in text
+
+
+def test_images_are_listed_with_the_worst_first(tmp_path):
+    """Each with its own BD-rate over every codec that was measured on it."""
+    images = {"good.png": 1.5, "bad.png": -1.0, "middling.png": 0.5}  # dB more than AVIF there
+    records = [_record("AVIF", *point, image=image) for image in images for point in AVIF]
+    for image, more in images.items():
+        records += [_record("mine", q, bpp, psnr + more, image=image) for q, bpp, psnr in AVIF]
+    records += [_record("JPEG", q, 2 * bpp, psnr, image="bad.png") for q, bpp, psnr in AVIF]
+    rows = by_image(records, "mine", ["AVIF", "JPEG"])
+    assert [row.image for row in rows] == ["bad.png", "middling.png", "good.png"]
+    assert rows[0].rates[0] > 0 > rows[1].rates[0] > rows[2].rates[0]
+    assert rows[0].rates[1] < rows[0].rates[0] and rows[1].rates[1] is None
+    assert by_image(records, "mine", []) == []
+    text = _write(tmp_path, records).with_name("report.md").read_text()
+    assert f"| bad.png | {rows[0].rates[0]:+.1f} | {rows[0].rates[1]:+.1f} |" in text
+    assert f"| good.png | {rows[2].rates[0]:+.1f} | - |" in text
 
 
 def test_what_cannot_be_compared_is_said_not_invented(tmp_path):
