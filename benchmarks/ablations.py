@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from llic_jax import data, sources, training
 from llic_jax.model import build_model
-from llic_jax.optimization import build_optimizer
 from llic_jax.summary import summarize
 from llic_jax.train_step import create_state
 
@@ -53,7 +52,7 @@ def run(name: str, base: ConfigDict, workdir: Path, minutes: float) -> str:
         config = overridden(base, overrides)
         state = training.train(config, workdir / name, minutes / len(stages))
     model = build_model(config.model)
-    _, unravel = create_state(model, build_optimizer(config.train), config.seed)
+    _, _, unravel = create_state(model, config.train, config.seed)
     images = sources.open_source(config.data.source)
     _, held_back = data.split_held_back(images, config.data.held_back)
     # The same crops for all, also for those that were trained on larger ones.

@@ -28,8 +28,8 @@ def further(
     config: dict[str, Any], params: Any, photographs: data.Photographs, args: argparse.Namespace
 ) -> Any:
     """The moving average of the weights after `args.steps` more steps."""
-    optimizer = build_optimizer(config["train"])
     vector, unravel = ravel_pytree(params)
+    optimizer = build_optimizer(config["train"], unravel)
     state = jax_utils.replicate(train_step.fresh_state(vector, optimizer), jax.local_devices()[:1])
     step = train_step.make_train_step(
         build_model(config["model"]), optimizer, unravel, config["train"], seed=0

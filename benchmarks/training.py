@@ -22,14 +22,13 @@ from transforms import torch
 from configs import llic_elic
 from llic_jax import allocation, data, sources
 from llic_jax.model import build_model
-from llic_jax.optimization import build_optimizer
 from llic_jax.train_step import create_state, make_train_step
 
 
 def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple[float, float]:
     """Seconds of the fastest step, and of the first one, compiling included; on one device."""
-    model, optimizer = build_model(config.model), build_optimizer(config.train)
-    state, unravel = create_state(model, optimizer, 0)
+    model = build_model(config.model)
+    state, optimizer, unravel = create_state(model, config.train, 0)
     step = make_train_step(model, optimizer, unravel, config.train, 0)
     state = jax.tree.map(lambda x: jnp.stack([x]), state)
     images = np.random.default_rng(0).integers(0, 256, (1, batch, crop, crop, 3), np.uint8)

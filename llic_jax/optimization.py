@@ -1,10 +1,16 @@
 """The optimizer and its learning rate, from a config's `train` section."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from llic_jax.config import Config
 from llic_jax.errors import ConfigError
+from llic_jax.soap import scale_by_soap
 
 
 def learning_rate_schedule(train: Config) -> optax.Schedule:
@@ -50,8 +56,22 @@ def _schedule(train: Config, steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def build_optimizer(train: Config) -> optax.GradientTransformation:
-    """Adam with clipping by the global norm (paper: Adam; our choice: the clipping)."""
+def build_optimizer(train: Config, unravel: Callable[[Array], Any]) -> optax.GradientTransformation:
+    """Adam, or SOAP (`soap.py`), on one vector of all parameters, with clipping by the global norm
+    (paper: Adam; our choice: SOAP and the clipping).
+
+    unravel: from that vector to the tree of parameters, whose shapes SOAP has to know.
+
+    Raises:
+      ConfigError: an optimizer that is not known.
+    """
+    known = {"adam": optax.scale_by_adam, "soap": partial(scale_by_soap, unravel)}
+    if train["optimizer"] not in known:
+        raise ConfigError(
+            f"train.optimizer is {train['optimizer']!r}; known are {', '.join(known)}."
+        )
     return optax.chain(
-        optax.clip_by_global_norm(train["clip_norm"]), optax.adam(learning_rate_schedule(train))
+        optax.clip_by_global_norm(train["clip_norm"]),
+        known[train["optimizer"]](),
+        optax.scale_by_learning_rate(learning_rate_schedule(train)),
     )

@@ -25,7 +25,6 @@ from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config
 from llic_jax.errors import LlicError
 from llic_jax.model import build_model
-from llic_jax.optimization import build_optimizer
 from llic_jax.train_step import TrainState, create_state
 
 _MANIFEST = "manifest.json"
@@ -102,8 +101,7 @@ def unpack(folder: str | Path, run: str | Path) -> int:
 
 
 def _like(config: Config) -> TrainState:
-    state, _ = create_state(build_model(config["model"]), build_optimizer(config["train"]), 0)
-    return state
+    return create_state(build_model(config["model"]), config["train"], 0)[0]
 
 
 def _named(state: TrainState) -> dict[str, Any]:

@@ -241,12 +241,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _release(workdir: Path, folder: Path, step: int | None) -> None:
     from llic_jax.checkpoint import Checkpoints
-    from llic_jax.optimization import build_optimizer
     from llic_jax.train_step import create_state
 
     config = json.loads((workdir / "config.json").read_text())
     model = build_model(config["model"])
-    like, unravel = create_state(model, build_optimizer(config["train"]), 0)
+    like, _, unravel = create_state(model, config["train"], 0)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(like, step)
     checkpoints.close()

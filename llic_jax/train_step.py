@@ -23,6 +23,7 @@ from llic_jax.config import Config
 from llic_jax.loss import lmbda_of_quality, rate_distortion
 from llic_jax.model import LLIC, initialize
 from llic_jax.ops import fold_in
+from llic_jax.optimization import build_optimizer
 
 AXIS = "batch"
 TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
@@ -73,11 +74,13 @@ class TrainState:
 
 
 def create_state(
-    model: LLIC, optimizer: optax.GradientTransformation, seed: int
-) -> tuple[TrainState, Callable[[Array], Any]]:
-    """A state with fresh parameters, and `unravel`: from a vector of parameters to their tree."""
+    model: LLIC, train: Config, seed: int
+) -> tuple[TrainState, optax.GradientTransformation, Callable[[Array], Any]]:
+    """A state with fresh parameters, the optimizer that a config's `train` section names, and
+    `unravel`: from a vector of parameters to their tree."""
     params, unravel = ravel_pytree(initialize(model, seed))
-    return fresh_state(params, optimizer), unravel
+    optimizer = build_optimizer(train, unravel)
+    return fresh_state(params, optimizer), optimizer, unravel
 
 
 def fresh_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:

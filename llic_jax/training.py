@@ -29,7 +29,7 @@ from llic_jax.config import Config, as_dict
 from llic_jax.errors import ConfigError, LlicError
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, build_model
-from llic_jax.optimization import build_optimizer, learning_rate_schedule
+from llic_jax.optimization import learning_rate_schedule
 from llic_jax.pca import start_from_components
 from llic_jax.train_step import (
     CAUSES,
@@ -74,8 +74,7 @@ def train(
         _keep_config(config, workdir)
 
     model = build_model(config["model"])
-    optimizer = build_optimizer(settings)
-    state, unravel = create_state(model, optimizer, config["seed"])
+    state, optimizer, unravel = create_state(model, settings, config["seed"])
     photographs = sources.open_source(config["data"]["source"])
     seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
     batches_from = partial(_batches, data.Cached(seen, config["data"]["cache_gb"]), config)

@@ -71,8 +71,8 @@ def run(tmp_path_factory, tiny_config, tiny_params):
         for step, batch in ((1, 8), (2, 3))
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
-    params = jax.flatten_util.ravel_pytree(tiny_params)[0]
-    state = fresh_state(params, build_optimizer(config.train)).replace(step=np.int32(2))
+    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
+    state = fresh_state(params, build_optimizer(config.train, unravel)).replace(step=np.int32(2))
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(2, jax.tree.map(np.asarray, state))
     checkpoints.close()

@@ -19,7 +19,7 @@ from PIL import Image
 from llic_jax import ops, release, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.errors import ConfigError
-from llic_jax.model import build_model
+from llic_jax.model import build_model, initialize
 from llic_jax.train_step import Stage
 from llic_jax.watching import read_metrics
 
@@ -48,6 +48,12 @@ def config(tiny_config, folder):
     config.train.eval_every = 4
     config.train.checkpoint_every = 2
     return config
+
+
+def fresh(model, optimizer):
+    """A state with fresh parameters, and from their vector to their tree."""
+    vector, unravel = jax.flatten_util.ravel_pytree(initialize(model, 0))
+    return train_step.fresh_state(vector, optimizer), unravel
 
 
 def lines(workdir, kind):
@@ -137,7 +143,7 @@ def test_parts_of_a_batch_give_the_batch_s_update(tiny_config):
     settings = tiny_config.train.copy_and_resolve_references()
     settings.lmbdas = tiny_config.train.lmbdas
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
-    state, unravel = train_step.create_state(model, optimizer, 0)
+    state, unravel = fresh(model, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 64, 64, 3), np.uint8)
     found = []
     for settings.accumulate in (1, 2):
@@ -162,7 +168,7 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
     for change in ({}, {field: value}):
         model = build_model({**tiny_config.model.to_dict(), **change})
         optimizer = optax.sgd(1.0)
-        state, unravel = train_step.create_state(model, optimizer, 0)
+        state, unravel = fresh(model, optimizer)
         step = train_step.make_train_step(model, optimizer, unravel, tiny_config.train, 0)
         new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
         assert new.params.dtype == figures["loss"].dtype == jnp.float32
@@ -178,7 +184,7 @@ def test_transforms_stand_still_where_they_are_told_to(tiny_config, stage):
     train, rate_only = tiny_config.train.copy_and_resolve_references(), stage != Stage.ALL
     train.transforms_rate = 1.0 if rate_only else 0.0
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
-    state, unravel = train_step.create_state(model, optimizer, 0)
+    state, unravel = fresh(model, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
     step = train_step.make_train_step(model, optimizer, unravel, train, 0, stage)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
@@ -312,7 +318,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from jax.flatten_util import ravel_pytree
 from configs import smoke
 from llic_jax import train_step
-from llic_jax.model import build_model
+from llic_jax.model import build_model, initialize
 
 config = smoke.get_config()
 config.model.channels, config.model.groups, config.model.levels = (4, 4, 4, 8), (2, 6), 1
@@ -322,7 +328,8 @@ config.train.lmbdas, config.train.schedule = (0.01,), "constant"
 model = build_model(config.model)
 optimizer = optax.sgd(1e-3)  # linear in the gradient: it is the gradients that are compared
 images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-state, unravel = train_step.create_state(model, optimizer, 0)
+vector, unravel = ravel_pytree(initialize(model, 0))
+state = train_step.fresh_state(vector, optimizer)
 params = {}
 for devices in (1, 4):
     step = train_step.make_train_step(model, optimizer, unravel, config.train, 0)
