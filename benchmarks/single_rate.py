@@ -86,10 +86,9 @@ def main() -> None:
         bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
         line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"
         if reference is not None:
-            change = loss - reference[1]
-            line += (
-                f" {100 * change / reference[1]:+11.2f} % {100 * change / reference[0]:+10.2f} %"
-            )
+            whole, bits = reference
+            change = loss - whole
+            line += f" {100 * change / whole:+11.2f} % {100 * change / bits:+10.2f} %"
         elif draw is not None:
             reference = loss, bpp
         print(line, flush=True)
