@@ -62,6 +62,8 @@ def load_images(
         without a folder.
       ImageFileError: a file in it that is no RGB image.
     """
+    if held_back < 0:
+        raise DataError(f"--held_back is {held_back}; it takes a number of photographs.")
     if held_back:
         if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
             raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")

@@ -227,6 +227,8 @@ def test_only_what_training_left_out(images, tmp_path):
             load_images(sources, held_back=2)
     with pytest.raises(DataError, match="5 images, of which 5 are to be held back"):
         load_images([folder], held_back=5)
+    with pytest.raises(DataError, match="--held_back is -1"):
+        load_images([folder], held_back=-1)
 
 
 def test_peak_memory_sees_an_array():
