@@ -65,7 +65,7 @@ def main() -> None:
     seen = data.Cached(seen, 2.0)
     all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]
 
-    def one_rate(keys: Any, lmbdas: Any) -> Any:
+    def one_rate(keys: Any, *_: Any) -> Any:
         return jnp.full(len(keys), float(args.level)), jnp.full(len(keys), lmbda)
 
     print(f"{'':30} {'bpp':>7} {'PSNR':>7} {'loss':>8} {'of the loss':>12} {'of the bits':>12}")

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import tree_map_with_path
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from llic_jax.config import Config
 from llic_jax.loss import lmbda_of_quality, rate_distortion
@@ -90,17 +90,19 @@ def fresh_state(params: Array, optimizer: optax.GradientTransformation) -> Train
 
 
 def draw_qualities(
-    keys: Key[Array, "b"], lmbdas: tuple[float, ...]
+    keys: Key[Array, "b"], samples: Int[Array, "b"], batch_size: int, lmbdas: tuple[float, ...]
 ) -> tuple[Float[Array, "b"] | None, Float[Array, "b"]]:
-    """A quality for each sample and its lambda.
+    """A quality for each sample and its lambda; samples: their places in the whole batch.
 
     With one lambda there is no quality. With several, quality is uniform in [1, levels] and lambda
-    is interpolated geometrically, like the gains.
+    is interpolated geometrically, like the gains. The range is divided among the batch: sample i of
+    n draws from its i-th part of n, so that every batch has low rates and high ones and the
+    gradient varies less (stratified sampling; our choice).
     """
     if len(lmbdas) == 1:
         return None, jnp.full(len(keys), lmbdas[0])
-    draw = partial(jax.random.uniform, minval=1.0, maxval=float(len(lmbdas)))
-    quality = jax.vmap(draw)(keys)
+    place = (samples + jax.vmap(jax.random.uniform)(keys)) / batch_size
+    quality = 1 + (len(lmbdas) - 1) * place
     return quality, lmbda_of_quality(quality, lmbdas)
 
 
@@ -134,9 +136,11 @@ def make_train_step(
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     apply: Any = model.apply
 
-    def gradients(params: Array, key: Array, images: Array, samples: Array) -> tuple[Array, dict]:
+    def gradients(
+        params: Array, key: Array, batch_size: int, images: Array, samples: Array
+    ) -> tuple[Array, dict]:
         keys = jax.vmap(partial(jax.random.fold_in, key))(samples)
-        quality, lmbda = draw_qualities(fold_in(keys, 0), lmbdas)
+        quality, lmbda = draw_qualities(fold_in(keys, 0), samples, batch_size, lmbdas)
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
@@ -166,11 +170,12 @@ def make_train_step(
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
+        batch_size = jax.lax.psum(len(images), AXIS)
         if parts == 1:
-            grads, figures = gradients(state.params, key, images, samples)
+            grads, figures = gradients(state.params, key, batch_size, images, samples)
         else:
             pieces = [a.reshape(parts, -1, *a.shape[1:]) for a in (images, samples)]
-            each = partial(gradients, state.params, key)
+            each = partial(gradients, state.params, key, batch_size)
             shapes = jax.eval_shape(each, *(piece[0] for piece in pieces))
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 

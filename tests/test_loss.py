@@ -28,17 +28,22 @@ def test_schedules(tiny_config):
 
 
 def test_qualities_and_their_lambdas():
-    quality, lmbda = train_step.draw_qualities(
-        jax.random.split(jax.random.key(0), 1000), (0.01, 0.04, 0.16)
-    )
-    assert quality.min() >= 1 and quality.max() <= 3 and quality.std() > 0.5
+    keys, lmbdas = jax.random.split(jax.random.key(0), 1000), (0.01, 0.04, 0.16)
+    quality, lmbda = train_step.draw_qualities(keys, jnp.arange(1000), 1000, lmbdas)
     np.testing.assert_allclose(lmbda, 0.01 * 4 ** (quality - 1), rtol=1e-4)
-    assert train_step.draw_qualities(jax.random.split(jax.random.key(0), 3), (0.02,))[0] is None
+    # Each in its own thousandth of the range, and not all at the same place of it.
+    place = 1000 * (quality - 1) / 2 - jnp.arange(1000)
+    assert jnp.abs(place - 0.5).max() < 0.501 and 0.25 < jnp.std(place) < 0.33
+    # A device of several draws for its share of the batch.
+    share, _ = train_step.draw_qualities(keys[500:], jnp.arange(500, 1000), 1000, lmbdas)
+    np.testing.assert_array_equal(share, quality[500:])
+    assert train_step.draw_qualities(keys, jnp.arange(1000), 1000, (0.02,))[0] is None
 
 
 def test_weights_of_levels_are_one_on_average_and_favour_low_rates():
     lmbdas = (0.01, 0.04, 0.16)
-    _, lmbda = train_step.draw_qualities(jax.random.split(jax.random.key(0), 4000), lmbdas)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    _, lmbda = train_step.draw_qualities(keys, jnp.arange(4000), 4000, lmbdas)
     weights = train_step.level_weights(lmbda, lmbdas, 0.5)
     np.testing.assert_allclose(weights.mean(), 1, rtol=0.02)
     np.testing.assert_allclose(

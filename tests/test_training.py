@@ -215,7 +215,9 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
 
     key = jax.random.fold_in(jax.random.key(0), 0)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(2))
-    quality, _ = train_step.draw_qualities(ops.fold_in(keys, 0), tuple(train.lmbdas))
+    quality, _ = train_step.draw_qualities(
+        ops.fold_in(keys, 0), jnp.arange(2), 2, tuple(train.lmbdas)
+    )
     x = jnp.asarray(images[0], jnp.float32) / 255
     out = model.apply({"params": tiny_params}, x, quality, rdoq_weight=20.0)
     np.testing.assert_allclose(
