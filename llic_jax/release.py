@@ -1,7 +1,7 @@
 """The released folder: everything that a codec needs, and nothing of the training run.
 
 config.json           the model's configuration (and how it was trained)
-weights.safetensors   the moving average of the weights, bfloat16
+weights.safetensors   the moving average of the weights: bfloat16, small arrays float32
 tables.safetensors    the range coder's integer tables, built from those weights
 README.md             the model card (`card.py`)
 golden.llic           a file that the codec must be able to decode
@@ -40,6 +40,9 @@ from llic_jax.model import LLIC, build_model
 
 DEFAULT = Path(__file__).parent / "released" / "llic_elic_small"
 _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
+# Arrays of fewer elements stay float32: gains, scales and biases, 2 % of the parameters, whose
+# rounding would cost 1 % of the bits at high rates (docs/results.md).
+_ROUNDED_FROM = 4096
 _EFFORT = ("trained_steps", "trained_hours", "trained_crops")
 
 
@@ -62,14 +65,16 @@ def fingerprint(
 def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> Codec:
     """Writes what a codec needs into a folder, and returns that codec.
 
-    config: the training run's, with its `model` section. params: the weights to release, rounded
-    to bfloat16; the tables are built from the rounded ones.
+    config: the training run's, with its `model` section. params: the weights to release; all but
+    small arrays are rounded to bfloat16, and the tables are built from what is stored.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         # NumPy converts without compiling a program per shape.
-        name: jnp.asarray(np.asarray(value).astype(jnp.bfloat16))
+        name: jnp.asarray(
+            np.asarray(value).astype(jnp.bfloat16 if value.size >= _ROUNDED_FROM else jnp.float32)
+        )
         for name, value in traverse_util.flatten_dict(params, sep=".").items()
     }
     tables = build_tables(build_model(config["model"]).prior, _as_params(weights)["prior"])
