@@ -1,0 +1,69 @@
+"""How much of the distortion is the transforms' own, and how much comes from quantization.
+
+    python benchmarks/invertibility.py --data_dir PHOTOGRAPHS
+
+Mean squared error (of 0 .. 255) at each quality, on central crops of photographs that the training
+never saw: of the latent as the analysis yields it, without any quantization; and of the symbols
+that are coded. The first is what no rate can buy back: where it is a good part of the second, the
+transforms, not the entropy model, hold a high quality down.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llic_jax import allocation, data, release, sources
+from llic_jax.entropy import walk
+from llic_jax.model import build_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
+    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    add("--crop", type=int, default=384, help="side, pixels, a multiple of 64")
+    args = parser.parse_args()
+    allocation.keep_freed_memory()
+
+    config = json.loads((args.checkpoint / "config.json").read_text())
+    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
+    photographs = sources.open_source(args.data_dir)
+    _, held_back = data.split_held_back(photographs, config["data"]["held_back"])
+
+    def distortions(model: Any, x: Any, quality: Any) -> tuple[Any, Any]:
+        def mse(y: Any) -> Any:
+            return jnp.mean(jnp.square(jnp.clip(model.synthesize(y, quality), 0, 1) - x)) * 255**2
+
+        y = model.analyze(x, quality)
+        z_hat = jnp.round(model.hyper_analyze(y, quality))
+        hyper = model.hyper_synthesize(z_hat, quality)
+        code = walk.quantize(y, config["coding"]["rdoq_weight"])
+        return mse(y), mse(walk.walk(model, hyper, y.shape, code)[0])
+
+    measure = jax.jit(
+        lambda x, quality: model.apply({"params": params}, x, quality, method=distortions)
+    )
+    found: dict[int, list[tuple[float, float]]] = {}
+    for i in range(len(held_back)):
+        image = held_back[i]
+        if image is None or min(image.shape[:2]) < args.crop:
+            continue
+        top, left = ((side - args.crop) // 2 for side in image.shape[:2])
+        x = jnp.asarray(image[None, top : top + args.crop, left : left + args.crop]) / 255
+        for level in range(1, model.levels + 1):
+            quality = jnp.full(1, float(level)) if model.levels > 1 else None
+            found.setdefault(level, []).append(tuple(map(float, measure(x, quality))))
+    print(f"{'quality':>7} {'not quantized':>14} {'coded':>8} {'transforms alone':>17}")
+    for level, pairs in found.items():
+        exact, coded = np.mean(pairs, axis=0)
+        print(f"{level:7} {exact:14.2f} {coded:8.2f} {100 * exact / coded:15.0f} %")
+
+
+if __name__ == "__main__":
+    main()
