@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.model.context_widths = (96, 64)
     # The paper's six rates are levels 3 to 8.
     config.model.levels = 8
+    config.model.branch_gains = True
     # Chosen on held-back photographs (docs/results.md).
     config.coding.units = 1000
     config.coding.rdoq_weight = 24.0

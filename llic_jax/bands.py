@@ -25,7 +25,8 @@ from jaxtyping import Array, Float
 
 from llic_jax.canvas import Canvas
 from llic_jax.compilation_cache import jit
-from llic_jax.layers.chain import Chain, Local, flatten
+from llic_jax.layers.chain import Chain, Local, condition, flatten
+from llic_jax.layers.levels import Quality
 
 GIB = 2**30
 LIBRARIES = 1.0  # GiB of a budget that are left to libraries, weights and compiled programs
@@ -48,28 +49,35 @@ class Banded:
         self.transform = transform
         self.budget = max(memory_gb - LIBRARIES, 0) * GIB
 
-        def whole(params, canvas, x):
-            return canvas.apply(lambda: transform.apply({"params": params}, x))
+        def whole(params, canvas, x, *rated):
+            return canvas.apply(lambda: transform.apply({"params": params}, x, *rated))
 
         self._whole = jit(whole, repr(transform) if keep else None)
 
     def __call__(
-        self, params: Any, canvas: Canvas, x: Float[Any, "b h w c"]
+        self, params: Any, canvas: Canvas, x: Float[Any, "b h w c"], *rated: Any
     ) -> Float[Any, "b out_h out_w out_c"]:
-        """The transform of the image in `x`, whose sides are as the transform wants them."""
+        """The transform of the image in `x`, whose sides are as the transform wants them.
+
+        rated: the quality, if the transform takes it.
+        """
         if isinstance(self.transform, Chain):
             chain = list(flatten(self.transform, params))
             local = all(isinstance(layer, Local) for layer, _ in chain)
             if local and _held(_shapes(chain, x)) > self.budget:
                 if canvas.used is not None:  # without the canvas, it may fit
-                    out = self(params, canvas.exact(), canvas.crop(x))
+                    out = self(params, canvas.exact(), canvas.crop(x), *rated)
                     return canvas.put(np.asarray(out))
-                return compute(chain, np.asarray(x), self.budget).astype(np.float32, copy=False)
-        return self._whole(params, canvas, x)
+                out = compute(chain, np.asarray(x), self.budget, *rated)
+                return out.astype(np.float32, copy=False)
+        return self._whole(params, canvas, x, *rated)
 
 
 def compute(
-    chain: LocalChain, x: Float[np.ndarray, "b h w c"], budget: float
+    chain: LocalChain,
+    x: Float[np.ndarray, "b h w c"],
+    budget: float,
+    quality: Quality | None = None,
 ) -> Float[np.ndarray, "b out_h out_w out_c"]:
     """What the layers make of `x`, in bands. Its height is a multiple of all strides together.
 
@@ -94,7 +102,7 @@ def compute(
         stored = x.nbytes + (0 if target is None or target is x else target.nbytes)
         left = BAND_SHARE * (budget - stored)
         pooled = [means.get(i) for i in range(start, stop)]
-        means[stop] = _run_pass(chain[start:stop], pooled, x, target, left)
+        means[stop] = _run_pass(chain[start:stop], pooled, x, target, left, quality)
         if target is not None:
             x, start = target, stop
     return x
@@ -106,6 +114,7 @@ def _run_pass(
     x: np.ndarray,
     target: np.ndarray | None,
     budget: float,
+    quality: Quality | None = None,
 ) -> Array:
     """The mean over positions of what the layers make of `x`, which goes to `target` if there is
     one. `target` may be `x`.
@@ -124,7 +133,7 @@ def _run_pass(
 
     rows, total = read(bands[0]), np.zeros(())
     for band, following in zip(bands, [*bands[1:], None], strict=True):
-        out, sums = _window(layers, params, pooled, rows, np.asarray(band.own, np.int32))
+        out, sums = _window(layers, params, pooled, quality, rows, np.asarray(band.own, np.int32))
         if following is not None:
             rows = read(following)  # which may be rows that are written next
         if target is not None:
@@ -137,12 +146,18 @@ def _run_pass(
 
 @partial(jax.jit, static_argnums=0)
 def _window(
-    layers: tuple[Local, ...], params: Any, pooled: Any, x: Array, own: Array
+    layers: tuple[Local, ...],
+    params: Any,
+    pooled: Any,
+    quality: Quality | None,
+    x: Array,
+    own: Array,
 ) -> tuple[Array, Array]:
     """One window through the layers, and the sum of its rows `own[0] .. own[1]`, float32."""
     out: Any = x
     for layer, of_layer, mean in zip(layers, params, pooled, strict=True):
-        out = layer.apply({"params": of_layer}, out, *([] if mean is None else [mean]))
+        means = [] if mean is None else [mean]
+        out = layer.apply({"params": of_layer}, out, *means, **condition(layer, quality))
     row = jnp.arange(out.shape[1])[:, None, None]
     mine = jnp.where((own[0] <= row) & (row < own[1]), out, 0)
     return out, jnp.sum(mine, axis=(1, 2), dtype=jnp.float32)

@@ -46,11 +46,17 @@ class ReceptiveField:
 
 
 def receptive_field(
-    name: str, g_a: nn.Module, params: Any, images: Sequence[Image], size: int
+    name: str,
+    g_a: nn.Module,
+    params: Any,
+    images: Sequence[Image],
+    size: int,
+    *rated: Any,
 ) -> ReceptiveField:
     """The effective receptive field of `g_a` over the central `size` x `size` pixels of the images.
 
     The gradient is that of the central latent position, summed over the channels.
+    rated: the quality, if `g_a` takes it.
 
     Raises:
       InspectionError: a size that is no multiple of 64, or an image that is smaller.
@@ -61,7 +67,7 @@ def receptive_field(
     total = np.zeros((size, size))
     for image in images:
         crop = jnp.asarray(central_crop(image, size)[None], jnp.float32) / 255
-        one = np.asarray(energy(params, crop, middle), np.float64)
+        one = np.asarray(energy(params, crop, middle, *rated), np.float64)
         total += one / one.sum()
     total /= total.sum()
     return ReceptiveField(name, total, energy_radius(total))
@@ -72,9 +78,11 @@ def _energy(g_a: nn.Module) -> Any:
     """One program for all weights of a transform."""
 
     @jax.jit
-    def energy(params: Any, x: Float[Array, "1 n n 3"], middle: Any) -> Float[Array, "n n"]:
+    def energy(
+        params: Any, x: Float[Array, "1 n n 3"], middle: Any, *rated: Array
+    ) -> Float[Array, "n n"]:
         def centre(x: Array) -> Array:
-            y: Any = g_a.apply({"params": params}, x)
+            y: Any = g_a.apply({"params": params}, x, *rated)
             return jnp.sum(y[0, middle, middle])
 
         return jnp.sum(jnp.square(jax.grad(centre)(x)[0]), axis=-1)
@@ -109,10 +117,12 @@ def receptive_fields(
 ) -> list[ReceptiveField]:
     """That of the trained `g_a`, of a fresh one, and of fresh ones with small static kernels.
 
-    config: the model's (as `build_model` takes it). The static kernels are 5x5 and 3x3 in every
-    stage (paper's ablations); they have no trained weights to show.
+    config: the model's (as `build_model` takes it). Quality is the middle of its levels. The static
+    kernels are 5x5 and 3x3 in every stage (paper's ablations); they have no trained weights to
+    show.
     """
     size = min(512, *(min(image.shape[:2]) for image in images)) // DOWNSAMPLING * DOWNSAMPLING
+    rated = model.condition(jnp.full(1, (model.levels + 1) / 2))
     fields = []
     kernels = " ".join(str(k) for k in config["kernel_sizes"])
     variants: list[tuple[str, nn.Module, Any]] = [
@@ -129,8 +139,8 @@ def receptive_fields(
     for name, g_a, weights in tqdm(variants, "receptive fields", leave=False):
         if weights is None:
             like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
-            weights = fresh_params(g_a, seed, like)
-        fields.append(receptive_field(name, g_a, weights, images, size))
+            weights = fresh_params(g_a, seed, like, *rated)
+        fields.append(receptive_field(name, g_a, weights, images, size, *rated))
     return fields
 
 

@@ -5,7 +5,8 @@
                 +--> walk: mean, scale of each step <-------+--> y_hat -> g_s -> x_hat
 
 With several quality levels, gain vectors scale `y` and `z` before they are rounded, and inverse
-gains scale them back (Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021).
+gains scale them back (Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021). With
+`model.branch_gains` the transforms know the quality too: it scales their residual branches.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,12 +26,11 @@ from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.walk import Carry, EntropyParts, Step
 from llic_jax.errors import ConfigError
 from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.levels import Quality, interpolate_levels
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 from llic_jax.transforms import AnalysisTransform, BlockStyle, SynthesisTransform
 
 DOWNSAMPLING = 64  # image side to `z` side: images are padded to multiples of it
-
-Quality = Float[Array, "b"]
 
 
 class Gain(nn.Module):
@@ -54,14 +54,8 @@ class Gain(nn.Module):
         self.log_inverse = self.param("log_inverse", lambda _: jnp.asarray(-ramp))
 
     def __call__(self, quality: Quality | None, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
-        if quality is None:
-            raise ValueError("A model of several quality levels needs a quality for each sample.")
         table = self.log_inverse if inverse else self.log_gain
-        position = jnp.clip(quality - 1, 0, self.levels - 1)
-        # Hat functions: linear interpolation as one small product, the same on every platform.
-        weights = jnp.maximum(1 - jnp.abs(position[:, None] - jnp.arange(self.levels)), 0)
-        log_gain = jnp.sum(weights[:, :, None] * table, axis=1)
-        return jnp.exp(log_gain)[:, None, None, :]
+        return jnp.exp(interpolate_levels(table, quality))[:, None, None, :]
 
 
 class LatentRate(NamedTuple):
@@ -80,6 +74,7 @@ class LLIC(nn.Module):
     choice; `build_model` picks the paper's.
 
     g_a, g_s: analysis and synthesis transform, with latents at 1/16 of the image's size.
+    rated: whether these two take the quality as a second argument.
     h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
     entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
     prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
@@ -96,6 +91,7 @@ class LLIC(nn.Module):
     latent_channels: int
     gain_y: Gain | None = None
     gain_z: Gain | None = None
+    rated: bool = False
     on_canvas: bool = False
 
     @property
@@ -111,7 +107,12 @@ class LLIC(nn.Module):
         self, x: Float[Array, "b h w 3"], quality: Quality | None = None
     ) -> Float[Array, "b h16 w16 m"]:
         """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
-        return self.scale_latent(self.g_a(x), quality)
+        return self.scale_latent(self.g_a(x, *self.condition(quality)), quality)
+
+    @nn.nowrap
+    def condition(self, quality: Quality | None) -> tuple[Quality | None, ...]:
+        """What the transforms take beside their input."""
+        return (quality,) if self.rated else ()
 
     def scale_latent(
         self, y: Float[Array, "b h16 w16 m"], quality: Quality | None, inverse: bool = False
@@ -148,7 +149,8 @@ class LLIC(nn.Module):
         self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
     ) -> Float[Array, "b h w 3"]:
         """Decoded latent to the image, not clipped."""
-        return self.g_s(self.scale_latent(y_hat, quality, inverse=True))
+        y_hat = self.scale_latent(y_hat, quality, inverse=True)
+        return self.g_s(y_hat, *self.condition(quality))
 
     def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         """Bits of each element of `z` under the factorized prior."""
@@ -205,17 +207,24 @@ def build_model(config: Config) -> LLIC:
     stages = {key: len(config[key]) for key in ("channels", "kernel_sizes", "depths")}
     if set(stages.values()) != {4}:
         raise ConfigError(f"A transform has four stages, one entry each; found {stages}.")
+    latent, levels = config["channels"][-1], config["levels"]
+    rated = config.get("branch_gains", False)  # which older released folders do not mention
+    if rated and levels == 1:
+        raise ConfigError(
+            "model.branch_gains is for several quality levels, and model.levels is 1; set "
+            "model.levels and train.lmbdas, or leave branch_gains out."
+        )
     dtype = jnp.dtype(config["dtype"])
     transform = dict(
         channels=tuple(config["channels"]),
         kernel_sizes=tuple(config["kernel_sizes"]),
         depths=tuple(config["depths"]),
         style=BlockStyle(**config["style"]),
+        levels=levels if rated else 1,
         remat=config["remat"],
         dtype=dtype,
     )
     parts = ENTROPY_MODELS[name](config, dtype)
-    latent, levels = config["channels"][-1], config["levels"]
     return LLIC(
         g_a=AnalysisTransform(**transform),
         g_s=SynthesisTransform(**transform),
@@ -226,6 +235,7 @@ def build_model(config: Config) -> LLIC:
         latent_channels=latent,
         gain_y=Gain(levels, latent) if levels > 1 else None,
         gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
+        rated=rated,
         on_canvas=parts.on_canvas,
     )
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import jax_utils
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 
@@ -242,7 +243,7 @@ def _start(
             unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
         )
     else:
-        params = release.load_weights(start)
+        params = _continued(unravel(state.params), release.load_weights(start))
     vector, _ = ravel_pytree(params)
     if vector.shape != state.params.shape:
         raise ConfigError(
@@ -250,6 +251,12 @@ def _start(
             f"{state.params.size}; use the config that they were trained with."
         )
     return fresh_state(vector, optimizer)
+
+
+def _continued(fresh: Any, weights: Any) -> Any:
+    """`weights`, for a model that may have branch gains where theirs had none: these stay fresh."""
+    gains = {path: p for path, p in flatten_dict(fresh).items() if path[-1] == "branch_gain"}
+    return unflatten_dict({**gains, **flatten_dict(weights)})
 
 
 def _check(config: Config) -> None:

@@ -3,7 +3,8 @@
 Jiang et al., "LLIC: Large Receptive Field Transform Coding with Adaptive Weights for Learned Image
 Compression", IEEE TMM 2024, arXiv 2304.09571. From the paper: the blocks, their order and counts,
 kernel sizes and channels. Our choice, where the paper is silent: the activation (LeakyReLU 0.01),
-the widths of the weight generators (C / 4), resampling, and how the generators start (see `SCST`).
+the widths of the weight generators (C / 4), resampling, how the generators start (see `SCST`), and,
+in a model of several quality levels, that the quality may scale every residual branch.
 
     x -> [down5, STB, CTB]  x4  -> y          g_a, kernels 11 11 9 9, blocks 1 1 3 1
     y -> [CTB, STB, up]     x4  -> x_hat      g_s, the mirror image of the kernels
@@ -24,6 +25,7 @@ from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SubpixelConv, add_bias
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
+from llic_jax.layers.levels import BranchGain, Quality
 
 Feature = Float[Array, "b h w c"]
 Pooled = Float[Array, "b c"]  # the mean over all positions
@@ -45,6 +47,11 @@ class BlockStyle:
     channel_transform: bool = True
     gate: bool = True
     depth_rb: bool = True
+
+
+def _rated(branch: Feature, levels: int, quality: Quality | None) -> Feature:
+    """A residual branch, scaled by the quality if there are several levels."""
+    return BranchGain(levels, name="gain")(branch, quality) if levels > 1 else branch
 
 
 class DepthwiseConv(nn.Module):
@@ -69,19 +76,21 @@ class DepthRB(Local):
     """
 
     spatial: bool = True
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=1 if self.spatial else 0)
+        return Locality(reach=1 if self.spatial else 0, rated=self.levels > 1)
 
     @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    def __call__(self, x: Feature, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
         h = leaky_relu(Conv(c, 1, dtype=self.dtype, name="conv_in")(x))
         if self.spatial:
             h = leaky_relu(DepthwiseConv(3, dtype=self.dtype, name="depthwise")(h))
-        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        return x + _rated(h, self.levels, quality)
 
 
 class WeightGenerator(nn.Module):
@@ -112,14 +121,17 @@ class SCST(Local):
 
     kernel_size: int
     self_conditioned: bool = True
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=self.kernel_size // 2, pools=self.self_conditioned)
+        return Locality(self.kernel_size // 2, pools=self.self_conditioned, rated=self.levels > 1)
 
     @nn.compact
-    def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
+    def __call__(
+        self, x: Feature, pooled: Pooled | None = None, *, quality: Quality | None = None
+    ) -> Feature:
         b, _, _, c = x.shape
         k = self.kernel_size
         kernel_init = normal(1 / k)
@@ -133,28 +145,33 @@ class SCST(Local):
         self.sow("intermediates", "kernel", kernel)
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = depthwise_conv(h, kernel.astype(self.dtype))
-        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        return x + _rated(h, self.levels, quality)
 
 
 class SCCT(Local):
     """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
     from the pooled input scale the channels between two 1x1 convolutions."""
 
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        return Locality(pools=True)
+        return Locality(pools=True, rated=self.levels > 1)
 
     @nn.compact
-    def __call__(self, x: Feature, pooled: Pooled | None = None) -> Feature:
+    def __call__(
+        self, x: Feature, pooled: Pooled | None = None, *, quality: Quality | None = None
+    ) -> Feature:
         c = x.shape[-1]
         generator = WeightGenerator(c, fan_in_normal(1.0), nn.initializers.zeros, name="generator")
         factors = nn.sigmoid(generator(mean_over_positions(x) if pooled is None else pooled))
         self.sow("intermediates", "factors", factors)
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = h * factors[:, None, None, :].astype(self.dtype)
-        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
+        return x + _rated(h, self.levels, quality)
 
 
 class Gate(Local):
@@ -164,10 +181,15 @@ class Gate(Local):
     """
 
     gated: bool = True
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def locality(self) -> Locality:
+        return Locality(rated=self.levels > 1)
+
     @nn.compact
-    def __call__(self, x: Feature) -> Feature:
+    def __call__(self, x: Feature, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
         h = Conv(2 * c, 1, dtype=self.dtype, name="expand")(x)
         if self.gated:
@@ -175,7 +197,8 @@ class Gate(Local):
             h = u * v
         else:
             h = nn.gelu(h)
-        return x + Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
+        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
+        return x + _rated(h, self.levels, quality)
 
 
 class STB(Chain):
@@ -183,15 +206,16 @@ class STB(Chain):
 
     kernel_size: int
     style: BlockStyle = BlockStyle()
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
-        style, dtype = self.style, self.dtype
+        style, levels, dtype = self.style, self.levels, self.dtype
         return (
-            DepthRB(style.depth_rb, dtype=dtype, name="embed"),
-            SCST(self.kernel_size, style.self_conditioned, dtype=dtype, name="scst"),
-            Gate(style.gate, dtype=dtype, name="gate"),
+            DepthRB(style.depth_rb, levels, dtype=dtype, name="embed"),
+            SCST(self.kernel_size, style.self_conditioned, levels, dtype=dtype, name="scst"),
+            Gate(style.gate, levels, dtype=dtype, name="gate"),
         )
 
 
@@ -199,16 +223,17 @@ class CTB(Chain):
     """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`."""
 
     style: BlockStyle = BlockStyle()
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
-        style, dtype = self.style, self.dtype
-        embed = DepthRB(style.depth_rb, dtype=dtype, name="embed")
-        gate = Gate(style.gate, dtype=dtype, name="gate")
+        style, levels, dtype = self.style, self.levels, self.dtype
+        embed = DepthRB(style.depth_rb, levels, dtype=dtype, name="embed")
+        gate = Gate(style.gate, levels, dtype=dtype, name="gate")
         if not style.channel_transform:
             return embed, gate
-        return embed, SCCT(dtype=dtype, name="scct"), gate
+        return embed, SCCT(levels, dtype=dtype, name="scct"), gate
 
 
 class BasicBlock(Chain):
@@ -217,12 +242,13 @@ class BasicBlock(Chain):
     kernel_size: int
     inverse: bool = False
     style: BlockStyle = BlockStyle()
+    levels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
-        stb = STB(self.kernel_size, self.style, dtype=self.dtype, name="stb")
-        ctb = CTB(self.style, dtype=self.dtype, name="ctb")
+        stb = STB(self.kernel_size, self.style, self.levels, dtype=self.dtype, name="stb")
+        ctb = CTB(self.style, self.levels, dtype=self.dtype, name="ctb")
         return (ctb, stb) if self.inverse else (stb, ctb)
 
 
@@ -233,6 +259,7 @@ class _Transform(Chain):
     kernel_sizes: of the spatial transforms in each stage (paper).
     depths: basic blocks in each stage; the paper's 1, 1, 3, 1 for both transforms.
     style: ablation switches.
+    levels: of quality, if it scales the residual branches (`BranchGain`); 1: it does not.
     remat: recompute each block in the backward pass instead of keeping its activations.
     """
 
@@ -240,6 +267,7 @@ class _Transform(Chain):
     kernel_sizes: tuple[int, ...] = (11, 11, 9, 9)
     depths: tuple[int, ...] = (1, 1, 3, 1)
     style: BlockStyle = BlockStyle()
+    levels: int = 1
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -251,6 +279,7 @@ class _Transform(Chain):
                 self.kernel_sizes[stage],
                 inverse,
                 self.style,
+                self.levels,
                 dtype=self.dtype,
                 name=f"block_{stage}_{i}",
             )
@@ -269,8 +298,10 @@ class AnalysisTransform(_Transform):
             layers += self._blocks(stage, inverse=False)
         return layers
 
-    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h16 w16 m"]:
-        return super().__call__(x).astype(jnp.float32)
+    def __call__(
+        self, x: Float[Array, "b h w 3"], quality: Quality | None = None
+    ) -> Float[Array, "b h16 w16 m"]:
+        return super().__call__(x, quality).astype(jnp.float32)
 
 
 class SynthesisTransform(_Transform):
@@ -289,5 +320,7 @@ class SynthesisTransform(_Transform):
             layers.append(SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}"))
         return layers
 
-    def __call__(self, y_hat: Float[Array, "b h16 w16 m"]) -> Float[Array, "b h w 3"]:
-        return super().__call__(y_hat).astype(jnp.float32)
+    def __call__(
+        self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
+    ) -> Float[Array, "b h w 3"]:
+        return super().__call__(y_hat, quality).astype(jnp.float32)

@@ -17,6 +17,7 @@ install_import_hook("llic_jax", "beartype.beartype")
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax.tree_util import tree_map_with_path  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from configs import smoke  # noqa: E402
@@ -48,7 +49,7 @@ def tiny_config() -> ConfigDict:
     config.model.hyper_channels = 8
     config.model.groups = (4, 12)
     config.model.context_widths = (8, 8)
-    config.model.levels = 2
+    config.model.levels, config.model.branch_gains = 2, True
     config.train.lmbdas = (0.0067, 0.0250)
     return config
 
@@ -66,7 +67,11 @@ def tiny_params(tiny_model: LLIC) -> dict:
     params["gain_y"]["log_inverse"] -= 3.0
     params["gain_z"]["log_gain"] += 2.0
     params["gain_z"]["log_inverse"] -= 2.0
-    return params
+    rng = np.random.default_rng(2)
+    return tree_map_with_path(
+        lambda path, p: p + rng.normal(0, 0.1, p.shape) if "branch_gain" in str(path) else p,
+        params,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -266,6 +266,17 @@ def test_going_on_from_released_weights(config, tiny_release, tiny_params, tmp_p
     assert started_from == release.effort(tiny_release)
 
 
+def test_weights_without_branch_gains_go_on_in_a_model_with_them(tiny_params):
+    flat = traverse_util.flatten_dict(tiny_params)
+    older = {path: p for path, p in flat.items() if path[-1] != "branch_gain"}
+    assert len(older) < len(flat)
+    fresh = jax.tree.map(jnp.zeros_like, tiny_params)
+    both = training._continued(fresh, traverse_util.unflatten_dict(older))
+    assert jax.tree.structure(both) == jax.tree.structure(tiny_params)
+    for path, p in traverse_util.flatten_dict(both).items():
+        np.testing.assert_array_equal(p, older.get(path, 0))
+
+
 @pytest.mark.slow
 def test_the_loss_falls(config, tmp_path):
     config.train.steps = 60

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from llic_jax.layers.levels import Quality
+
 
 class Locality(NamedTuple):
     """Output row `i` of a layer depends on input row `i * stride // up` and on `reach` rows to
@@ -16,6 +18,7 @@ class Locality(NamedTuple):
     features: channels of the output; None: as the input has.
     pools: the layer depends on the mean over all positions as well (`mean_over_positions`), and
         takes it as an optional second argument.
+    rated: it depends on the quality as well, and takes it as `quality=`.
     """
 
     reach: int = 0
@@ -23,6 +26,7 @@ class Locality(NamedTuple):
     up: int = 1
     features: int | None = None
     pools: bool = False
+    rated: bool = False
 
 
 class Local(nn.Module):
@@ -43,10 +47,18 @@ class Chain(nn.Module):
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w out_c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], quality: Quality | None = None
+    ) -> Float[Array, "b out_h out_w out_c"]:
         for layer in self.layers():
-            x = layer(x)
+            x = layer(x, **condition(layer, quality))
         return x
+
+
+def condition(layer: nn.Module, quality: Quality | None) -> dict[str, Any]:
+    """The quality, for a layer that takes it."""
+    rated = layer.locality.rated if isinstance(layer, Local) else isinstance(layer, Chain)
+    return {"quality": quality} if rated else {}
 
 
 def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:

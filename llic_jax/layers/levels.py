@@ -1,0 +1,48 @@
+"""What depends on the quality: tables of one vector per level, interpolated between levels."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Quality = Float[Array, "b"]
+
+# Adam moves every parameter by about its rate in each step, whatever it is worth; a factor on a
+# whole branch is to change in hundreds of steps, not in thousands (our choice).
+_PACE = 4.0
+
+
+def interpolate_levels(
+    table: Float[Array, "levels c"], quality: Quality | None
+) -> Float[Array, "b c"]:
+    """For each sample the row at its quality: level 1 is the first row, between two levels the rows
+    are mixed linearly, and beyond the ends it is the last of them.
+
+    Raises:
+      ValueError: no quality.
+    """
+    if quality is None:
+        raise ValueError("A model of several quality levels needs a quality for each sample.")
+    levels = len(table)
+    position = jnp.clip(quality - 1, 0, levels - 1)
+    # Hat functions: interpolation as one small product, the same on every platform.
+    weights = jnp.maximum(1 - jnp.abs(position[:, None] - jnp.arange(levels)), 0)
+    return jnp.sum(weights[:, :, None] * table, axis=1)
+
+
+class BranchGain(nn.Module):
+    """Scales a residual branch by one factor per channel and quality level, interpolated
+    geometrically, all of them one at first (our choice).
+
+    levels: number of levels; quality runs continuously from 1 to `levels`.
+    """
+
+    levels: int
+
+    @nn.compact
+    def __call__(
+        self, branch: Float[Array, "b h w c"], quality: Quality | None
+    ) -> Float[Array, "b h w c"]:
+        shape = (self.levels, branch.shape[-1])
+        table = self.param("branch_gain", nn.initializers.zeros, shape)
+        factors = jnp.exp(_PACE * interpolate_levels(table, quality))
+        return branch * factors[:, None, None, :].astype(branch.dtype)
