@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     model.head_dims = (32, 16)  # TCM: channels of a head, likewise
     # One model for many rates: quality levels, each with its gain vectors and its lambda.
     model.levels = 1
-    model.branch_gains = False  # whether the quality scales the transforms' branches as well
+    model.branch_gains = False  # several levels: the quality scales the transforms' branches too
     model.dtype = "float32"  # of the computation ("bfloat16" on accelerators); see model.py
     model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 

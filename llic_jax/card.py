@@ -36,6 +36,7 @@ def model_card(
     batch = train["batch_size"] * train["accumulate"]
     images = config.get("trained_crops", config["trained_steps"] * batch)
     hours = config.get("trained_hours")
+    scaled = "; the quality scales their branches" if model.get("branch_gains") else ""
     figures = "" if summary is None else _figures(summary, fingerprint)
     return f"""# LLIC with the {model["entropy_model"]} entropy model
 
@@ -45,7 +46,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 ## Architecture
 
 * Transforms: channels {_several(model["channels"])}, kernels {_several(model["kernel_sizes"])},
-  blocks {_several(model["depths"])}.
+  blocks {_several(model["depths"])}{scaled}.
 * Hyperprior of {model["hyper_channels"]} channels; all of `config.json`'s `model` section.
 
 ## Training

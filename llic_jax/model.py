@@ -208,12 +208,8 @@ def build_model(config: Config) -> LLIC:
     if set(stages.values()) != {4}:
         raise ConfigError(f"A transform has four stages, one entry each; found {stages}.")
     latent, levels = config["channels"][-1], config["levels"]
-    rated = config.get("branch_gains", False)  # which older released folders do not mention
-    if rated and levels == 1:
-        raise ConfigError(
-            "model.branch_gains is for several quality levels, and model.levels is 1; set "
-            "model.levels and train.lmbdas, or leave branch_gains out."
-        )
+    # Older released folders do not mention them.
+    rated = levels > 1 and config.get("branch_gains", False)
     dtype = jnp.dtype(config["dtype"])
     transform = dict(
         channels=tuple(config["channels"]),

@@ -100,7 +100,6 @@ def test_gains_start_as_inverses(tiny_model):
         ("entropy_model", "jpeg", "known are"),
         ("groups", (4, 4), "adds up to 8"),
         ("depths", (1, 1, 1), "four stages"),
-        ("levels", 1, "branch_gains is for several quality levels"),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(tiny_config, field, value, message):
