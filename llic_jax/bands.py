@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from llic_jax.canvas import Canvas
 from llic_jax.compilation_cache import jit
-from llic_jax.layers.chain import Chain, Local, condition, flatten
+from llic_jax.layers.chain import Chain, Local, flatten, quality_argument
 from llic_jax.layers.levels import Quality
 
 GIB = 2**30
@@ -49,28 +49,28 @@ class Banded:
         self.transform = transform
         self.budget = max(memory_gb - LIBRARIES, 0) * GIB
 
-        def whole(params, canvas, x, *rated):
-            return canvas.apply(lambda: transform.apply({"params": params}, x, *rated))
+        def whole(params, canvas, x, *quality):
+            return canvas.apply(lambda: transform.apply({"params": params}, x, *quality))
 
         self._whole = jit(whole, repr(transform) if keep else None)
 
     def __call__(
-        self, params: Any, canvas: Canvas, x: Float[Any, "b h w c"], *rated: Any
+        self, params: Any, canvas: Canvas, x: Float[Any, "b h w c"], *quality: Any
     ) -> Float[Any, "b out_h out_w out_c"]:
         """The transform of the image in `x`, whose sides are as the transform wants them.
 
-        rated: the quality, if the transform takes it.
+        quality: if the transform takes it.
         """
         if isinstance(self.transform, Chain):
             chain = list(flatten(self.transform, params))
             local = all(isinstance(layer, Local) for layer, _ in chain)
             if local and _held(_shapes(chain, x)) > self.budget:
                 if canvas.used is not None:  # without the canvas, it may fit
-                    out = self(params, canvas.exact(), canvas.crop(x), *rated)
+                    out = self(params, canvas.exact(), canvas.crop(x), *quality)
                     return canvas.put(np.asarray(out))
-                out = compute(chain, np.asarray(x), self.budget, *rated)
+                out = compute(chain, np.asarray(x), self.budget, *quality)
                 return out.astype(np.float32, copy=False)
-        return self._whole(params, canvas, x, *rated)
+        return self._whole(params, canvas, x, *quality)
 
 
 def compute(
@@ -157,7 +157,7 @@ def _window(
     out: Any = x
     for layer, of_layer, mean in zip(layers, params, pooled, strict=True):
         means = [] if mean is None else [mean]
-        out = layer.apply({"params": of_layer}, out, *means, **condition(layer, quality))
+        out = layer.apply({"params": of_layer}, out, *means, **quality_argument(layer, quality))
     row = jnp.arange(out.shape[1])[:, None, None]
     mine = jnp.where((own[0] <= row) & (row < own[1]), out, 0)
     return out, jnp.sum(mine, axis=(1, 2), dtype=jnp.float32)

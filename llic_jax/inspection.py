@@ -51,12 +51,12 @@ def receptive_field(
     params: Any,
     images: Sequence[Image],
     size: int,
-    *rated: Any,
+    *quality: Any,
 ) -> ReceptiveField:
     """The effective receptive field of `g_a` over the central `size` x `size` pixels of the images.
 
     The gradient is that of the central latent position, summed over the channels.
-    rated: the quality, if `g_a` takes it.
+    quality: if `g_a` takes it.
 
     Raises:
       InspectionError: a size that is no multiple of 64, or an image that is smaller.
@@ -67,7 +67,7 @@ def receptive_field(
     total = np.zeros((size, size))
     for image in images:
         crop = jnp.asarray(central_crop(image, size)[None], jnp.float32) / 255
-        one = np.asarray(energy(params, crop, middle, *rated), np.float64)
+        one = np.asarray(energy(params, crop, middle, *quality), np.float64)
         total += one / one.sum()
     total /= total.sum()
     return ReceptiveField(name, total, energy_radius(total))
@@ -79,10 +79,10 @@ def _energy(g_a: nn.Module) -> Any:
 
     @jax.jit
     def energy(
-        params: Any, x: Float[Array, "1 n n 3"], middle: Any, *rated: Array
+        params: Any, x: Float[Array, "1 n n 3"], middle: Any, *quality: Array
     ) -> Float[Array, "n n"]:
         def centre(x: Array) -> Array:
-            y: Any = g_a.apply({"params": params}, x, *rated)
+            y: Any = g_a.apply({"params": params}, x, *quality)
             return jnp.sum(y[0, middle, middle])
 
         return jnp.sum(jnp.square(jax.grad(centre)(x)[0]), axis=-1)
@@ -122,7 +122,7 @@ def receptive_fields(
     show.
     """
     size = min(512, *(min(image.shape[:2]) for image in images)) // DOWNSAMPLING * DOWNSAMPLING
-    rated = model.condition(jnp.full(1, (model.levels + 1) / 2))
+    quality = model.quality_argument(jnp.full(1, (model.levels + 1) / 2))
     fields = []
     kernels = " ".join(str(k) for k in config["kernel_sizes"])
     variants: list[tuple[str, nn.Module, Any]] = [
@@ -139,8 +139,8 @@ def receptive_fields(
     for name, g_a, weights in tqdm(variants, "receptive fields", leave=False):
         if weights is None:
             like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
-            weights = fresh_params(g_a, seed, like, *rated)
-        fields.append(receptive_field(name, g_a, weights, images, size, *rated))
+            weights = fresh_params(g_a, seed, like, *quality)
+        fields.append(receptive_field(name, g_a, weights, images, size, *quality))
     return fields
 
 

@@ -74,7 +74,7 @@ class LLIC(nn.Module):
     choice; `build_model` picks the paper's.
 
     g_a, g_s: analysis and synthesis transform, with latents at 1/16 of the image's size.
-    rated: whether these two take the quality as a second argument.
+    takes_quality: whether these two take the quality as a second argument.
     h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
     entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
     prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
@@ -91,7 +91,7 @@ class LLIC(nn.Module):
     latent_channels: int
     gain_y: Gain | None = None
     gain_z: Gain | None = None
-    rated: bool = False
+    takes_quality: bool = False
     on_canvas: bool = False
 
     @property
@@ -107,12 +107,12 @@ class LLIC(nn.Module):
         self, x: Float[Array, "b h w 3"], quality: Quality | None = None
     ) -> Float[Array, "b h16 w16 m"]:
         """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
-        return self.scale_latent(self.g_a(x, *self.condition(quality)), quality)
+        return self.scale_latent(self.g_a(x, *self.quality_argument(quality)), quality)
 
     @nn.nowrap
-    def condition(self, quality: Quality | None) -> tuple[Quality | None, ...]:
+    def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:
         """What the transforms take beside their input."""
-        return (quality,) if self.rated else ()
+        return (quality,) if self.takes_quality else ()
 
     def scale_latent(
         self, y: Float[Array, "b h16 w16 m"], quality: Quality | None, inverse: bool = False
@@ -150,7 +150,7 @@ class LLIC(nn.Module):
     ) -> Float[Array, "b h w 3"]:
         """Decoded latent to the image, not clipped."""
         y_hat = self.scale_latent(y_hat, quality, inverse=True)
-        return self.g_s(y_hat, *self.condition(quality))
+        return self.g_s(y_hat, *self.quality_argument(quality))
 
     def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         """Bits of each element of `z` under the factorized prior."""
@@ -209,14 +209,14 @@ def build_model(config: Config) -> LLIC:
         raise ConfigError(f"A transform has four stages, one entry each; found {stages}.")
     latent, levels = config["channels"][-1], config["levels"]
     # Older released folders do not mention them.
-    rated = levels > 1 and config.get("branch_gains", False)
+    branch_gains = levels > 1 and config.get("branch_gains", False)
     dtype = jnp.dtype(config["dtype"])
     transform = dict(
         channels=tuple(config["channels"]),
         kernel_sizes=tuple(config["kernel_sizes"]),
         depths=tuple(config["depths"]),
         style=BlockStyle(**config["style"]),
-        levels=levels if rated else 1,
+        levels=levels if branch_gains else 1,
         remat=config["remat"],
         dtype=dtype,
     )
@@ -231,7 +231,7 @@ def build_model(config: Config) -> LLIC:
         latent_channels=latent,
         gain_y=Gain(levels, latent) if levels > 1 else None,
         gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
-        rated=rated,
+        takes_quality=branch_gains,
         on_canvas=parts.on_canvas,
     )
 

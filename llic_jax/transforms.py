@@ -49,7 +49,7 @@ class BlockStyle:
     depth_rb: bool = True
 
 
-def _rated(branch: Feature, levels: int, quality: Quality | None) -> Feature:
+def _scaled(branch: Feature, levels: int, quality: Quality | None) -> Feature:
     """A residual branch, scaled by the quality if there are several levels."""
     return BranchGain(levels, name="gain")(branch, quality) if levels > 1 else branch
 
@@ -81,16 +81,16 @@ class DepthRB(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=1 if self.spatial else 0, rated=self.levels > 1)
+        return Locality(reach=1 if self.spatial else 0, takes_quality=self.levels > 1)
 
     @nn.compact
-    def __call__(self, x: Feature, quality: Quality | None = None) -> Feature:
+    def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
         h = leaky_relu(Conv(c, 1, dtype=self.dtype, name="conv_in")(x))
         if self.spatial:
             h = leaky_relu(DepthwiseConv(3, dtype=self.dtype, name="depthwise")(h))
         h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _rated(h, self.levels, quality)
+        return x + _scaled(h, self.levels, quality)
 
 
 class WeightGenerator(nn.Module):
@@ -126,7 +126,9 @@ class SCST(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(self.kernel_size // 2, pools=self.self_conditioned, rated=self.levels > 1)
+        return Locality(
+            self.kernel_size // 2, pools=self.self_conditioned, takes_quality=self.levels > 1
+        )
 
     @nn.compact
     def __call__(
@@ -146,7 +148,7 @@ class SCST(Local):
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = depthwise_conv(h, kernel.astype(self.dtype))
         h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _rated(h, self.levels, quality)
+        return x + _scaled(h, self.levels, quality)
 
 
 class SCCT(Local):
@@ -158,7 +160,7 @@ class SCCT(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(pools=True, rated=self.levels > 1)
+        return Locality(pools=True, takes_quality=self.levels > 1)
 
     @nn.compact
     def __call__(
@@ -171,7 +173,7 @@ class SCCT(Local):
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = h * factors[:, None, None, :].astype(self.dtype)
         h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _rated(h, self.levels, quality)
+        return x + _scaled(h, self.levels, quality)
 
 
 class Gate(Local):
@@ -186,10 +188,10 @@ class Gate(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(rated=self.levels > 1)
+        return Locality(takes_quality=self.levels > 1)
 
     @nn.compact
-    def __call__(self, x: Feature, quality: Quality | None = None) -> Feature:
+    def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
         h = Conv(2 * c, 1, dtype=self.dtype, name="expand")(x)
         if self.gated:
@@ -198,7 +200,7 @@ class Gate(Local):
         else:
             h = nn.gelu(h)
         h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
-        return x + _rated(h, self.levels, quality)
+        return x + _scaled(h, self.levels, quality)
 
 
 class STB(Chain):

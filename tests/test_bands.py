@@ -22,27 +22,27 @@ SHAPES = {AnalysisTransform: (1, 212, 20, 3), SynthesisTransform: (1, 53, 5, 8)}
 @pytest.fixture(scope="module", params=itertools.product(SHAPES, (1, 3)))
 def case(request):
     """A transform's layers, its input and quality, and what is made of it at once."""
-    (kind, levels), rated = request.param, ()
+    (kind, levels), quality = request.param, ()
     transform, shape = kind(**SIZES, levels=levels), SHAPES[kind]
     if levels > 1:
-        rated = (jnp.array([1.7]),)
+        quality = (jnp.array([1.7]),)
     rng = np.random.default_rng(1)
     params = jax.tree.map(  # away from their start, where the mean hardly has an influence
         lambda p: p + np.float32(0.05) * rng.standard_normal(p.shape, np.float32),
-        fresh_params(transform, 0, jax.ShapeDtypeStruct(shape, jnp.float32), *rated),
+        fresh_params(transform, 0, jax.ShapeDtypeStruct(shape, jnp.float32), *quality),
     )
     x = rng.standard_normal(shape).astype(np.float32)
-    whole = jax.jit(transform.apply)({"params": params}, x, *rated)
-    return list(flatten(transform, params)), x, rated, whole
+    whole = jax.jit(transform.apply)({"params": params}, x, *quality)
+    return list(flatten(transform, params)), x, quality, whole
 
 
 # Nothing stored and bands as low as they get; the larger activations not stored; everything stored.
 @pytest.mark.parametrize("budget", [0.0, 3e4, 1e5])
 def test_bands_make_what_the_whole_image_makes_with_a_program_for_each_pass(case, budget):
-    chain, x, rated, whole = case
+    chain, x, quality, whole = case
     given, before = x.copy(), bands._window._cache_size()
     with mock.patch.object(bands, "_window", wraps=bands._window) as windows:
-        banded = bands.compute(chain, x, budget, *rated)
+        banded = bands.compute(chain, x, budget, *quality)
     passes = 1 + sum(layer.locality.pools for layer, _ in chain)
     assert windows.call_count >= 2 * passes
     assert bands._window._cache_size() - before <= passes

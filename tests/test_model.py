@@ -64,20 +64,22 @@ def test_the_quality_reaches_both_transforms(tiny_model, tiny_params, x):
 
     def latent_and_image(model, params, qualities):
         apply = functools.partial(model.apply, {"params": params})
-        y = apply(x, qualities, method=lambda m, x, q: m.g_a(x, *m.condition(q)))
-        image = apply(jnp.ones_like(y), qualities, method=lambda m, y, q: m.g_s(y, *m.condition(q)))
+        y = apply(x, qualities, method=lambda m, x, q: m.g_a(x, *m.quality_argument(q)))
+        image = apply(
+            jnp.ones_like(y), qualities, method=lambda m, y, q: m.g_s(y, *m.quality_argument(q))
+        )
         return y, image
 
     low, high = (latent_and_image(tiny_model, tiny_params, jnp.full(2, q)) for q in (1.0, 2.0))
     mixed = latent_and_image(tiny_model, tiny_params, jnp.array([1.0, 2.0]))
-    unrated = tiny_model.clone(
-        g_a=tiny_model.g_a.clone(levels=1), g_s=tiny_model.g_s.clone(levels=1), rated=False
+    without_gains = tiny_model.clone(
+        g_a=tiny_model.g_a.clone(levels=1), g_s=tiny_model.g_s.clone(levels=1), takes_quality=False
     )
     fresh = jax.tree_util.tree_map_with_path(
         lambda path, p: 0 * p if "branch_gain" in str(path) else p, tiny_params
     )
     neutral = latent_and_image(tiny_model, fresh, jnp.array([1.3, 2.0]))
-    plain = latent_and_image(unrated, tiny_params, None)
+    plain = latent_and_image(without_gains, tiny_params, None)
     for a, b, both, one, without in zip(low, high, mixed, neutral, plain, strict=True):
         assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
         np.testing.assert_allclose(both, jnp.stack([a[0], b[1]]), rtol=1e-4, atol=1e-5)

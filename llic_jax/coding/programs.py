@@ -70,12 +70,12 @@ class Programs:
             return apply({"params": params}, y_hat, quality, True, method="scale_latent")
 
         def analyze(params, canvas, x, quality):
-            y = g_a(params["g_a"], canvas, x, *model.condition(quality))
+            y = g_a(params["g_a"], canvas, x, *model.quality_argument(quality))
             return latents(params, canvas, y, quality)
 
         def synthesize(params, canvas, y_hat, quality):
             y_hat = unscaled(params, y_hat, quality)
-            return to_uint8(g_s(params["g_s"], canvas, y_hat, *model.condition(quality)))
+            return to_uint8(g_s(params["g_s"], canvas, y_hat, *model.quality_argument(quality)))
 
         @partial(jit, static_argnums=(1, 2))
         def quantize(canvas, step, rdoq_weight, y, mean, scale):

@@ -18,7 +18,7 @@ class Locality(NamedTuple):
     features: channels of the output; None: as the input has.
     pools: the layer depends on the mean over all positions as well (`mean_over_positions`), and
         takes it as an optional second argument.
-    rated: it depends on the quality as well, and takes it as `quality=`.
+    takes_quality: it depends on the quality as well, and takes it as `quality=`.
     """
 
     reach: int = 0
@@ -26,7 +26,7 @@ class Locality(NamedTuple):
     up: int = 1
     features: int | None = None
     pools: bool = False
-    rated: bool = False
+    takes_quality: bool = False
 
 
 class Local(nn.Module):
@@ -51,14 +51,14 @@ class Chain(nn.Module):
         self, x: Float[Array, "b h w c"], quality: Quality | None = None
     ) -> Float[Array, "b out_h out_w out_c"]:
         for layer in self.layers():
-            x = layer(x, **condition(layer, quality))
+            x = layer(x, **quality_argument(layer, quality))
         return x
 
 
-def condition(layer: nn.Module, quality: Quality | None) -> dict[str, Any]:
+def quality_argument(layer: nn.Module, quality: Quality | None) -> dict[str, Any]:
     """The quality, for a layer that takes it."""
-    rated = layer.locality.rated if isinstance(layer, Local) else isinstance(layer, Chain)
-    return {"quality": quality} if rated else {}
+    takes = layer.locality.takes_quality if isinstance(layer, Local) else isinstance(layer, Chain)
+    return {"quality": quality} if takes else {}
 
 
 def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:
