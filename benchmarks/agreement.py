@@ -50,6 +50,7 @@ def random_release(folder: Path, name: str) -> None:
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.model.levels, config.train.lmbdas = 1, (0.0130,)
+    config.coding.back_projection = ()
     model = build_model(config.model)
     params = initialize(model, seed=1)
     image = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3)).astype(np.float32) / 255

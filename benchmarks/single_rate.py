@@ -20,6 +20,7 @@ from flax import jax_utils
 from jax.flatten_util import ravel_pytree
 
 from llic_jax import allocation, data, release, sources, train_step, training
+from llic_jax.encoder_options import EncoderOptions
 from llic_jax.model import build_model
 from llic_jax.optimization import build_optimizer
 
@@ -81,7 +82,7 @@ def main() -> None:
             after = further(config, params, seen, args)
         found, _ = training.validate(
             model, after, held_back, config["train"], args.crop,
-            rdoq_weight=config["coding"]["rdoq_weight"],
+            options=EncoderOptions.of(config["coding"], model.levels),
         )  # fmt: skip
         bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
         line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"

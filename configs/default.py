@@ -44,6 +44,9 @@ def get_config() -> ConfigDict:
     # How symbols are chosen (llic_jax/entropy/gaussian.py: choose_symbols): bits that a squared
     # error of one quantization step is worth; 0 for the nearest integer (paper).
     coding.rdoq_weight = 0.0
+    # One factor per quality level: how far the encoder corrects the latent by what its synthesis
+    # lacks (llic_jax/encoder_options.py: back_project); () for not at all (paper).
+    coding.back_projection = ()
 
     data = config.data = ConfigDict()
     # A folder of images (searched recursively), "records:PATTERN" (array record files), or

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     # Chosen on held-back photographs (docs/results.md).
     config.coding.units = 1000
     config.coding.rdoq_weight = 24.0
+    config.coding.back_projection = (0.0, 0.0, 0.1, 0.25, 0.35, 0.5, 0.7, 0.85)
     config.train.lmbdas = (0.0004, 0.0009, 0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
     # With 0.5 high rates were left behind (docs/results.md).
     config.train.level_balance = 0.1

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
+from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.entropy.gaussian import choose_symbols, coded_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
@@ -165,12 +166,16 @@ class Insight:
 
 
 def inspect_image(
-    model: LLIC, params: Any, image: Image, quality: float | None, rdoq_weight: float = 0.0
+    model: LLIC,
+    params: Any,
+    image: Image,
+    quality: float | None,
+    options: EncoderOptions = PLAIN,
 ) -> Insight:
     """Looks at one image (padded, and its symbols chosen, as for coding)."""
     x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
     level = None if quality is None else jnp.full(1, quality, jnp.float32)
-    (bits_y, bits_z), seen = _look(model, rdoq_weight)(params, x, level)
+    (bits_y, bits_z), seen = _look(model, options)(params, x, level)
     seen = seen["intermediates"].get("g_a", {})
     kernels, factors = {}, {}
     for block in sorted(key for key in seen if key.startswith("block_")):
@@ -184,13 +189,13 @@ def inspect_image(
 
 
 @functools.lru_cache(maxsize=4)
-def _look(model: LLIC, rdoq_weight: float) -> Any:
+def _look(model: LLIC, options: EncoderOptions) -> Any:
     def look(module: LLIC, x: Array, level: Array | None) -> tuple[Array, Array]:
-        y = module.analyze(x, level)
+        y = module.analyze(x, level, options)
         z_hat = jnp.round(module.hyper_analyze(y, level))
         hyper = module.hyper_synthesize(z_hat, level)
         b, h, w, m = y.shape
-        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, rdoq_weight))
+        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, options.rdoq_weight))
         bits_y = jnp.zeros_like(y)
         for step, values in zip(module.steps, bits, strict=True):
             bits_y = step.scatter(bits_y, values)

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from llic_jax.config import Config, as_dict
+from llic_jax.encoder_options import PLAIN, EncoderOptions, back_project
 from llic_jax.entropy import channel, channel_attention, space_channel
 from llic_jax.entropy import walk as coding_walk
 from llic_jax.entropy.factorized import FactorizedPrior
@@ -104,10 +105,17 @@ class LLIC(nn.Module):
         return self.gain_y.levels if self.gain_y is not None else 1
 
     def analyze(
-        self, x: Float[Array, "b h w 3"], quality: Quality | None = None
+        self,
+        x: Float[Array, "b h w 3"],
+        quality: Quality | None = None,
+        options: EncoderOptions = PLAIN,
     ) -> Float[Array, "b h16 w16 m"]:
         """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
-        return self.scale_latent(self.g_a(x, *self.quality_argument(quality)), quality)
+        y = self.scale_latent(self.g_a(x, *self.quality_argument(quality)), quality)
+        factors = options.factors(quality)
+        if factors is None:
+            return y
+        return back_project(y, self.analyze(self.synthesize(y, quality), quality), factors)
 
     @nn.nowrap
     def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:
@@ -161,21 +169,21 @@ class LLIC(nn.Module):
         x: Float[Array, "b h w 3"],
         quality: Quality | None = None,
         keys: Key[Array, "b"] | None = None,
-        rdoq_weight: float = 0.0,
+        options: EncoderOptions = PLAIN,
     ) -> LatentRate:
         """The whole way there and back, with estimated rates.
 
         With keys, one per sample, as in training: noise for the rate, straight-through rounding
-        for what is decoded. Without, as in coding: the rate of the symbols, chosen with
-        `rdoq_weight` (`gaussian.choose_symbols`); no gradient then reaches the analysis.
+        for what is decoded. Without, as in coding: the rate of the symbols that an encoder with
+        these options chooses; no gradient then reaches the analysis.
         """
-        y = self.analyze(x, quality)
+        y = self.analyze(x, quality, options if keys is None else PLAIN)
         z = self.hyper_analyze(y, quality)
         if keys is not None:
             code = coding_walk.estimate(y, fold_in(keys, 0))
             z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
         else:
-            code = coding_walk.quantize(y, rdoq_weight)
+            code = coding_walk.quantize(y, options.rdoq_weight)
             z_rated = z_hat = jnp.round(z)
         bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
         hyper = self.hyper_synthesize(z_hat, quality)

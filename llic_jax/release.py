@@ -30,10 +30,12 @@ from safetensors.flax import save
 from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
 from llic_jax.card import model_card, read_summary, training_effort
+from llic_jax.coding import agreement
 from llic_jax.coding.agreement import with_agreement
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
 from llic_jax.coding.tables import Tables, build_tables
+from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
 from llic_jax.images import whole_file
 from llic_jax.model import LLIC, build_model
@@ -162,6 +164,7 @@ def load_codec(
         config = json.loads((folder / "config.json").read_text())
         model_config, train = config["model"], config.get("train", {})
         coding = config.get("coding", {})
+        options = EncoderOptions.of(coding, model_config["levels"])
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
@@ -173,7 +176,17 @@ def load_codec(
     _check_shapes(model, params, folder)
     lmbdas = train["lmbdas"] if train.get("distortion") == "mse" else ()
     ident = fingerprint(model_config, weights, tables)
-    return Codec(model, params, tables, ident, coder, memory_gb=memory_gb, lmbdas=lmbdas, **coding)
+    return Codec(
+        model,
+        params,
+        tables,
+        ident,
+        coder,
+        units=coding.get("units", agreement.UNITS),
+        memory_gb=memory_gb,
+        lmbdas=lmbdas,
+        options=options,
+    )
 
 
 def load_weights(folder: str | Path) -> dict[str, Any]:

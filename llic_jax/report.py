@@ -301,7 +301,7 @@ def _inside(
     alike = [pair for pair, s in zip(images, sizes, strict=True) if s == size][:8]
     names = [name for name, _ in alike]
     seen = [
-        inspection.inspect_image(codec.model, codec.params, image, quality, codec.rdoq_weight)
+        inspection.inspect_image(codec.model, codec.params, image, quality, codec.options)
         for _, image in tqdm(alike, "bits and weights", leave=False)
     ]
     channels = sum(s.bits_y.sum((0, 1)) for s in seen) / len(seen)

@@ -20,6 +20,7 @@ from jax.tree_util import tree_map_with_path
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from llic_jax.config import Config
+from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.loss import lmbda_of_quality, rate_distortion
 from llic_jax.model import LLIC, initialize
 from llic_jax.ops import fold_in
@@ -125,13 +126,13 @@ def make_train_step(
     train: Config,
     seed: int,
     stage: Stage = Stage.ALL,
-    rdoq_weight: float = 0.0,
+    options: EncoderOptions = PLAIN,
 ) -> Step:
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
 
     A device works through its share in `train.accumulate` parts, one after the other. stage: who
-    learns. rdoq_weight: how symbols are chosen where the very symbols count (`Stage.DECODER`).
+    learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`).
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     apply: Any = model.apply
@@ -148,7 +149,7 @@ def make_train_step(
                 frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
                 params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
             noise = None if stage is Stage.DECODER else fold_in(keys, 1)
-            out = apply({"params": params}, x, quality, noise, rdoq_weight)
+            out = apply({"params": params}, x, quality, noise, options)
             weight = level_weights(lmbda, lmbdas, train["level_balance"])
             loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
             if stage is Stage.ENTROPY_MODEL:

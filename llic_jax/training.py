@@ -27,6 +27,7 @@ from jax.flatten_util import ravel_pytree
 from llic_jax import data, metrics, provenance, release, sources
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config, as_dict
+from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.errors import ConfigError, LlicError
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, build_model
@@ -90,10 +91,11 @@ def train(
     else:
         state = _start(config, state, unravel, partial(batches_from, first_step=0), optimizer)
 
-    validation = partial(_validation, model, held_back, config)
+    options = EncoderOptions.of(config["coding"], model.levels)
+    validation = partial(_validation, model, options, held_back, config)
     make_step = partial(
         make_train_step, model, optimizer, unravel, settings, config["seed"],
-        rdoq_weight=config["coding"]["rdoq_weight"],
+        options=options,
     )  # fmt: skip
     schedule = learning_rate_schedule(settings)
     first = step = int(state.step)
@@ -150,17 +152,17 @@ def validate(
     train: Config,
     crop: int,
     pairs: int = 0,
-    rdoq_weight: float = 0.0,
+    options: EncoderOptions = PLAIN,
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     """Rate-distortion of central crops with real quantization, averaged; per level if several.
 
-    rdoq_weight: see `gaussian.choose_symbols`.
+    options: of the encoder.
 
     Also the first `pairs` crops beside what is decoded of them (at the middle level), uint8
     `(crop, 2 crop, 3)`.
     """
     lmbdas = tuple(train["lmbdas"])
-    apply = _jitted_apply(model, rdoq_weight)
+    apply = _jitted_apply(model, options)
     totals: dict[str, list[float]] = {}
     shown: list[np.ndarray] = []
     for i in range(len(images)):
@@ -186,17 +188,20 @@ def validate(
 
 
 @lru_cache(maxsize=8)
-def _jitted_apply(model: LLIC, rdoq_weight: float) -> Callable:
-    return jax.jit(partial(model.apply, rdoq_weight=rdoq_weight))
+def _jitted_apply(model: LLIC, options: EncoderOptions) -> Callable:
+    return jax.jit(partial(model.apply, options=options))
 
 
 def _validation(
-    model: LLIC, held_back: data.Photographs, config: Config, params: Any
+    model: LLIC,
+    options: EncoderOptions,
+    held_back: data.Photographs,
+    config: Config,
+    params: Any,
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     # The last stage's: what is learned from small crops may fail in the middle of a large image.
     crop = config["data"]["crops"][-1]
-    rdoq_weight = config["coding"]["rdoq_weight"]
-    found, pairs = validate(model, params, held_back, config["train"], crop, 2, rdoq_weight)
+    found, pairs = validate(model, params, held_back, config["train"], crop, 2, options)
     if not found:
         raise data.DataError(
             f"None of the {len(held_back)} held-back images has {crop} pixels on both sides; "
@@ -266,6 +271,7 @@ def _check(config: Config) -> None:
             f"train.lmbdas has {len(settings['lmbdas'])} entries and model.levels is "
             f"{config['model']['levels']}; a level needs one lambda."
         )
+    EncoderOptions.of(config["coding"], config["model"]["levels"])
     parts = jax.device_count() * settings["accumulate"]
     if settings["batch_size"] % parts:
         raise ConfigError(

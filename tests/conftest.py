@@ -51,6 +51,7 @@ def tiny_config() -> ConfigDict:
     config.model.context_widths = (8, 8)
     config.model.levels, config.model.branch_gains = 2, True
     config.train.lmbdas = (0.0067, 0.0250)
+    config.coding.back_projection = (0.4, 0.8)
     return config
 
 

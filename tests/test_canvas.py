@@ -120,7 +120,7 @@ def test_a_file_written_on_a_canvas_decodes_without_one(tiny_codec, photograph):
         tiny_codec.tables,
         tiny_codec.fingerprint,
         units=tiny_codec.units,
-        rdoq_weight=tiny_codec.rdoq_weight,
+        options=tiny_codec.options,
     )
     difference = np.abs(own.decompress(data).astype(int) - tiny_codec.decompress(data))
     assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3

@@ -11,6 +11,7 @@ from llic_jax import compilation_cache
 from llic_jax.canvas import Canvas
 from llic_jax.coding import codec as coding
 from llic_jax.coding.codec import Codec
+from llic_jax.encoder_options import EncoderOptions
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
     def codec() -> Codec:
         parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
         return coding.Codec(
-            *parts, tiny_codec.coder, units=tiny_codec.units, rdoq_weight=tiny_codec.rdoq_weight
+            *parts, tiny_codec.coder, units=tiny_codec.units, options=tiny_codec.options
         )
 
     data = codec().compress(photograph)
@@ -106,7 +107,7 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
 
 def test_codecs_that_choose_symbols_otherwise_share_no_program(folder, tiny_codec, photograph):
     parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
-    frugal, plain = (coding.Codec(*parts, rdoq_weight=weight) for weight in (2.0, 0.0))
+    frugal, plain = (coding.Codec(*parts, options=EncoderOptions(weight)) for weight in (2.0, 0.0))
     assert len(frugal.compress(photograph)) < len(plain.compress(photograph))
 
 

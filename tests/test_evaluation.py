@@ -170,7 +170,7 @@ def test_models_of_one_rate_make_one_curve(tiny_config, tiny_release, tmp_path):
     from llic_jax.model import build_model, initialize
 
     config = tiny_config.copy_and_resolve_references()
-    config.model.levels = 1
+    config.model.levels, config.coding.back_projection = 1, (0.8,)
     params = initialize(build_model(config.model))
     folders = [tmp_path / "tiny_0067", tmp_path / "tiny_0130"]
     for folder in folders:

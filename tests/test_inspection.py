@@ -16,9 +16,9 @@ def image(photograph):
 
 @pytest.fixture(scope="module")
 def insight(tiny_codec, image):
-    weight = tiny_codec.rdoq_weight
-    assert weight
-    return inspection.inspect_image(tiny_codec.model, tiny_codec.params, image, 2.0, weight)
+    options = tiny_codec.options
+    assert options.rdoq_weight and all(options.back_projection)
+    return inspection.inspect_image(tiny_codec.model, tiny_codec.params, image, 2.0, options)
 
 
 def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image):

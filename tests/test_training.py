@@ -18,6 +18,7 @@ from PIL import Image
 
 from llic_jax import ops, release, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
+from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import ConfigError
 from llic_jax.model import build_model, initialize
 from llic_jax.train_step import Stage
@@ -210,7 +211,8 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
     averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
     state = dataclasses.replace(state, opt_state=averages)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    step = train_step.make_train_step(model, optimizer, unravel, train, 0, Stage.DECODER, 20.0)
+    options = EncoderOptions(20.0, (0.5, 0.5))
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0, Stage.DECODER, options)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
 
     key = jax.random.fold_in(jax.random.key(0), 0)
@@ -219,7 +221,7 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
         ops.fold_in(keys, 0), jnp.arange(2), 2, tuple(train.lmbdas)
     )
     x = jnp.asarray(images[0], jnp.float32) / 255
-    out = model.apply({"params": tiny_params}, x, quality, rdoq_weight=20.0)
+    out = model.apply({"params": tiny_params}, x, quality, options=options)
     np.testing.assert_allclose(
         figures["bpp"][0], np.mean(out.bits_y + out.bits_z) / 64**2, rtol=1e-5
     )
@@ -307,6 +309,10 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match=r"lmbdas has 1 entries and model.levels is 2"):
         training.train(config, tmp_path)
     config.train.lmbdas = (0.01, 0.02)
+    config.coding.back_projection = (0.5,)
+    with pytest.raises(ConfigError, match="1 factors and the model 2 quality levels"):
+        training.train(config, tmp_path)
+    config.coding.back_projection = ()
     config.data.crops = (64, 100)
     with pytest.raises(ConfigError, match="needs 1 boundaries"):
         training.train(config, tmp_path)

@@ -27,6 +27,7 @@ from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
 from llic_jax.coding.programs import CompiledSteps, Latents, Programs
 from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
+from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.entropy.walk import Step, walk
 from llic_jax.errors import LlicError
@@ -88,7 +89,7 @@ class Codec:
         (`bands.py`), which changes decoded images by no more than the rounding of a few values.
     lmbdas: weight of the squared error at each quality level that the model was trained with; none
         where it was trained for something else. Only `effort` asks for them.
-    rdoq_weight: how symbols are chosen: 0 for the nearest (`gaussian.choose_symbols`).
+    options: what the encoder may choose freely.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Codec:
         units: int = agreement.UNITS,
         memory_gb: float = MEMORY_GB,
         lmbdas: Sequence[float] = (),
-        rdoq_weight: float = 0.0,
+        options: EncoderOptions = PLAIN,
     ):
         coder = coder or default_coder()
         if coder not in CODERS:
@@ -112,7 +113,7 @@ class Codec:
         self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
         self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
-        self.rdoq_weight = rdoq_weight
+        self.options = options
         self._programs = Programs(model, memory_gb)
 
     @property
@@ -225,7 +226,7 @@ class Codec:
         canvas = self._common_canvas([image.shape[:2] for image in images])
         padded = [pad_to_multiple(image[None], DOWNSAMPLING) for image in images]
         x = canvas.put(np.concatenate(padded).astype(np.float32) / 255)
-        latents = self._programs.analyze(self.params, canvas, x, level)
+        latents = self._programs.analyze(self.params, canvas, x, level, self.options.factors(level))
         return Latents(*map(canvas.crop, latents))
 
     def _encode(
@@ -237,7 +238,7 @@ class Codec:
     ) -> list[Compressed]:
         clock, rdoq_weight = Clock(), 0.0
         if latents is None:
-            latents, rdoq_weight = self._analyze(images, quality), self.rdoq_weight
+            latents, rdoq_weight = self._analyze(images, quality), self.options.rdoq_weight
         canvas = self._common_canvas([image.shape[:2] for image in images])
         y, z = clock.network(Latents(*map(canvas.put, latents)))
         quality = self._file_quality(quality)

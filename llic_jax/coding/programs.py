@@ -14,6 +14,7 @@ from llic_jax.bands import Banded
 from llic_jax.canvas import Canvas
 from llic_jax.coding.checked import Clock
 from llic_jax.compilation_cache import jit
+from llic_jax.encoder_options import back_project
 from llic_jax.entropy.gaussian import choose_symbols, coded_bits, scale_level
 from llic_jax.model import LLIC
 
@@ -51,11 +52,14 @@ class Programs:
 
         apply: Any = model.apply
         g_a, g_s = (Banded(part, memory_gb, model.on_canvas) for part in (model.g_a, model.g_s))
-        to_uint8 = jit(metrics.to_uint8)
+        to_uint8, corrected = jit(metrics.to_uint8), jit(back_project)
+
+        @partial(jit, identity=identity)
+        def scaled(params, y, quality):
+            return apply({"params": params}, y, quality, method="scale_latent")
 
         @partial(jit, identity=identity)
         def latents(params, canvas, y, quality):
-            y = apply({"params": params}, y, quality, method="scale_latent")
             z = canvas.apply(lambda: apply({"params": params}, y, quality, method="hyper_analyze"))
             return Latents(y, z)
 
@@ -69,13 +73,23 @@ class Programs:
         def unscaled(params, y_hat, quality):
             return apply({"params": params}, y_hat, quality, True, method="scale_latent")
 
-        def analyze(params, canvas, x, quality):
+        def latent_of(params, canvas, x, quality):
             y = g_a(params["g_a"], canvas, x, *model.quality_argument(quality))
+            return scaled(params, y, quality)
+
+        def image_of(params, canvas, y_hat, quality):
+            y_hat = unscaled(params, y_hat, quality)
+            return g_s(params["g_s"], canvas, y_hat, *model.quality_argument(quality))
+
+        def analyze(params, canvas, x, quality, factors=None):
+            y = latent_of(params, canvas, x, quality)
+            if factors is not None and np.any(factors):
+                seen = latent_of(params, canvas, image_of(params, canvas, y, quality), quality)
+                y = corrected(y, seen, factors)
             return latents(params, canvas, y, quality)
 
         def synthesize(params, canvas, y_hat, quality):
-            y_hat = unscaled(params, y_hat, quality)
-            return to_uint8(g_s(params["g_s"], canvas, y_hat, *model.quality_argument(quality)))
+            return to_uint8(image_of(params, canvas, y_hat, quality))
 
         @partial(jit, static_argnums=(1, 2))
         def quantize(canvas, step, rdoq_weight, y, mean, scale):

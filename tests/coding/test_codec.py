@@ -9,6 +9,7 @@ import pytest
 from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, ImageSizeError
 from llic_jax.coding.codec import Codec, InputError, UnknownCoderError, WrongModelError
+from llic_jax.encoder_options import EncoderOptions
 from llic_jax.ops import pad_to_multiple
 from llic_jax.release import load_codec
 
@@ -76,13 +77,15 @@ def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
     """The rate may fall further than the error rises; a decoder needs to know nothing of it."""
     codec, weight = load_codec(tiny_release), 2.0
     parts = (codec.model, codec.params, codec.tables, codec.fingerprint)
-    plain, frugal = (Codec(*parts, rdoq_weight=w) for w in (0.0, weight))
+    plain, frugal = (Codec(*parts, options=EncoderOptions(w)) for w in (0.0, weight))
     chosen = frugal.encode(photograph, 1.5)
     assert len(chosen.data) < 0.99 * len(plain.compress(photograph, 1.5))
     decoded = tiny_codec.decompress(chosen.data)
     np.testing.assert_array_equal(decoded, frugal.reconstruct(chosen, *photograph.shape[:2]))
     x = jnp.asarray(pad_to_multiple(photograph[None], 64), jnp.float32) / 255
-    out = codec.model.apply({"params": codec.params}, x, jnp.full(1, 1.5), None, weight)
+    out = codec.model.apply(
+        {"params": codec.params}, x, jnp.full(1, 1.5), None, EncoderOptions(weight)
+    )
     header = 8 * (len(chosen.data) - len(bitstream.parse(chosen.data).payload))
     assert abs(chosen.bits - header - float(out.bits_y[0] + out.bits_z[0])) < 0.01 * chosen.bits
 

@@ -1,0 +1,64 @@
+"""What an encoder may choose freely, since the decoder notices nothing of it."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Array, Float
+
+from llic_jax.config import Config
+from llic_jax.errors import ConfigError
+from llic_jax.layers.levels import Quality, interpolate_levels
+
+Latent = Float[Array, "b h16 w16 m"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderOptions:
+    """As in a config's `coding` section; the defaults are the paper's encoder.
+
+    rdoq_weight: how symbols are chosen: 0 for the nearest (`gaussian.choose_symbols`).
+    back_projection: for each quality level how far `back_project` goes, 0 for not at all; none: at
+        no level. Between two levels it is interpolated linearly.
+    """
+
+    rdoq_weight: float = 0.0
+    back_projection: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, coding: Config, levels: int) -> "EncoderOptions":
+        """Those of a config's `coding` section, for a model of so many quality levels.
+
+        Raises:
+          ConfigError: a number of factors that is not that of the levels.
+        """
+        factors = tuple(map(float, coding.get("back_projection", ())))  # older configs have none
+        if factors and len(factors) != levels:
+            raise ConfigError(
+                f"coding.back_projection has {len(factors)} factors and the model {levels} quality "
+                "levels; give one for each, or () for none."
+            )
+        return cls(coding.get("rdoq_weight", 0.0), factors)
+
+    def factors(self, quality: Quality | None) -> Float[Array, "b"] | None:
+        """Of `back_project`, for each sample; None if there are none."""
+        if not self.back_projection:
+            return None
+        table = jnp.asarray(self.back_projection)
+        return table if quality is None else interpolate_levels(table[:, None], quality)[:, 0]
+
+
+PLAIN = EncoderOptions()
+
+
+def back_project(y: Latent, seen: Any, factors: Float[Array, "b"]) -> Latent:
+    """`y`, corrected by what the analysis finds missing when it sees the synthesis of `y`.
+
+    `g_s` inverts `g_a` only about: analyzed again, the synthesis of `y` yields `seen`, and
+    `y + f (y - seen)` is nearer to a latent whose synthesis is the image. Irani and Peleg,
+    "Improving resolution by image registration" (CVGIP 1991), do it to images, step after step. One
+    step is most of what there is to gain where rates are high; where they are low, the details that
+    it adds cost more bits than they are worth (our choice: `benchmarks/back_projection.py`).
+    """
+    return y + factors[:, None, None, None] * stop_gradient(y - seen)
