@@ -3,9 +3,10 @@
     python benchmarks/invertibility.py --data_dir PHOTOGRAPHS
 
 Mean squared error (of 0 .. 255) at each quality, on central crops of photographs that the training
-never saw: of the latent as the analysis yields it, without any quantization; and of the symbols
-that are coded. The first is what no rate can buy back: where it is a good part of the second, the
-transforms, not the entropy model, hold a high quality down.
+never saw: of the latent as the analysis yields it, without any quantization; of that latent as the
+encoder corrects it (`coding.back_projection`); and of the symbols that are coded. The second is
+what no rate can buy back: where it is a good part of the third, the transforms, not the entropy
+model, hold a high quality down.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llic_jax import allocation, data, release, sources
+from llic_jax.encoder_options import EncoderOptions
 from llic_jax.entropy import walk
 from llic_jax.model import build_model
 
@@ -36,20 +38,23 @@ def main() -> None:
     photographs = sources.open_source(args.data_dir)
     _, held_back = data.split_held_back(photographs, config["data"]["held_back"])
 
-    def distortions(model: Any, x: Any, quality: Any) -> tuple[Any, Any]:
+    options = EncoderOptions.of(config["coding"], model.levels)
+
+    def distortions(model: Any, x: Any, quality: Any) -> tuple[Any, ...]:
         def mse(y: Any) -> Any:
             return jnp.mean(jnp.square(jnp.clip(model.synthesize(y, quality), 0, 1) - x)) * 255**2
 
-        y = model.analyze(x, quality)
+        y = model.analyze(x, quality, options)
         z_hat = jnp.round(model.hyper_analyze(y, quality))
         hyper = model.hyper_synthesize(z_hat, quality)
-        code = walk.quantize(y, config["coding"]["rdoq_weight"])
-        return mse(y), mse(walk.walk(model, hyper, y.shape, code)[0])
+        code = walk.quantize(y, options.rdoq_weight)
+        y_hat, _ = walk.walk(model, hyper, y.shape, code)
+        return mse(model.analyze(x, quality)), mse(y), mse(y_hat)
 
     measure = jax.jit(
         lambda x, quality: model.apply({"params": params}, x, quality, method=distortions)
     )
-    found: dict[int, list[tuple[float, float]]] = {}
+    found: dict[int, list[tuple[float, ...]]] = {}
     for i in range(len(held_back)):
         image = held_back[i]
         if image is None or min(image.shape[:2]) < args.crop:
@@ -59,10 +64,11 @@ def main() -> None:
         for level in range(1, model.levels + 1):
             quality = jnp.full(1, float(level)) if model.levels > 1 else None
             found.setdefault(level, []).append(tuple(map(float, measure(x, quality))))
-    print(f"{'quality':>7} {'not quantized':>14} {'coded':>8} {'transforms alone':>17}")
-    for level, pairs in found.items():
-        exact, coded = np.mean(pairs, axis=0)
-        print(f"{level:7} {exact:14.2f} {coded:8.2f} {100 * exact / coded:15.0f} %")
+    print(f"{'quality':>7} {'not quantized':>14} {'corrected':>10} {'coded':>8} {'of it':>8}")
+    for level, errors in found.items():
+        exact, corrected, coded = np.mean(errors, axis=0)
+        share = 100 * corrected / coded
+        print(f"{level:7} {exact:14.2f} {corrected:10.2f} {coded:8.2f} {share:6.0f} %")
 
 
 if __name__ == "__main__":
