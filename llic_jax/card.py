@@ -37,6 +37,8 @@ def model_card(
     images = config.get("trained_crops", config["trained_steps"] * batch)
     hours = config.get("trained_hours")
     scaled = "; the quality scales their branches" if model.get("branch_gains") else ""
+    corrected = any(config.get("coding", {}).get("back_projection", ()))
+    encoder = "\n* The encoder corrects latents by back-projection: `coding`." if corrected else ""
     figures = "" if summary is None else _figures(summary, fingerprint)
     return f"""# LLIC with the {model["entropy_model"]} entropy model
 
@@ -47,7 +49,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 
 * Transforms: channels {_several(model["channels"])}, kernels {_several(model["kernel_sizes"])},
   blocks {_several(model["depths"])}{scaled}.
-* Hyperprior of {model["hyper_channels"]} channels; all of `config.json`'s `model` section.
+* Hyperprior of {model["hyper_channels"]} channels; all of `config.json`'s `model` section.{encoder}
 
 ## Training
 

@@ -114,6 +114,7 @@ def test_the_card_says_what_the_config_says(released, tiny_codec):
     assert "`photographs`" in card and "/some/where" not in card + json.dumps(config)
     assert "0.0067, 0.025 " in card and "2 quality levels" in card
     assert "the quality scales their branches" in card
+    assert "corrects latents by back-projection" in card
     assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
 
 
