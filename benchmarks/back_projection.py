@@ -7,31 +7,22 @@ that an encoder chooses whose latents are corrected by so much: how much lower t
 percent of the bits. A config's factors are chosen by this table.
 """
 
-import argparse
 import dataclasses
-import json
-from pathlib import Path
 
-from llic_jax import allocation, data, release, sources, training
-from llic_jax.encoder_options import EncoderOptions
-from llic_jax.model import build_model
+import released
+
+from llic_jax import allocation, data, training
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
-    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
-    add("--crop", type=int, default=384, help="side, pixels, a multiple of 64")
-    add("--factors", type=float, nargs="+", default=[0.15, 0.3, 0.5, 0.7, 0.85, 1.0])
+    parser = released.parser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--factors", type=float, nargs="+", default=[0.15, 0.3, 0.5, 0.7, 0.85, 1.0]
+    )
     args = parser.parse_args()
     allocation.keep_freed_memory()
 
-    config = json.loads((args.checkpoint / "config.json").read_text())
-    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
-    options = EncoderOptions.of(config["coding"], model.levels)
-    photographs = sources.open_source(args.data_dir)
-    _, held_back = data.split_held_back(photographs, config["data"]["held_back"])
+    config, model, params, options, _, held_back = released.load(args)
     held_back = data.Cached(held_back, 2.0)
 
     def figures(factors: tuple[float, ...]) -> dict[str, float]:

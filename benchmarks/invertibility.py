@@ -9,36 +9,22 @@ what no rate can buy back: where it is a good part of the third, the transforms,
 model, hold a high quality down.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import released
 
-from llic_jax import allocation, data, release, sources
-from llic_jax.encoder_options import EncoderOptions
+from llic_jax import allocation
 from llic_jax.entropy import walk
-from llic_jax.model import build_model
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
-    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
-    add("--crop", type=int, default=384, help="side, pixels, a multiple of 64")
-    args = parser.parse_args()
+    args = released.parser(__doc__.splitlines()[0]).parse_args()
     allocation.keep_freed_memory()
 
-    config = json.loads((args.checkpoint / "config.json").read_text())
-    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
-    photographs = sources.open_source(args.data_dir)
-    _, held_back = data.split_held_back(photographs, config["data"]["held_back"])
-
-    options = EncoderOptions.of(config["coding"], model.levels)
+    _, model, params, options, _, held_back = released.load(args)
 
     def distortions(model: Any, x: Any, quality: Any) -> tuple[Any, ...]:
         def mse(y: Any) -> Any:

@@ -10,17 +10,15 @@ last column is about what the specialist saves at equal PSNR.
 
 import argparse
 import itertools
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import released
 from flax import jax_utils
 from jax.flatten_util import ravel_pytree
 
-from llic_jax import allocation, data, release, sources, train_step, training
-from llic_jax.encoder_options import EncoderOptions
+from llic_jax import allocation, data, train_step, training
 from llic_jax.model import build_model
 from llic_jax.optimization import build_optimizer
 
@@ -44,25 +42,19 @@ def further(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = released.parser(__doc__)
     add = parser.add_argument
-    add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
-    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
     add("--level", type=int, default=4, help="the specialist's")
     add("--steps", type=int, default=300)
     add("--batch", type=int, default=2)
-    add("--crop", type=int, default=384, help="side, pixels")
     add("--learning_rate", type=float, default=2e-4, help="falls as a half cosine")
     args = parser.parse_args()
     allocation.keep_freed_memory()
 
-    config = json.loads((args.checkpoint / "config.json").read_text())
+    config, model, params, options, seen, held_back = released.load(args)
     # All parameters learn alike: it is the difference that counts.
     config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
     config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}
-    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
-    photographs = sources.open_source(args.data_dir)
-    seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
     seen = data.Cached(seen, 2.0)
     all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]
 
@@ -82,7 +74,7 @@ def main() -> None:
             after = further(config, params, seen, args)
         found, _ = training.validate(
             model, after, held_back, config["train"], args.crop,
-            options=EncoderOptions.of(config["coding"], model.levels),
+            options=options,
         )  # fmt: skip
         bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
         line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"

@@ -31,13 +31,18 @@ class EncoderOptions:
         """Those of a config's `coding` section, for a model of so many quality levels.
 
         Raises:
-          ConfigError: a number of factors that is not that of the levels.
+          ConfigError: a number of factors that is not that of the levels, or a factor out of range.
         """
         factors = tuple(map(float, coding.get("back_projection", ())))  # older configs have none
         if factors and len(factors) != levels:
             raise ConfigError(
                 f"coding.back_projection has {len(factors)} factors and the model {levels} quality "
                 "levels; give one for each, or () for none."
+            )
+        if bad := [factor for factor in factors if not 0 <= factor <= 2]:
+            raise ConfigError(
+                f"coding.back_projection: {bad} are not between 0, no correction, and 2, "
+                "beyond which a correction makes the error larger."
             )
         return cls(coding.get("rdoq_weight", 0.0), factors)
 

@@ -30,8 +30,7 @@ from safetensors.flax import save
 from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
 from llic_jax.card import model_card, read_summary, training_effort
-from llic_jax.coding import agreement
-from llic_jax.coding.agreement import with_agreement
+from llic_jax.coding.agreement import UNITS, with_agreement
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
 from llic_jax.coding.tables import Tables, build_tables
@@ -182,7 +181,7 @@ def load_codec(
         tables,
         ident,
         coder,
-        units=coding.get("units", agreement.UNITS),
+        units=coding.get("units", UNITS),
         memory_gb=memory_gb,
         lmbdas=lmbdas,
         options=options,

@@ -70,6 +70,7 @@ def train(
     config = as_dict(config)
     settings, workdir = config["train"], Path(workdir)
     _check(config)
+    options = EncoderOptions.of(config["coding"], config["model"]["levels"])
     main = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
     if main:
@@ -91,7 +92,6 @@ def train(
     else:
         state = _start(config, state, unravel, partial(batches_from, first_step=0), optimizer)
 
-    options = EncoderOptions.of(config["coding"], model.levels)
     validation = partial(_validation, model, options, held_back, config)
     make_step = partial(
         make_train_step, model, optimizer, unravel, settings, config["seed"],
@@ -271,7 +271,6 @@ def _check(config: Config) -> None:
             f"train.lmbdas has {len(settings['lmbdas'])} entries and model.levels is "
             f"{config['model']['levels']}; a level needs one lambda."
         )
-    EncoderOptions.of(config["coding"], config["model"]["levels"])
     parts = jax.device_count() * settings["accumulate"]
     if settings["batch_size"] % parts:
         raise ConfigError(

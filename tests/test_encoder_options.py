@@ -44,6 +44,9 @@ def test_options_come_from_a_configs_coding_section():
     assert EncoderOptions.of(coding, 2) == EncoderOptions(2.0, (0.0, 0.5))
     with pytest.raises(ConfigError, match="2 factors and the model 3 quality levels"):
         EncoderOptions.of(coding, 3)
+    for wrong in (-0.1, 2.5, float("nan")):
+        with pytest.raises(ConfigError, match="not between 0"):
+            EncoderOptions.of({"back_projection": (0.5, wrong)}, 2)
 
 
 def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph):
