@@ -17,7 +17,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +203,35 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def effort(folder: str | Path) -> dict[str, Any]:
+def mean_weights(folders: Sequence[str | Path]) -> dict[str, Any]:
+    """The mean of the parameters in released folders, float32: weights of runs with a common start
+    lie in one valley, and their mean is nearer to its floor than either, since most of what is
+    left of a run's steps is noise (Wortsman et al., "Model soups", ICML 2022).
+
+    Raises:
+      ReleaseError: a folder without weights, or with those of another model.
+    """
+    total = load_weights(folders[0])
+    for folder in folders[1:]:
+        weights = load_weights(folder)
+        if jax.tree.map(jnp.shape, weights) != jax.tree.map(jnp.shape, total):
+            raise ReleaseError(
+                f"The weights in {folder} are of another model than those in {folders[0]}: they "
+                "have no mean. Name folders of one model."
+            )
+        total = jax.tree.map(jnp.add, total, weights)
+    return jax.tree.map(lambda p: p / len(folders), total)
+
+
+def effort(*folders: str | Path) -> dict[str, Any]:
     """How long the weights in a released folder were trained: `trained_steps`, `trained_hours` and
-    `trained_crops`, as far as its config says, and `trained_sizes`, of the crops in pixels. Empty
-    where there is no such folder."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
+    `trained_crops`, as far as its config says, and `trained_sizes`, of the crops in pixels. Of
+    several folders, that of the longest training. Empty where there is no such folder."""
+    paths = [Path(folder) / "config.json" for folder in folders]
+    configs = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    if not configs:
         return {}
-    config = json.loads(path.read_text())
+    config = max(configs, key=lambda config: config.get("trained_steps", 0))
     known = {name: config[name] for name in _EFFORT if name in config}
     return known | {"trained_sizes": config.get("trained_sizes", config["data"]["crops"])}
 
@@ -266,8 +287,10 @@ def _release(workdir: Path, folder: Path, step: int | None) -> None:
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(like, step)
     checkpoints.close()
-    for section, name in (("data", "source"), ("train", "start")):  # no paths of this machine
-        config[section][name] = Path(config[section][name]).name
+    # No paths of this machine.
+    config["data"]["source"] = Path(config["data"]["source"]).name
+    starts = config["train"]["start"].split(",")
+    config["train"]["start"] = ",".join(Path(start).name for start in starts)
     spent = (int(state.step), *(training_effort(workdir, int(state.step)) or ()))
     before = config.pop("started_from", dict.fromkeys(_EFFORT, 0) | {"trained_sizes": []})
     for name, value in zip(_EFFORT, spent, strict=False):

@@ -248,7 +248,7 @@ def _start(
             unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
         )
     else:
-        params = _continued(unravel(state.params), release.load_weights(start))
+        params = _continued(unravel(state.params), release.mean_weights(start.split(",")))
     vector, _ = ravel_pytree(params)
     if vector.shape != state.params.shape:
         raise ConfigError(
@@ -379,7 +379,7 @@ def _keep_config(config: Config, workdir: Path) -> None:
             )
         started_from = before.get("started_from")
     else:
-        started_from = release.effort(config["train"]["start"])
+        started_from = release.effort(*config["train"]["start"].split(","))
     if started_from:
         config["started_from"] = started_from
     path.write_text(json.dumps(config, indent=2) + "\n")

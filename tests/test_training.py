@@ -311,6 +311,37 @@ def test_going_on_from_released_weights(config, tiny_release, tiny_params, tmp_p
     assert started_from == release.effort(tiny_release)
 
 
+@pytest.mark.slow
+def test_going_on_from_the_mean_of_two_released_folders(
+    config, tiny_release, tiny_params, tmp_path
+):
+    released = json.loads((tiny_release / "config.json").read_text())
+    other = jax.tree.map(lambda p: 1.2 * p, tiny_params)
+    release.save_release(tmp_path / "longer", {**released, "trained_steps": 500}, other)
+    config.train.start = f"{tiny_release},{tmp_path / 'longer'}"
+    config.train.learning_rate = 0.0
+    config.train.steps, config.data.held_back, config.train.tensorboard = 1, 0, False
+    state = training.train(config, tmp_path / "run")
+    expected = 1.1 * jax.flatten_util.ravel_pytree(tiny_params)[0]
+    np.testing.assert_allclose(state.params, expected, rtol=2**-7)
+    started_from = json.loads((tmp_path / "run" / "config.json").read_text())["started_from"]
+    assert started_from["trained_steps"] == 500
+    release._release(tmp_path / "run", tmp_path / "released", None)
+    made = json.loads((tmp_path / "released" / "config.json").read_text())
+    assert made["train"]["start"] == f"{tiny_release.name},longer" and made["trained_steps"] == 501
+
+
+def test_weights_of_two_models_have_no_mean(tiny_config, tiny_release, tiny_params, tmp_path):
+    flat = traverse_util.flatten_dict(tiny_params)
+    path = next(path for path in flat if path[0] == "g_a")
+    other = traverse_util.unflatten_dict({**flat, path: flat[path][..., None]})
+    release.save_release(tmp_path / "other", tiny_config.to_dict(), other)
+    with pytest.raises(release.ReleaseError, match="other are of another model than those in"):
+        release.mean_weights([tiny_release, tmp_path / "other"])
+    with pytest.raises(release.ReleaseError, match="No weights can be read"):
+        release.mean_weights([tiny_release, tmp_path / "nowhere"])
+
+
 def test_weights_without_branch_gains_go_on_in_a_model_with_them(tiny_params):
     flat = traverse_util.flatten_dict(tiny_params)
     older = {path: p for path, p in flat.items() if path[-1] != "branch_gain"}
