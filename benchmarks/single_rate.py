@@ -54,8 +54,6 @@ def main() -> None:
     config, model, params, options, seen, held_back = released.load(args)
     # All parameters learn alike: it is the difference that counts.
     config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
-    # With the latents that the encoder corrects, which the released weights count on.
-    config["train"]["back_projection_steps"] = args.steps
     config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}
     seen = data.Cached(seen, 2.0)
     all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]

@@ -95,9 +95,6 @@ def get_config() -> ConfigDict:
     # step, which a good start (principal components) suffers from more than it gains.
     train.transforms_rate = 1.0
     train.final_factor = 0.01
-    # The last so many steps that train everything do so with latents corrected as
-    # coding.back_projection says, as the encoder corrects them (our choice).
-    train.back_projection_steps = 0
     # The last so many steps train the decoder's side alone, on the very symbols that are coded
     # (Guo et al., "Soft then Hard", ICML 2021); their learning rate falls as a half cosine.
     train.decoder_steps = 0

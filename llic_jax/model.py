@@ -175,10 +175,9 @@ class LLIC(nn.Module):
 
         With keys, one per sample, as in training: noise for the rate, straight-through rounding
         for what is decoded. Without, as in coding: the rate of the symbols that an encoder with
-        these options chooses; no gradient then reaches the analysis. Back-projection is done either
-        way if the options ask for it; its correction has no gradient.
+        these options chooses; no gradient then reaches the analysis.
         """
-        y = self.analyze(x, quality, options)
+        y = self.analyze(x, quality, options if keys is None else PLAIN)
         z = self.hyper_analyze(y, quality)
         if keys is not None:
             code = coding_walk.estimate(y, fold_in(keys, 0))

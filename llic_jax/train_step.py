@@ -39,9 +39,6 @@ class Stage(enum.Enum):
 
     ENTROPY_MODEL: hyperprior and entropy model, from the rate alone: a third of the work, as there
         is nothing to synthesize and nothing to differentiate in the transforms.
-    CORRECTED: everything, as in ALL, but from the latent as the encoder corrects it
-        (`back_project`): g_s learns to invert what it gets to see. That takes one more pass through
-        g_s and g_a, without gradient.
     DECODER: entropy model, h_s, g_s and inverse gains, from the very symbols that are coded. No
         noise stands for rounding any more, so the loss is that of the files; but rounding has no
         gradient, so the analysis stays as it is (Guo et al., "Soft then Hard", ICML 2021).
@@ -49,7 +46,6 @@ class Stage(enum.Enum):
 
     ENTROPY_MODEL = enum.auto()
     ALL = enum.auto()
-    CORRECTED = enum.auto()
     DECODER = enum.auto()
 
     @classmethod
@@ -57,10 +53,7 @@ class Stage(enum.Enum):
         """The stage that the step after `step` steps belongs to."""
         if step < train["transforms_from"]:
             return cls.ENTROPY_MODEL
-        left = train["steps"] - train["decoder_steps"] - step
-        if left <= 0:
-            return cls.DECODER
-        return cls.CORRECTED if left <= train["back_projection_steps"] else cls.ALL
+        return cls.ALL if step < train["steps"] - train["decoder_steps"] else cls.DECODER
 
 
 @flax.struct.dataclass
@@ -139,11 +132,9 @@ def make_train_step(
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
 
     A device works through its share in `train.accumulate` parts, one after the other. stage: who
-    learns. options: of the encoder, in the stages that heed them.
+    learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`).
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
-    if stage not in (Stage.CORRECTED, Stage.DECODER):
-        options = PLAIN
     apply: Any = model.apply
 
     def gradients(

@@ -20,7 +20,6 @@ from llic_jax import ops, release, train_step, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import ConfigError
-from llic_jax.loss import rate_distortion
 from llic_jax.model import build_model, initialize
 from llic_jax.train_step import Stage
 from llic_jax.watching import read_metrics
@@ -235,48 +234,6 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
     assert analysis <= still
     assert {path[0] for path in set(before) - still} >= {"g_s", "h_s", "entropy_model", "prior"}
     assert ("gain_y", "log_inverse") not in still
-
-
-def test_a_run_s_stages_follow_one_another():
-    train = {"steps": 10, "transforms_from": 2, "back_projection_steps": 3, "decoder_steps": 1}
-    found = [Stage.at(step, train).name for step in range(10)]
-    assert found == ["ENTROPY_MODEL"] * 2 + ["ALL"] * 4 + ["CORRECTED"] * 3 + ["DECODER"]
-    train["back_projection_steps"] = 100
-    assert [Stage.at(step, train).name for step in (1, 2, 9)] == [
-        "ENTROPY_MODEL", "CORRECTED", "DECODER"
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("stage", [Stage.ALL, Stage.CORRECTED])
-def test_transforms_learn_from_the_latents_that_they_are_told_to(tiny_config, tiny_params, stage):
-    """As the encoder corrects them, or as the analysis yields them."""
-    train = tiny_config.train.copy_and_resolve_references()
-    train.lmbdas, train.level_balance = (0.0067, 0.0067), 0.0
-    model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
-    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
-    state = train_step.fresh_state(params, optimizer)
-    images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    factors = (0.7, 0.7)
-    options = EncoderOptions(20.0, factors)
-    step = train_step.make_train_step(model, optimizer, unravel, train, 0, stage, options)
-    new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
-
-    key = jax.random.fold_in(jax.random.key(0), 0)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(2))
-    quality, lmbda = train_step.draw_qualities(
-        ops.fold_in(keys, 0), jnp.arange(2), 2, tuple(train.lmbdas)
-    )
-    x = jnp.asarray(images[0], jnp.float32) / 255
-    losses = []
-    for used in ((), factors):
-        out = model.apply(
-            {"params": tiny_params}, x, quality, ops.fold_in(keys, 1), EncoderOptions(0.0, used)
-        )
-        losses.append(float(rate_distortion(out, x, lmbda, "mse")[0]))
-    assert abs(losses[1] / losses[0] - 1) > 1e-3
-    assert float(figures["loss"][0]) == pytest.approx(losses[stage is Stage.CORRECTED], rel=1e-5)
-    moved = unravel(jnp.abs(new.params[0] - params))
-    assert all(sum(map(jnp.sum, jax.tree.leaves(moved[name]))) > 0 for name in ("g_a", "g_s"))
 
 
 @pytest.mark.slow
