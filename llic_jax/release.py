@@ -17,7 +17,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def mean_weights(folders: Sequence[str | Path]) -> dict[str, Any]:
+def mean_weights(*folders: str | Path) -> dict[str, Any]:
     """The mean of the parameters in released folders, float32: weights of runs with a common start
     lie in one valley, and their mean is nearer to its floor than either, since most of what is
     left of a run's steps is noise (Wortsman et al., "Model soups", ICML 2022).

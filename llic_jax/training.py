@@ -248,7 +248,7 @@ def _start(
             unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
         )
     else:
-        params = _continued(unravel(state.params), release.mean_weights(start.split(",")))
+        params = _continued(unravel(state.params), release.mean_weights(*start.split(",")))
     vector, _ = ravel_pytree(params)
     if vector.shape != state.params.shape:
         raise ConfigError(
