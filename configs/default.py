@@ -70,6 +70,10 @@ def get_config() -> ConfigDict:
     # Several levels: a sample counts lambda^-level_balance. 0: all the same, so that high rates,
     # whose loss is larger, are learned first; 0.5: every rate about alike.
     train.level_balance = 0.0
+    # Density lambda^level_density of the qualities that are drawn, made up for by the samples'
+    # weights. 0: uniform; 0.5: high rates, whose gradients are larger, come more often and count
+    # less each, so that the gradient is the same on average and varies less.
+    train.level_density = 0.0
     train.batch_size = 16  # of all devices together
     train.accumulate = 1  # parts in which a device works through its share: less memory
     train.steps = 2_000_000

@@ -91,32 +91,49 @@ def fresh_state(params: Array, optimizer: optax.GradientTransformation) -> Train
 
 
 def draw_qualities(
-    keys: Key[Array, "b"], samples: Int[Array, "b"], batch_size: int, lmbdas: tuple[float, ...]
+    keys: Key[Array, "b"],
+    samples: Int[Array, "b"],
+    batch_size: int,
+    lmbdas: tuple[float, ...],
+    density: float = 0.0,
 ) -> tuple[Float[Array, "b"] | None, Float[Array, "b"]]:
     """A quality for each sample and its lambda; samples: their places in the whole batch.
 
-    With one lambda there is no quality. With several, quality is uniform in [1, levels] and lambda
-    is interpolated geometrically, like the gains. The range is divided among the batch: sample i of
-    n draws from its i-th part of n, so that every batch has low rates and high ones and the
-    gradient varies less (stratified sampling; our choice).
+    With one lambda there is no quality. With several, quality is drawn from [1, levels] with a
+    density of `lambda^density` (0: uniform) and lambda is interpolated geometrically, like the
+    gains. The probability is divided among the batch: sample i of n draws from its i-th part of n,
+    so that every batch has low rates and high ones and the gradient varies less (stratified
+    sampling; our choice).
     """
     if len(lmbdas) == 1:
         return None, jnp.full(len(keys), lmbdas[0])
     place = (samples + jax.vmap(jax.random.uniform)(keys)) / batch_size
-    quality = 1 + (len(lmbdas) - 1) * place
+    grid, mass = _quality_mass(lmbdas, density)
+    below = jnp.concatenate([jnp.zeros(1), jnp.cumsum((mass[1:] + mass[:-1]) / 2)])
+    quality = jnp.interp(place, below / below[-1], grid)
     return quality, lmbda_of_quality(quality, lmbdas)
 
 
 def level_weights(
-    lmbda: Float[Array, "b"], lmbdas: tuple[float, ...], balance: float
+    lmbda: Float[Array, "b"], lmbdas: tuple[float, ...], balance: float, density: float = 0.0
 ) -> Float[Array, "b"]:
-    """Weights `lambda^-balance`, 1 on average over the qualities that are drawn (our choice).
+    """Weights `lambda^-(balance + density)`, 1 on average over the qualities drawn (our choice).
 
     `R + lambda D` grows about as the root of lambda, so without them the high rates have most of
-    the gradient; with a balance of 0.5 every rate is bettered by about the same fraction.
+    the gradient; with a balance of 0.5 every rate is bettered by about the same fraction. A density
+    leaves that as it is: it draws more of the qualities whose gradients are larger, and weights
+    each less by as much, so that the gradient's mean is the same and its variance smaller
+    (importance sampling).
     """
-    all_of_them = lmbda_of_quality(jnp.linspace(1.0, len(lmbdas), 256), lmbdas)
-    return lmbda**-balance / jnp.mean(all_of_them**-balance)
+    grid, mass = _quality_mass(lmbdas, density)
+    power = -(balance + density)
+    return lmbda**power / jnp.average(lmbda_of_quality(grid, lmbdas) ** power, weights=mass)
+
+
+def _quality_mass(lmbdas: tuple[float, ...], density: float) -> tuple[Array, Array]:
+    """Qualities over the whole range, and the density of each (not normalized)."""
+    grid = jnp.linspace(1.0, len(lmbdas), 256)
+    return grid, lmbda_of_quality(grid, lmbdas) ** density
 
 
 def make_train_step(
@@ -135,13 +152,14 @@ def make_train_step(
     learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`).
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
+    density = train.get("level_density", 0.0)  # configs of folders released before it have none
     apply: Any = model.apply
 
     def gradients(
         params: Array, key: Array, batch_size: int, images: Array, samples: Array
     ) -> tuple[Array, dict]:
         keys = jax.vmap(partial(jax.random.fold_in, key))(samples)
-        quality, lmbda = draw_qualities(fold_in(keys, 0), samples, batch_size, lmbdas)
+        quality, lmbda = draw_qualities(fold_in(keys, 0), samples, batch_size, lmbdas, density)
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
@@ -150,7 +168,7 @@ def make_train_step(
                 params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
             noise = None if stage is Stage.DECODER else fold_in(keys, 1)
             out = apply({"params": params}, x, quality, noise, options)
-            weight = level_weights(lmbda, lmbdas, train["level_balance"])
+            weight = level_weights(lmbda, lmbdas, train["level_balance"], density)
             loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
             if stage is Stage.ENTROPY_MODEL:
                 # What is not asked for is not computed: XLA drops the synthesis.

@@ -52,6 +52,37 @@ def test_weights_of_levels_are_one_on_average_and_favour_low_rates():
     np.testing.assert_array_equal(train_step.level_weights(lmbda, lmbdas, 0.0), 1)
 
 
+def test_a_density_draws_high_rates_more_often_and_leaves_the_mean_as_it_is():
+    """Importance sampling: weights make up for the draws, whatever is averaged."""
+    lmbdas = (0.01, 0.02, 0.16)
+    keys = jax.random.split(jax.random.key(1), 4000)
+
+    def drawn(balance: float, density: float):
+        quality, lmbda = train_step.draw_qualities(
+            keys, jnp.arange(4000), 4000, lmbdas, density=density
+        )
+        return quality, lmbda, train_step.level_weights(lmbda, lmbdas, balance, density)
+
+    even, lmbda, weights = drawn(-0.1, 0.0)
+    often, drawn_lmbda, drawn_weights = drawn(-0.1, 0.5)
+    assert 1 <= often.min() < 1.01 and 2.99 < often.max() <= 3
+    assert even.mean() < often.mean() - 0.2
+    np.testing.assert_allclose(drawn_weights.mean(), 1, rtol=0.01)
+    # The density itself: the integral of the root of lambda over each half of the range, where
+    # lambda grows twofold and then eightfold.
+    halves = [(2**0.5 - 1) / np.log(2), 2**0.5 * (8**0.5 - 1) / np.log(8)]
+    np.testing.assert_allclose((often < 2).mean(), halves[0] / sum(halves), atol=0.005)
+    # The ratio of two weighted means does not depend on how qualities were drawn.
+    for power in (0.5, 1.0):
+        np.testing.assert_allclose(
+            jnp.mean(drawn_weights * drawn_lmbda**power) / jnp.mean(drawn_weights / drawn_lmbda),
+            jnp.mean(weights * lmbda**power) / jnp.mean(weights / lmbda),
+            rtol=0.01,
+        )
+    # What grows with the root of lambda varies least when it is drawn so.
+    assert jnp.std(drawn_weights * jnp.sqrt(drawn_lmbda)) < jnp.std(weights * jnp.sqrt(lmbda)) / 2
+
+
 def test_loss_is_rate_plus_weighted_distortion():
     x = jnp.full((2, 8, 8, 3), 0.5)
     out = LatentRate(
