@@ -1,7 +1,8 @@
 """The released folder: everything that a codec needs, and nothing of the training run.
 
 config.json           the model's configuration (and how it was trained)
-weights.safetensors   the moving average of the weights: bfloat16, small arrays float32
+weights.safetensors   the moving average of the weights: the transforms' in bfloat16, those of the
+                      entropy model in 8 bits with a scale per feature, small arrays in float32
 tables.safetensors    the range coder's integer tables, built from those weights
 README.md             the model card (`card.py`)
 golden.llic           a file that the codec must be able to decode
@@ -44,6 +45,9 @@ _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
 # Arrays of fewer elements stay float32: gains, scales and biases, 2 % of the parameters, whose
 # rounding would cost 1 % of the bits at high rates (docs/results.md).
 _ROUNDED_FROM = 4096
+# Of these, 8 bits a weight are enough; of the transforms they are not (docs/results.md).
+_IN_8_BITS = ("entropy_model", "h_a", "h_s")
+_SCALE = ":scale"  # what the name of such an array's scales ends in
 _EFFORT = ("trained_steps", "trained_hours", "trained_crops")
 
 
@@ -67,17 +71,13 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
     """Writes what a codec needs into a folder, and returns that codec.
 
     config: the training run's, with its `model` section. params: the weights to release; all but
-    small arrays are rounded to bfloat16, and the tables are built from what is stored.
+    small arrays are rounded (`_stored`), and the tables are built from what is stored.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        # NumPy converts without compiling a program per shape.
-        name: jnp.asarray(
-            np.asarray(value).astype(jnp.bfloat16 if value.size >= _ROUNDED_FROM else jnp.float32)
-        )
-        for name, value in traverse_util.flatten_dict(params, sep=".").items()
-    }
+    weights: dict[str, Any] = {}
+    for name, value in traverse_util.flatten_dict(params, sep=".").items():
+        weights |= _stored(name, np.asarray(value))
     tables = build_tables(build_model(config["model"]).prior, _as_params(weights)["prior"])
     arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
     _write(folder / "weights.safetensors", save(weights))
@@ -236,11 +236,29 @@ def effort(*folders: str | Path) -> dict[str, Any]:
     return known | {"trained_sizes": config.get("trained_sizes", config["data"]["crops"])}
 
 
-def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored weights to a tree of float32 parameters."""
-    flat = {
-        name: jnp.asarray(np.asarray(value).astype(np.float32)) for name, value in weights.items()
+def _stored(name: str, value: np.ndarray) -> dict[str, Any]:
+    """A parameter as it is stored: float32, bfloat16, or int8 and the scales of its last axis."""
+    if value.size < _ROUNDED_FROM:
+        return {name: jnp.asarray(value.astype(np.float32))}
+    if name.split(".")[0] not in _IN_8_BITS:
+        return {name: jnp.asarray(value.astype(jnp.bfloat16))}  # NumPy's need not be compiled
+    largest = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return {
+        name: jnp.asarray(np.rint(value / scale).astype(np.int8)),
+        name + _SCALE: jnp.asarray(scale),
     }
+
+
+def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored weights to a tree of float32 parameters; the inverse of `_stored`, but for what it
+    rounds."""
+    flat = {}
+    for name, value in weights.items():
+        if not name.endswith(_SCALE):
+            full = np.asarray(value).astype(np.float32)
+            scale = weights.get(name + _SCALE)
+            flat[name] = jnp.asarray(full if scale is None else full * np.asarray(scale))
     return traverse_util.unflatten_dict(flat, sep=".")
 
 

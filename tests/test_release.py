@@ -6,6 +6,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from llic_jax import release
@@ -20,14 +21,38 @@ def copy(tiny_release, tmp_path):
     return shutil.copytree(tiny_release, tmp_path / "copy")
 
 
-def test_weights_are_the_parameters_the_large_ones_rounded(tiny_codec, tiny_params):
-    def rounded(p):
-        return p.astype(jnp.bfloat16).astype(jnp.float32) if p.size >= 4096 else p
+def test_weights_are_the_parameters_the_large_ones_rounded(tiny_release, tiny_codec, tiny_params):
+    stored = load_file(tiny_release / "weights.safetensors")
+    found = traverse_util.flatten_dict(tiny_codec.params, sep=".")
+    expected = traverse_util.flatten_dict(tiny_params, sep=".")
+    assert found.keys() == expected.keys()
+    types = set()
+    for name, p in expected.items():
+        part, kind = name.split(".")[0], stored[name].dtype
+        types.add((part, str(kind)))
+        if kind == np.int8:
+            # Within half a step, and the largest of each feature is 127 steps.
+            axes = tuple(range(p.ndim - 1))
+            step = np.abs(p).max(axes) / 127
+            assert np.all(np.abs(found[name] - p) <= 0.501 * step)
+            np.testing.assert_array_equal(np.abs(stored[name]).max(axes), 127)
+            assert p.size >= 4096
+        else:
+            rounded = p if p.size < 4096 else p.astype(jnp.bfloat16).astype(jnp.float32)
+            np.testing.assert_array_equal(found[name], rounded)
+    in_8_bits = {part for part, kind in types if kind == "int8"}
+    assert "entropy_model" in in_8_bits and in_8_bits <= {"entropy_model", "h_a", "h_s"}
+    assert {("g_a", "bfloat16"), ("g_s", "bfloat16"), ("gain_y", "float32")} <= types
 
-    jax.tree.map(
-        np.testing.assert_array_equal, tiny_codec.params, jax.tree.map(rounded, tiny_params)
-    )
-    assert len({p.size >= 4096 for p in jax.tree.leaves(tiny_params)}) == 2
+
+def test_a_feature_of_zeros_is_stored_and_read_as_it_is():
+    value = np.zeros((64, 100), np.float32)
+    value[:, 1:] = np.random.default_rng(0).normal(size=(64, 99))
+    value[3, 5] = -9.0
+    stored = release._stored("h_s.layer.kernel", value)
+    found = release._as_params(stored)["h_s"]["layer"]["kernel"]
+    assert not found[:, 0].any() and found[3, 5] == -9.0
+    np.testing.assert_allclose(found, value, atol=9.0 / 254 * 1.001)
 
 
 def test_fingerprint_stands_for_weights_tables_and_config(
