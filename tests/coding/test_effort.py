@@ -9,7 +9,7 @@ from llic_jax.coding import bitstream, effort
 from llic_jax.coding.codec import Codec, InputError
 
 QUALITY = 1.5
-STEPS = 20
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
