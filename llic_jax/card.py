@@ -58,8 +58,8 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
   photographs in `{data["source"]}`, of which {data["held_back"]} were held back.
 * Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
   {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
-* The weights are a moving average (decay {train["ema_decay"]:g}), stored in bfloat16,
-  the entropy model's in 8 bits with a scale for each feature, small arrays in float32.
+* The weights are a moving average (decay {train["ema_decay"]:g}), stored in
+  float32 where an array is small, else in bfloat16 or in 8 bits with a scale for each feature.
 {figures}
 ## What it is not for
 
