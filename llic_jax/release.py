@@ -34,7 +34,8 @@ from llic_jax.card import model_card, read_summary, training_effort
 from llic_jax.coding.agreement import UNITS, with_agreement
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
-from llic_jax.coding.tables import Tables, build_tables
+from llic_jax.coding.offsets import with_offsets
+from llic_jax.coding.tables import Tables, build_tables, mixture_of
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
 from llic_jax.images import whole_file
@@ -78,7 +79,8 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
     weights: dict[str, Any] = {}
     for name, value in traverse_util.flatten_dict(params, sep=".").items():
         weights |= _stored(name, np.asarray(value))
-    tables = build_tables(build_model(config["model"]).prior, _as_params(weights)["prior"])
+    prior, mixture = build_model(config["model"]).prior, mixture_of(config.get("coding", {}))
+    tables = build_tables(prior, _as_params(weights)["prior"], mixture)
     arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
     _write(folder / "weights.safetensors", save(weights))
     _write(folder / "tables.safetensors", save(arrays))
@@ -119,7 +121,9 @@ def check(folder: str | Path, codec: Codec) -> None:
     for name in ("README.md", "golden.llic"):
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder} has no {name}. {again}")
-    rebuilt = with_agreement(build_tables(codec.model.prior, codec.params["prior"])).arrays()
+    coding = json.loads((folder / "config.json").read_text()).get("coding", {})
+    tables = build_tables(codec.model.prior, codec.params["prior"], mixture_of(coding))
+    rebuilt = with_offsets(with_agreement(tables)).arrays()
     for name, array in codec.tables.arrays().items():
         # Another platform may round a probability the other way.
         if array.shape != rebuilt[name].shape or np.any(abs(array - rebuilt[name]) > 2):

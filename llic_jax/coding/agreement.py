@@ -58,14 +58,12 @@ def with_agreement(tables: Tables) -> Tables:
     while len(shifts) < len(_SHIFTS):
         shifts.append(max(1, shifts[-1] * 3 // 4))
     shifts[0] += rest - sum(shifts)
-    rows = [np.cumsum([0, *row], dtype=np.int32) for row in (selectors, [*shifts, 1])]
-    ends = tables.starts[-1] + np.cumsum([len(row) for row in rows], dtype=np.int32)
-    return Tables(
-        np.concatenate([tables.cdf, *rows]),
-        np.concatenate([tables.starts, ends]),
-        np.append(tables.offsets, np.zeros(2, np.int32)),
-        tables.hyper_rows,
-    )
+    return tables.with_rows(selectors, [*shifts, 1])
+
+
+def nearest_used(levels: Float[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape"]:
+    """Of the rows that the agreement uses, the one nearest to each level."""
+    return _USED[np.searchsorted(_BOUNDARIES, levels)]
 
 
 def put_rows(
@@ -111,7 +109,7 @@ def _choose(
     levels: Float[np.ndarray, "n"], units: int, tables: Tables
 ) -> tuple[int, Int32[np.ndarray, "blocks"], float]:
     """The cheapest selector, the order numbers of its shifts, and their bits."""
-    selector_bits, shift_bits = (_row_bits(tables, len(tables) - i) for i in (2, 1))
+    selector_bits, shift_bits = (tables.row_bits(_first(tables) + i) for i in (0, 1))
     after = np.clip(np.searchsorted(_BOUNDARIES, levels), 1, len(_BOUNDARIES) - 1)
     above, below = (_BOUNDARIES[after - i] - levels for i in (0, 1))
     forbidden = np.rint(np.where(np.abs(above) < np.abs(below), above, below) * units)
@@ -147,7 +145,7 @@ def _shifted(
     if selector:
         shifts = np.repeat(_SHIFTS[order], 1 << (_SMALLEST - 1 + selector))[: levels.size]
         shifted = shifted + shifts.reshape(levels.shape) / units
-    return _USED[np.searchsorted(_BOUNDARIES, shifted)]
+    return nearest_used(shifted)
 
 
 def _nearest(levels: np.ndarray) -> np.ndarray:
@@ -164,12 +162,13 @@ def _blocks(size: int, selector: int) -> int:
 
 
 def _selector(tables: Tables, selector: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([selector], np.int32), np.array([len(tables) - 2], np.int32)
+    return np.array([selector], np.int32), np.array([_first(tables)], np.int32)
 
 
 def _shift_rows(tables: Tables, count: int) -> np.ndarray:
-    return np.full(count, len(tables) - 1, np.int32)
+    return np.full(count, _first(tables) + 1, np.int32)
 
 
-def _row_bits(tables: Tables, row: int) -> np.ndarray:
-    return PRECISION - np.log2(np.diff(tables.row(row)))
+def _first(tables: Tables) -> int:
+    """The first of the agreement's rows."""
+    return tables.hyper_rows + SCALE_LEVELS

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from llic_jax.errors import LlicError
 
 MAGIC = b"LLIC"
-VERSION = 2  # of the files that are written; version 1 is read too
+VERSION = 3  # of the files that are written; versions 1 and 2 are read too
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 1 << 20
 QUALITY_STEPS = 256  # per level: what the file can tell apart

@@ -24,6 +24,7 @@ from llic_jax.canvas import Canvas
 from llic_jax.coding import agreement, bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
 from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
+from llic_jax.coding.offsets import Offsets, offset_costs, with_offsets
 from llic_jax.coding.programs import CompiledSteps, Latents, Programs
 from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident, default_coder
 from llic_jax.coding.tables import Tables
@@ -110,7 +111,8 @@ class Codec:
             raise InputError(f"coder is {coder!r}; known are {', '.join(CODERS)}.")
         if units and units < agreement.MIN_UNITS:
             raise InputError(f"units is {units}; take 0, or {agreement.MIN_UNITS} and more.")
-        self.model, self.params, self.tables = model, params, agreement.with_agreement(tables)
+        self.model, self.params = model, params
+        self.tables = with_offsets(agreement.with_agreement(tables))
         self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
         self.options = options
@@ -263,17 +265,20 @@ class Codec:
         encoders = clock.coder(
             [CheckedEncoder(pair.encoder(self.tables), f.identity) for f in files]
         )
+        offsets = [Offsets(self.tables, self._offset_costs) for _ in files]
         for i, encoder in enumerate(encoders):
             encoder.put(symbols_z[i], self._hyper_rows(symbols_z[i].shape))
 
-        def put(symbols: Array, levels: Array, bits: Array) -> Float[np.ndarray, "b"]:
+        def put(step: Step, symbols: Array, levels: Array, bits: Array) -> Float[np.ndarray, "b"]:
             of_images = canvas.crop(np.asarray(symbols)), canvas.crop(np.asarray(levels))
-            shifts = []
-            for encoder, own_symbols, own_levels in zip(encoders, *of_images, strict=True):
-                rows = agreement.put_rows(encoder, self.tables, own_levels, self.units)
-                encoder.put(own_symbols, rows.rows + self.tables.hyper_rows)
-                shifts.append(rows.bits)
-            return np.asarray(bits) + shifts
+            more = []
+            for i, (own_symbols, own_levels) in enumerate(zip(*of_images, strict=True)):
+                own_offsets, gain = offsets[i].put(encoders[i], step, own_symbols, own_levels)
+                own_levels = own_levels + own_offsets
+                rows = agreement.put_rows(encoders[i], self.tables, own_levels, self.units)
+                encoders[i].put(own_symbols, rows.rows + self.tables.hyper_rows)
+                more.append(gain + rows.bits)
+            return np.asarray(bits) + more
 
         # One thread codes, step by step, while this one goes on to the next step's networks.
         with ThreadPoolExecutor(1) as coder:
@@ -282,7 +287,7 @@ class Codec:
                 symbols, values, bits = self._programs.quantize(
                     canvas, step, rdoq_weight, y, mean, scale
                 )
-                return values, coder.submit(put, symbols, self._programs.levels(scale), bits)
+                return values, coder.submit(put, step, symbols, self._programs.levels(scale), bits)
 
             y_hat, puts = self._walk(canvas, z_hat, level, code, clock)
             clock.network(y_hat)
@@ -313,6 +318,7 @@ class Codec:
         level = self._level([file.quality or None for file in files])
         canvas = self._common_canvas([(file.height, file.width) for file in files])
         decoders = [self._decoder(file, clock) for file in files]
+        offsets = [Offsets(self.tables) if file.version > 2 else None for file in files]
         z_shape = (1, *canvas.exact().blocks, self.tables.hyper_rows)
         symbols_z = [decoder.get(self._hyper_rows(z_shape)) for decoder in decoders]
         z_hat = jnp.asarray(canvas.put(np.concatenate(symbols_z)), jnp.float32)
@@ -320,7 +326,11 @@ class Codec:
         def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, None]:
             levels = canvas.crop(np.asarray(clock.network(self._programs.levels(scale))))
             symbols = []
-            for file, decoder, own_levels in zip(files, decoders, levels, strict=True):
+            for file, decoder, known, own_levels in zip(
+                files, decoders, offsets, levels, strict=True
+            ):
+                if known is not None:
+                    own_levels = own_levels + known.get(decoder, step)
                 rows = agreement.get_rows(decoder, self.tables, own_levels, file.units)
                 symbols.append(decoder.get(rows + self.tables.hyper_rows))
             return self._programs.add(jnp.asarray(canvas.put(np.stack(symbols))), mean), None
@@ -438,6 +448,10 @@ class Codec:
         z_bits, y_bits = self._least_bits
         bits = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
         return int(0.99 * bits / 8)  # a coder's own rounding may save a little
+
+    @cached_property
+    def _offset_costs(self) -> Float[np.ndarray, "cases offsets"]:
+        return offset_costs(self.tables)
 
     @cached_property
     def _least_bits(self) -> tuple[float, float]:

@@ -2,20 +2,27 @@
 
 A receiver must never rebuild them: another machine's floating point could round a probability
 differently. One ragged list of rows serves the whole stream: the first rows are the factorized
-prior's, one per channel of `z`; then come the 64 Gaussians of the scale ladder.
+prior's, one per channel of `z`; then come the 64 Gaussians of the scale ladder, or mixtures.
 """
 
 import dataclasses
 import heapq
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.special import expit, ndtr
 
+from llic_jax.config import Config
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.gaussian import PRECISION, TAIL_MASS, scale_ladder
+from llic_jax.errors import ConfigError
 
 _MAX_HALF_WIDTH = 4096
+
+Mixture = tuple[tuple[float, ...], ...]  # of zero-mean Gaussians: weights and relative scales
+GAUSSIAN: Mixture = ((1.0, 1.0),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,21 @@ class Tables:
     def row(self, i: int) -> np.ndarray:
         """The cumulative frequencies of row `i`."""
         return self.cdf[self.starts[i] : self.starts[i + 1]]
+
+    def row_bits(self, i: int) -> np.ndarray:
+        """What each symbol of row `i` costs, bits."""
+        return PRECISION - np.log2(np.diff(self.row(i)))
+
+    def with_rows(self, *rows: Sequence[int]) -> "Tables":
+        """These tables and rows more, each given by its integer frequencies from symbol 0 on."""
+        cumulative = [np.cumsum([0, *row], dtype=np.int32) for row in rows]
+        ends = self.starts[-1] + np.cumsum([len(row) for row in cumulative], dtype=np.int32)
+        return Tables(
+            np.concatenate([self.cdf, *cumulative]),
+            np.concatenate([self.starts, ends]),
+            np.append(self.offsets, np.zeros(len(rows), np.int32)),
+            self.hyper_rows,
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As named arrays, to store and to hash."""
@@ -68,13 +90,31 @@ class Tables:
         return tables
 
 
-def build_tables(prior: FactorizedPrior, prior_params: dict) -> Tables:
+def mixture_of(coding: Config) -> Mixture:
+    """That of a config's `coding` section.
+
+    Raises:
+      ConfigError: what is no mixture.
+    """
+    mixture = tuple(tuple(map(float, part)) for part in coding.get("mixture", ()))  # older: none
+    sound = all(len(part) == 2 and min(part) > 0 for part in mixture)
+    if mixture and not (sound and abs(sum(part[0] for part in mixture) - 1) < 1e-6):
+        raise ConfigError(
+            f"coding.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
+            "one), above 0, the weights 1 in all; or () for a single Gaussian."
+        )
+    return mixture or GAUSSIAN
+
+
+def build_tables(prior: FactorizedPrior, prior_params: dict, mixture: Mixture = GAUSSIAN) -> Tables:
     """The tables of a model with this factorized prior.
 
     prior_params: the prior's own parameters (`params["prior"]`).
+    mixture: what a symbol's distribution is taken to be, given its scale.
     """
+    gaussians = [_mixture_pmf(scale, mixture) for scale in scale_ladder()]
     rows, offsets = [], []
-    for low, pmf in [*_prior_pmfs(prior, prior_params), *map(_gaussian_pmf, scale_ladder())]:
+    for low, pmf in [*_prior_pmfs(prior, prior_params), *gaussians]:
         escape = max(1.0 - float(pmf.sum()), 0.0)
         frequencies = quantize_pmf(np.append(pmf, escape))
         rows.append(np.concatenate([[0], np.cumsum(frequencies)]).astype(np.int32))
@@ -108,15 +148,19 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
     return frequencies.astype(np.int32)
 
 
-def _gaussian_pmf(scale: float) -> tuple[int, np.ndarray]:
-    """Lowest value and probabilities of a rounded zero-mean Gaussian, short of its tails."""
+def _mixture_pmf(scale: float, mixture: Mixture) -> tuple[int, np.ndarray]:
+    """Lowest value and probabilities of a rounded zero-mean mixture, short of its tails."""
+
+    def below(x: Any) -> Any:
+        parts = [weight * ndtr(x / (relative * scale)) for weight, relative in mixture]
+        return np.sum(parts, axis=0)
+
     half = 1
-    while 2 * ndtr(-(half + 0.5) / scale) > TAIL_MASS:
+    while 2 * below(-(half + 0.5)) > TAIL_MASS:
         half += 1
-    values = np.arange(-half, half + 1)
     # Both tails through the lower one: no cancellation.
-    magnitude = np.abs(values)
-    return -half, ndtr((0.5 - magnitude) / scale) - ndtr((-0.5 - magnitude) / scale)
+    magnitude = np.abs(np.arange(-half, half + 1))
+    return -half, below(0.5 - magnitude) - below(-0.5 - magnitude)
 
 
 def _prior_pmfs(prior: FactorizedPrior, params: dict) -> list[tuple[int, np.ndarray]]:

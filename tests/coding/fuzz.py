@@ -33,7 +33,7 @@ EXTREMES = {
     "coder": (0, 1, 2, 3, 255),
     "units": (0, 1, 255, 256, 257, 400, 65535),
     "symbols_crc": (0, 1, 0xFFFFFFFF),
-    "version": (1, 2),
+    "version": (1, 2, 3),
     "fingerprint": (bytes(8), b"\xff" * 8),
 }
 

@@ -37,7 +37,7 @@ def test_round_trip():
 
 def test_the_header_is_as_documented():
     data = FILE.to_bytes()
-    assert data[:5] == b"LLIC\x02"
+    assert data[:5] == b"LLIC\x03"
     assert data[5:13] == FILE.fingerprint
     assert struct.unpack("<BHIH", data[13:22]) == (2, 3 * 256 + 64, 0xDEADBEEF, 400)
     assert data[22:24] == bytes([513 & 0x7F | 0x80, 513 >> 7]) and data[24] == 7
@@ -111,8 +111,8 @@ def test_other_files_are_told_apart(data):
 
 
 def test_a_newer_version_is_named():
-    with pytest.raises(VersionError, match="version 3"):
-        bitstream.parse(b"LLIC\x03" + FILE.to_bytes()[5:])
+    with pytest.raises(VersionError, match="version 4"):
+        bitstream.parse(b"LLIC\x04" + FILE.to_bytes()[5:])
 
 
 @pytest.mark.parametrize("width", [0, bitstream.MAX_SIDE + 1])

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llic_jax.coding.tables import PRECISION, Tables, build_tables, quantize_pmf
+from llic_jax.coding.tables import PRECISION, Tables, build_tables, mixture_of, quantize_pmf
 from llic_jax.entropy.gaussian import scale_ladder
+from llic_jax.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,33 @@ def test_a_gaussian_row_costs_hardly_more_than_the_entropy(tables, level):
     assert cost >= entropy * (1 - 1e-3) - 1e-3  # a code cannot beat the entropy
     assert cost <= entropy * 1.005 + 0.002
     assert 1 - p.sum() < 2**-11  # what is left to the escape
+
+
+@pytest.mark.parametrize("level", [0, 20, 40, 63])
+def test_a_mixture_s_row_costs_hardly_more_than_its_entropy(tiny_model, tiny_params, level):
+    mixture = ((0.5, 0.7), (0.5, 1.25))
+    tables = build_tables(tiny_model.prior, tiny_params["prior"], mixture)
+    i, scale = tables.hyper_rows + level, scale_ladder()[level]
+    values = tables.offsets[i] + np.arange(len(tables.row(i)) - 2)
+    assert values[0] == -values[-1]
+    p = sum(
+        weight * np.diff(stats.norm.cdf((np.append(values, values[-1] + 1) - 0.5) / (scale * by)))
+        for weight, by in mixture
+    )
+    used = p > 1e-12
+    entropy = -np.sum(p[used] * np.log2(p[used]))
+    cost = np.sum(p * tables.row_bits(i)[:-1])
+    assert entropy * (1 - 1e-3) - 1e-3 <= cost <= entropy * 1.005 + 0.002
+    assert 1 - p.sum() < 2**-11
+
+
+@pytest.mark.parametrize(
+    "mixture", [((0.5, 1.0),), ((0.5, 0.8), (0.6, 1.2)), ((1.5, 1.0), (-0.5, 2.0)), ((1.0,),)]
+)
+def test_what_is_no_mixture_is_refused(mixture):
+    with pytest.raises(ConfigError, match=r"coding\.mixture is .*give pairs"):
+        mixture_of({"mixture": mixture})
+    assert mixture_of({}) == mixture_of({"mixture": ()}) == ((1.0, 1.0),)
 
 
 def test_quantized_probabilities_spend_counts_where_they_pay():

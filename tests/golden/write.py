@@ -7,7 +7,10 @@ by the coder's number, and the image that they decode to, into the folder of the
 What is there already stays.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 

@@ -1,0 +1,138 @@
+"""What a mixture in the coding tables and the channels' offsets save: bytes of `y`, as coded.
+
+    python benchmarks/tables.py --data_dir PHOTOGRAPHS --fit 12
+
+Central crops of the held-back photographs are coded once with every table, by the range coder that
+files are written with. --fit N: first finds the mixture of two Gaussians that codes the symbols of
+N photographs of training in the fewest bits, without offsets, and takes that; else the config's.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import released
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+from llic_jax import data
+from llic_jax.coding import agreement
+from llic_jax.coding.codec import Codec
+from llic_jax.coding.offsets import Offsets, offset_costs, with_offsets
+from llic_jax.coding.range_coder import CODERS
+from llic_jax.coding.tables import GAUSSIAN, PRECISION, Mixture, Tables, build_tables, mixture_of
+from llic_jax.entropy.gaussian import SCALE_LEVELS, scale_ladder
+from llic_jax.entropy.walk import Step
+
+
+class Coded(NamedTuple):
+    """What one step codes."""
+
+    step: Step
+    symbols: np.ndarray
+    levels: np.ndarray
+
+
+def steps_of(codec: Codec, image: np.ndarray, quality: float) -> list[Coded]:
+    """All steps of an image."""
+    found: list[Coded] = []
+
+    def keep(_self, _encoder, step, symbols, levels):
+        found.append(Coded(step, symbols, levels))
+        return np.zeros(step.channels, np.int32), 0.0
+
+    with mock.patch.object(Offsets, "put", keep):
+        codec.encode(image, quality)
+    return found
+
+
+def coded_bytes(tables: Tables, steps: list[Coded], units: int, corrected: bool, coder: str) -> int:
+    """Bytes of these steps, with the channels' offsets or without."""
+    encoder = CODERS[coder].encoder(tables)
+    offsets = Offsets(tables, offset_costs(tables))
+    for step, symbols, levels in steps:
+        own = offsets.put(encoder, step, symbols, levels)[0] if corrected else 0
+        rows = agreement.put_rows(encoder, tables, levels + own, units).rows
+        encoder.put(symbols, rows + tables.hyper_rows)
+    return len(encoder.finish())
+
+
+def fitted(steps: list[Coded]) -> Mixture:
+    """The mixture of two that codes these symbols in the fewest bits."""
+    largest = 255
+    counts = np.zeros((SCALE_LEVELS, largest + 1))
+    for _, symbols, levels in steps:
+        rows = agreement.nearest_used(levels)
+        np.add.at(counts, (rows, np.minimum(np.abs(symbols), largest)), 1)
+    magnitude, ladder = np.arange(largest + 1), np.asarray(scale_ladder())[:, None]
+
+    def mixture(x: np.ndarray) -> Mixture:
+        weight = 1 / (1 + np.exp(-x[0]))
+        return ((weight, float(np.exp(x[1]))), (1 - weight, float(np.exp(x[2]))))
+
+    def bits(x: np.ndarray) -> float:
+        parts = [
+            weight * (ndtr((0.5 - magnitude) / scale) - ndtr((-0.5 - magnitude) / scale))
+            for weight, relative in mixture(x)
+            for scale in [relative * ladder]
+        ]
+        return float(-(counts * np.log2(np.maximum(sum(parts), 2.0**-PRECISION))).sum())
+
+    return mixture(minimize(bits, [0.0, -0.2, 0.2], method="Nelder-Mead").x)
+
+
+def centre(image: np.ndarray, crop: int) -> np.ndarray:
+    top, left = ((side - crop) // 2 for side in image.shape[:2])
+    return image[top : top + crop, left : left + crop]
+
+
+def main() -> None:
+    parser = released.parser(__doc__.splitlines()[0])
+    parser.add_argument("--fit", type=int, default=0, help="photographs to fit a mixture to")
+    args = parser.parse_args()
+    model = released.load(args)
+    units, coder = model.config["coding"]["units"], next(iter(CODERS))
+    prior = model.model.prior, model.params["prior"]
+    codec = Codec(
+        model.model,
+        model.params,
+        build_tables(*prior),
+        bytes(8),
+        units=units,
+        options=model.options,
+    )
+    qualities = [float(q) for q in range(1, model.model.levels + 1)]
+
+    def crops(images: data.Photographs, count: int) -> list[np.ndarray]:
+        chosen = [images[i] for i in range(0, len(images), max(1, len(images) // count))]
+        sound = [im for im in chosen if im is not None and min(im.shape[:2]) >= args.crop]
+        return [centre(image, args.crop) for image in sound[:count]]
+
+    mixture = mixture_of(model.config["coding"])
+    if args.fit:
+        seen = crops(model.seen, args.fit)
+        mixture = fitted([s for im in seen for q in qualities for s in steps_of(codec, im, q)])
+    print("mixture:", ", ".join(f"{weight:.3f} of {scale:.3f}" for weight, scale in mixture))
+
+    variants = [(m, corrected) for m in (GAUSSIAN, mixture) for corrected in (False, True)]
+    tables = [with_offsets(agreement.with_agreement(build_tables(*prior, m))) for m, _ in variants]
+    held_back = crops(model.held_back, len(model.held_back))
+    print(f"\n{'quality':>8}{'bytes':>10}{'offsets':>10}{'mixture':>10}{'both':>10}")
+    for quality in qualities:
+        sizes = np.zeros(len(variants))
+        for image in held_back:
+            steps = steps_of(codec, image, quality)
+            sizes += [
+                coded_bytes(own, steps, units, corrected, coder)
+                for own, (_, corrected) in zip(tables, variants, strict=True)
+            ]
+        changes = "".join(f"{100 * (size / sizes[0] - 1):>8.2f} %" for size in sizes[1:])
+        print(f"{quality:>8.0f}{sizes[0]:>10.0f}{changes}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
