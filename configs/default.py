@@ -41,8 +41,8 @@ def get_config() -> ConfigDict:
 
     coding = config.coding = ConfigDict()
     coding.units = 400  # of the agreement on table rows (llic_jax/coding/agreement.py)
-    # What the coder's tables take for a symbol's distribution, given its scale: pairs of a weight and
-    # a relative scale, of zero-mean Gaussians (benchmarks/tables.py); () for one Gaussian (paper).
+    # What tables take a symbol's distribution for, given its scale: zero-mean Gaussians, as
+    # pairs of a weight and a relative scale (benchmarks/tables.py); () for a single one (paper).
     coding.mixture = ()
     # How symbols are chosen (llic_jax/entropy/gaussian.py: choose_symbols): bits that a squared
     # error of one quantization step is worth; 0 for the nearest integer (paper).
