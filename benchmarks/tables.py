@@ -24,8 +24,8 @@ from llic_jax.coding import agreement
 from llic_jax.coding.codec import Codec
 from llic_jax.coding.offsets import Offsets, offset_costs, with_offsets
 from llic_jax.coding.range_coder import CODERS
-from llic_jax.coding.tables import GAUSSIAN, PRECISION, Mixture, Tables, build_tables, mixture_of
-from llic_jax.entropy.gaussian import SCALE_LEVELS, scale_ladder
+from llic_jax.coding.tables import PRECISION, Tables, build_tables
+from llic_jax.entropy.gaussian import GAUSSIAN, SCALE_LEVELS, Mixture, scale_ladder
 from llic_jax.entropy.walk import Step
 
 
@@ -112,7 +112,7 @@ def main() -> None:
         sound = [im for im in chosen if im is not None and min(im.shape[:2]) >= args.crop]
         return [centre(image, args.crop) for image in sound[:count]]
 
-    mixture = mixture_of(model.config["coding"])
+    mixture = model.options.mixture
     if args.fit:
         seen = crops(model.seen, args.fit)
         mixture = fitted([s for im in seen for q in qualities for s in steps_of(codec, im, q)])

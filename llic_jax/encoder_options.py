@@ -1,4 +1,4 @@
-"""What an encoder may choose freely, since the decoder notices nothing of it."""
+"""What an encoder weighs its symbols by; the decoder notices nothing of it."""
 
 import dataclasses
 from typing import Any
@@ -8,6 +8,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
 from llic_jax.config import Config
+from llic_jax.entropy.gaussian import GAUSSIAN, Mixture
 from llic_jax.errors import ConfigError
 from llic_jax.layers.levels import Quality, interpolate_levels
 
@@ -21,17 +22,20 @@ class EncoderOptions:
     rdoq_weight: how symbols are chosen: 0 for the nearest (`gaussian.choose_symbols`).
     back_projection: for each quality level how far `back_project` goes, 0 for not at all; none: at
         no level. Between two levels it is interpolated linearly.
+    mixture: what the coding tables take a symbol's distribution for, given its scale.
     """
 
     rdoq_weight: float = 0.0
     back_projection: tuple[float, ...] = ()
+    mixture: Mixture = GAUSSIAN
 
     @classmethod
     def of(cls, coding: Config, levels: int) -> "EncoderOptions":
         """Those of a config's `coding` section, for a model of so many quality levels.
 
         Raises:
-          ConfigError: a number of factors that is not that of the levels, or a factor out of range.
+          ConfigError: a number of factors that is not that of the levels, a factor out of range, or
+            what is no mixture.
         """
         factors = tuple(map(float, coding.get("back_projection", ())))  # older configs have none
         if factors and len(factors) != levels:
@@ -44,7 +48,14 @@ class EncoderOptions:
                 f"coding.back_projection: {bad} are not between 0, no correction, and 2, "
                 "beyond which a correction makes the error larger."
             )
-        return cls(coding.get("rdoq_weight", 0.0), factors)
+        mixture = tuple(tuple(map(float, part)) for part in coding.get("mixture", ())) or GAUSSIAN
+        sound = all(len(part) == 2 and min(part) > 0 for part in mixture)
+        if not sound or abs(sum(part[0] for part in mixture) - 1) > 1e-6:
+            raise ConfigError(
+                f"coding.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
+                "one), above 0, the weights 1 in all; or () for a single Gaussian."
+            )
+        return cls(coding.get("rdoq_weight", 0.0), factors, mixture)
 
     def factors(self, quality: Quality | None) -> Float[Array, "b"] | None:
         """Of `back_project`, for each sample; None if there are none."""

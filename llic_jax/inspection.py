@@ -195,7 +195,7 @@ def _look(model: LLIC, options: EncoderOptions) -> Any:
         z_hat = jnp.round(module.hyper_analyze(y, level))
         hyper = module.hyper_synthesize(z_hat, level)
         b, h, w, m = y.shape
-        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, options.rdoq_weight))
+        _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, options))
         bits_y = jnp.zeros_like(y)
         for step, values in zip(module.steps, bits, strict=True):
             bits_y = step.scatter(bits_y, values)
@@ -208,12 +208,12 @@ def _look(model: LLIC, options: EncoderOptions) -> Any:
     return program
 
 
-def element_bits(y: Float[Array, "b h w m"], rdoq_weight: float) -> CoderFunction:
+def element_bits(y: Float[Array, "b h w m"], options: EncoderOptions) -> CoderFunction:
     """A coder function like `walk.quantize` that collects the bits of each element of a step."""
 
     def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
-        symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
-        return symbols + mean, coded_bits(symbols, scale)
+        symbols = choose_symbols(step.gather(y) - mean, scale, options.rdoq_weight)
+        return symbols + mean, coded_bits(symbols, scale, options.mixture)
 
     return code
 

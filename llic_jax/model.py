@@ -183,7 +183,7 @@ class LLIC(nn.Module):
             code = coding_walk.estimate(y, fold_in(keys, 0))
             z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
         else:
-            code = coding_walk.quantize(y, options.rdoq_weight)
+            code = coding_walk.quantize(y, options.rdoq_weight, options.mixture)
             z_rated = z_hat = jnp.round(z)
         bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
         hyper = self.hyper_synthesize(z_hat, quality)

@@ -35,7 +35,7 @@ from llic_jax.coding.agreement import UNITS, with_agreement
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
 from llic_jax.coding.offsets import with_offsets
-from llic_jax.coding.tables import Tables, build_tables, mixture_of
+from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
 from llic_jax.images import whole_file
@@ -79,8 +79,9 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
     weights: dict[str, Any] = {}
     for name, value in traverse_util.flatten_dict(params, sep=".").items():
         weights |= _stored(name, np.asarray(value))
-    prior, mixture = build_model(config["model"]).prior, mixture_of(config.get("coding", {}))
-    tables = build_tables(prior, _as_params(weights)["prior"], mixture)
+    options = EncoderOptions.of(config.get("coding", {}), config["model"]["levels"])
+    prior = build_model(config["model"]).prior
+    tables = build_tables(prior, _as_params(weights)["prior"], options.mixture)
     arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
     _write(folder / "weights.safetensors", save(weights))
     _write(folder / "tables.safetensors", save(arrays))
@@ -121,8 +122,7 @@ def check(folder: str | Path, codec: Codec) -> None:
     for name in ("README.md", "golden.llic"):
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder} has no {name}. {again}")
-    coding = json.loads((folder / "config.json").read_text()).get("coding", {})
-    tables = build_tables(codec.model.prior, codec.params["prior"], mixture_of(coding))
+    tables = build_tables(codec.model.prior, codec.params["prior"], codec.options.mixture)
     rebuilt = with_offsets(with_agreement(tables)).arrays()
     for name, array in codec.tables.arrays().items():
         # Another platform may round a probability the other way.

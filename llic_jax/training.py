@@ -26,7 +26,6 @@ from jax.flatten_util import ravel_pytree
 
 from llic_jax import data, metrics, provenance, release, sources
 from llic_jax.checkpoint import CheckpointError, Checkpoints
-from llic_jax.coding.tables import mixture_of
 from llic_jax.config import Config, as_dict
 from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.errors import ConfigError, LlicError
@@ -267,7 +266,6 @@ def _continued(fresh: Any, weights: Any) -> Any:
 
 def _check(config: Config) -> None:
     settings, section = config["train"], config["data"]
-    mixture_of(config["coding"])
     if len(settings["lmbdas"]) != config["model"]["levels"]:
         raise ConfigError(
             f"train.lmbdas has {len(settings['lmbdas'])} entries and model.levels is "

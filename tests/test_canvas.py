@@ -11,6 +11,7 @@ from llic_jax.canvas import Canvas
 from llic_jax.coding.codec import Codec
 from llic_jax.coding.programs import Programs
 from llic_jax.compilation_cache import jit
+from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.model import build_model, initialize
 
 SIZES = dict(channels=(8, 8, 12, 16), kernel_sizes=(5, 5, 3, 3), hyper_channels=8)
@@ -69,7 +70,9 @@ def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
         y_hat, carry = np.zeros_like(y), None
         for k, step in enumerate(programs.steps):
             mean, scale, carry = programs.entropy_params(params, canvas, k, hyper, y_hat, carry)
-            _, values, step_bits = programs.quantize(canvas, step, 0.0, 20 * y, mean, scale)
+            _, values, step_bits = programs.quantize(
+                canvas, step, 0.0, GAUSSIAN, 20 * y, mean, scale
+            )
             y_hat = step.scatter(y_hat, values)
             y_hat, carry = programs.refine(params, canvas, k, hyper, y_hat, carry)
             seen += [mean, values]

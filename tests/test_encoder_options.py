@@ -6,6 +6,7 @@ import pytest
 
 from llic_jax.coding.codec import Codec
 from llic_jax.encoder_options import EncoderOptions, back_project
+from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.errors import ConfigError
 from llic_jax.ops import pad_to_multiple
 
@@ -47,9 +48,20 @@ def test_options_come_from_a_configs_coding_section():
     for wrong in (-0.1, 2.5, float("nan")):
         with pytest.raises(ConfigError, match="not between 0"):
             EncoderOptions.of({"back_projection": (0.5, wrong)}, 2)
+    mixture = {"mixture": [[0.25, 0.5], [0.75, 1.5]]}
+    assert EncoderOptions.of(mixture, 1).mixture == ((0.25, 0.5), (0.75, 1.5))
+    assert EncoderOptions.of({"mixture": ()}, 1).mixture == GAUSSIAN
 
 
-def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph):
+@pytest.mark.parametrize(
+    "mixture", [((0.5, 1.0),), ((0.5, 0.8), (0.6, 1.2)), ((1.5, 1.0), (-0.5, 2.0)), ((1.0,),)]
+)
+def test_what_is_no_mixture_is_refused(mixture):
+    with pytest.raises(ConfigError, match=r"coding\.mixture is .*give pairs"):
+        EncoderOptions.of({"mixture": mixture}, 1)
+
+
+def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, request):
     """On a canvas larger than the image, at a quality between two levels."""
     model, params, options = tiny_codec.model, tiny_codec.params, tiny_codec.options
     image, quality = np.pad(photograph, ((0, 40), (0, 40), (0, 0)), mode="reflect"), 1.5
@@ -67,6 +79,8 @@ def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph):
         tiny_codec.decompress(encoded.data), tiny_codec.reconstruct(encoded, *image.shape[:2])
     )
     out = model.apply({"params": params}, x, level, None, options)
+    request.getfixturevalue("as_predicted")
+    encoded = tiny_codec.encode(image, quality)
     assert encoded.bits == pytest.approx(float(out.bits_y[0] + out.bits_z[0]), rel=0.02)
 
 

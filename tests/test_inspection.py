@@ -21,7 +21,7 @@ def insight(tiny_codec, image):
     return inspection.inspect_image(tiny_codec.model, tiny_codec.params, image, 2.0, options)
 
 
-def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image):
+def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image, as_predicted):
     encoded = tiny_codec.encode(image, 2.0)
     assert insight.bits_y.shape == (12, 12, 16) and insight.bits_z.shape == (3, 3, 8)
     total = float(insight.bits_y.sum() + insight.bits_z.sum())

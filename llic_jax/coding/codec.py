@@ -285,7 +285,7 @@ class Codec:
 
             def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Future]:
                 symbols, values, bits = self._programs.quantize(
-                    canvas, step, rdoq_weight, y, mean, scale
+                    canvas, step, rdoq_weight, self.options.mixture, y, mean, scale
                 )
                 return values, coder.submit(put, step, symbols, self._programs.levels(scale), bits)
 

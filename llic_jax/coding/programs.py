@@ -91,10 +91,10 @@ class Programs:
         def synthesize(params, canvas, y_hat, quality):
             return to_uint8(image_of(params, canvas, y_hat, quality))
 
-        @partial(jit, static_argnums=(1, 2))
-        def quantize(canvas, step, rdoq_weight, y, mean, scale):
+        @partial(jit, static_argnums=(1, 2, 3))
+        def quantize(canvas, step, rdoq_weight, mixture, y, mean, scale):
             symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
-            bits = jnp.sum(canvas.keep(coded_bits(symbols, scale)), axis=(1, 2, 3))
+            bits = jnp.sum(canvas.keep(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
             return symbols.astype(jnp.int32), symbols + mean, bits
 
         def add(symbols, mean):

@@ -14,15 +14,10 @@ import jax
 import numpy as np
 from scipy.special import expit, ndtr
 
-from llic_jax.config import Config
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.gaussian import PRECISION, TAIL_MASS, scale_ladder
-from llic_jax.errors import ConfigError
+from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, TAIL_MASS, Mixture, scale_ladder
 
 _MAX_HALF_WIDTH = 4096
-
-Mixture = tuple[tuple[float, ...], ...]  # of zero-mean Gaussians: weights and relative scales
-GAUSSIAN: Mixture = ((1.0, 1.0),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +83,6 @@ class Tables:
                     "released folder is damaged, get it anew."
                 )
         return tables
-
-
-def mixture_of(coding: Config) -> Mixture:
-    """That of a config's `coding` section.
-
-    Raises:
-      ConfigError: what is no mixture.
-    """
-    mixture = tuple(tuple(map(float, part)) for part in coding.get("mixture", ()))  # older: none
-    sound = all(len(part) == 2 and min(part) > 0 for part in mixture)
-    if mixture and not (sound and abs(sum(part[0] for part in mixture) - 1) < 1e-6):
-        raise ConfigError(
-            f"coding.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
-            "one), above 0, the weights 1 in all; or () for a single Gaussian."
-        )
-    return mixture or GAUSSIAN
 
 
 def build_tables(prior: FactorizedPrior, prior_params: dict, mixture: Mixture = GAUSSIAN) -> Tables:

@@ -7,7 +7,7 @@ so its integral over a unit interval is the probability of an integer. All float
 import math
 
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr, ndtr, ndtri
+from jax.scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from jaxtyping import Array, Float, Int
 
 from llic_jax.ops import lower_bound
@@ -18,6 +18,8 @@ SCALE_LEVELS = 64
 # What the coder's tables hold (llic_jax/coding/tables.py; our choice).
 PRECISION = 16  # bits of a probability; the most that TFC's coder takes
 TAIL_MASS = 2.0**-12  # a row leaves at most so much to its escape symbol
+Mixture = tuple[tuple[float, ...], ...]  # of zero-mean Gaussians: weights and relative scales
+GAUSSIAN: Mixture = ((1.0, 1.0),)
 _LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_LEVELS - 1)
 
 
@@ -36,22 +38,39 @@ def gaussian_bits(
     return -(upper + jnp.log1p(-jnp.exp(lower - upper))) / math.log(2)
 
 
-def coded_bits(
-    symbols: Float[Array, "*shape"], scale: Float[Array, "*shape"]
+def mixture_bits(
+    residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture
 ) -> Float[Array, "*shape"]:
-    """Bits of integer symbols as they are coded: a Gaussian within the reach of a table's row.
+    """Bits of `residual` under several zero-mean Gaussians of scales relative to `scale`."""
+    if mixture == GAUSSIAN:
+        return gaussian_bits(residual, scale)
+    parts = [
+        math.log(weight) - math.log(2) * gaussian_bits(residual, relative * scale)
+        for weight, relative in mixture
+    ]
+    return -logsumexp(jnp.stack(parts), axis=0) / math.log(2)
+
+
+def coded_bits(
+    symbols: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture = GAUSSIAN
+) -> Float[Array, "*shape"]:
+    """Bits of integer symbols as they are coded: a Gaussian (or mixture) within the reach of a
+    table's row.
 
     No listed symbol costs more than `PRECISION` bits, and one beyond the row costs the escape and
     an Elias gamma code of its excess (2 log2 + 1 bits), where the Gaussian's own tail would charge
     the square of the distance. For evaluation; training takes `gaussian_bits`.
     """
     magnitude = jnp.abs(symbols)
-    # The row's half width: the first whose two tails weigh no more than TAIL_MASS.
-    half = jnp.maximum(1.0, jnp.ceil(-ndtri(TAIL_MASS / 2) * scale - 0.5))
-    tail = jnp.maximum(2 * ndtr(-(half + 0.5) / scale), 2.0**-PRECISION)
+    # The row's half width: the first whose two tails weigh no more than TAIL_MASS. Those of the
+    # widest part of a mixture stand for all: the others' are much lighter.
+    weight, relative = max(mixture, key=lambda part: part[1])
+    widest = relative * scale
+    half = jnp.maximum(1.0, jnp.ceil(-ndtri(TAIL_MASS / 2 / weight) * widest - 0.5))
+    tail = jnp.maximum(2 * weight * ndtr(-(half + 0.5) / widest), 2.0**-PRECISION)
     excess = jnp.maximum(2 * (magnitude - half) - 1, 1.0)
     escaped = 1 - jnp.log2(tail) + 2 * jnp.floor(jnp.log2(excess))
-    listed = jnp.minimum(gaussian_bits(symbols, scale), PRECISION)
+    listed = jnp.minimum(mixture_bits(symbols, scale, mixture), PRECISION)
     return jnp.where(magnitude > half, escaped, listed)
 
 

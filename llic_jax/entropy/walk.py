@@ -22,7 +22,13 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Key
 
 from llic_jax.compilation_cache import jit
-from llic_jax.entropy.gaussian import choose_symbols, coded_bits, gaussian_bits
+from llic_jax.entropy.gaussian import (
+    GAUSSIAN,
+    Mixture,
+    choose_symbols,
+    coded_bits,
+    gaussian_bits,
+)
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
@@ -150,7 +156,9 @@ def estimate(y: Float[Array, "b h w m"], keys: Key[Array, "b"]) -> CoderFunction
     return code
 
 
-def quantize(y: Float[Array, "b h w m"], rdoq_weight: float = 0.0) -> CoderFunction:
+def quantize(
+    y: Float[Array, "b h w m"], rdoq_weight: float = 0.0, mixture: Mixture = GAUSSIAN
+) -> CoderFunction:
     """Evaluation, and training of the decoder's side: collects each step's bits per sample, `(B,)`,
     of the very symbols that are coded (`choose_symbols`).
 
@@ -162,6 +170,6 @@ def quantize(y: Float[Array, "b h w m"], rdoq_weight: float = 0.0) -> CoderFunct
         residual = step.gather(stop_gradient(y)) - mean
         symbols = stop_gradient(choose_symbols(residual, scale, rdoq_weight))
         through = symbols + (residual - stop_gradient(residual))
-        return symbols + mean, jnp.sum(coded_bits(through, scale), axis=(1, 2, 3))
+        return symbols + mean, jnp.sum(coded_bits(through, scale, mixture), axis=(1, 2, 3))
 
     return code

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llic_jax.coding.tables import PRECISION, Tables, build_tables, mixture_of, quantize_pmf
+from llic_jax.coding.tables import PRECISION, Tables, build_tables, quantize_pmf
 from llic_jax.entropy.gaussian import scale_ladder
-from llic_jax.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +50,6 @@ def test_a_mixture_s_row_costs_hardly_more_than_its_entropy(tiny_model, tiny_par
     cost = np.sum(p * tables.row_bits(i)[:-1])
     assert entropy * (1 - 1e-3) - 1e-3 <= cost <= entropy * 1.005 + 0.002
     assert 1 - p.sum() < 2**-11
-
-
-@pytest.mark.parametrize(
-    "mixture", [((0.5, 1.0),), ((0.5, 0.8), (0.6, 1.2)), ((1.5, 1.0), (-0.5, 2.0)), ((1.0,),)]
-)
-def test_what_is_no_mixture_is_refused(mixture):
-    with pytest.raises(ConfigError, match=r"coding\.mixture is .*give pairs"):
-        mixture_of({"mixture": mixture})
-    assert mixture_of({}) == mixture_of({"mixture": ()}) == ((1.0, 1.0),)
 
 
 def test_quantized_probabilities_spend_counts_where_they_pay():

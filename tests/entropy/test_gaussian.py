@@ -38,6 +38,25 @@ def test_coded_bits_are_the_gaussian_s_within_a_row_and_grow_slowly_beyond(scale
     assert 2 * np.sum(2.0**-bits) - 2.0 ** -bits[0] < 1.01  # nothing is promised twice
 
 
+@pytest.mark.parametrize("scale", [0.11, 0.7, 5.0, 200.0])
+def test_a_mixture_costs_what_its_parts_promise_together(scale):
+    mixture = ((0.4, 0.8), (0.6, 1.3))
+    values = jnp.arange(0.0, 3000.0)
+    scales = jnp.full(values.shape, scale)
+    promised = sum(
+        weight * 2.0 ** -np.asarray(gaussian.gaussian_bits(values, by * scales), np.float64)
+        for weight, by in mixture
+    )
+    found = np.asarray(gaussian.mixture_bits(values, scales, mixture))
+    np.testing.assert_allclose(found[promised > 1e-30], -np.log2(promised[promised > 1e-30]), 1e-4)
+    coded = np.asarray(gaussian.coded_bits(values, scales, mixture))
+    near = values < 2 * scale
+    np.testing.assert_allclose(coded[near], np.minimum(found, gaussian.PRECISION)[near], rtol=1e-6)
+    assert 2 * np.sum(2.0**-coded) - 2.0 ** -coded[0] < 1.01
+    by_symbol = jax.grad(lambda v: gaussian.coded_bits(v, scales, mixture).sum())(values)
+    assert jnp.isfinite(by_symbol).all()
+
+
 def test_far_away_everything_stays_finite():
     residual = jnp.array([-1e5, -300.0, -1.0, 0.0, 0.5, 20.0, 1e5])
     for scale in (0.11, 1.0, 256.0):
