@@ -58,7 +58,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
   photographs in `{data["source"]}`, of which {data["held_back"]} were held back.
 * Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
   {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
-* The weights are a moving average (decay {train["ema_decay"]:g}), stored in
+* The weights are a moving average (decay {train["ema_decay"]:g}){_mean(config)}, stored in
   float32 where an array is small, else in bfloat16 or in 8 bits with a scale for each feature.
 {figures}
 ## What it is not for
@@ -102,6 +102,11 @@ def read_summary(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CardError(f"{path} is no summary.json of eval.py: {error}") from error
+
+
+def _mean(config: Mapping[str, Any]) -> str:
+    others = len(config.get("mean_with", ()))
+    return f", in the mean with those of {others} more run{'s' * (others > 1)}" if others else ""
 
 
 def _several(values: Any) -> str:

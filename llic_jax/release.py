@@ -18,7 +18,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,16 +215,20 @@ def mean_weights(*folders: str | Path) -> dict[str, Any]:
     Raises:
       ReleaseError: a folder without weights, or with those of another model.
     """
-    total = load_weights(folders[0])
-    for folder in folders[1:]:
-        weights = load_weights(folder)
+    return _mean({str(folder): load_weights(folder) for folder in folders})
+
+
+def _mean(of: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean of these parameters, by where they are from."""
+    (first, total), *others = of.items()
+    for name, weights in others:
         if jax.tree.map(jnp.shape, weights) != jax.tree.map(jnp.shape, total):
             raise ReleaseError(
-                f"The weights in {folder} are of another model than those in {folders[0]}: they "
+                f"The weights in {name} are of another model than those in {first}: they "
                 "have no mean. Name folders of one model."
             )
         total = jax.tree.map(jnp.add, total, weights)
-    return jax.tree.map(lambda p: p / len(folders), total)
+    return jax.tree.map(lambda p: p / len(of), total)
 
 
 def effort(*folders: str | Path) -> dict[str, Any]:
@@ -284,12 +288,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdir", type=Path, nargs="?", help="the training run")
     parser.add_argument("folder", type=Path, help="the released model")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
+    parser.add_argument(
+        "--mean", type=Path, nargs="+", default=[], help="released folders to take the mean with"
+    )
     parser.add_argument("--summary", type=Path, help="eval.py's summary.json, for the card")
     parser.add_argument("--coder", help="of the golden file: one that every user will have")
     args = parser.parse_args(argv)
     try:
         if args.workdir is not None:
-            _release(args.workdir, args.folder, args.step)
+            _release(args.workdir, args.folder, args.step, args.mean)
         summary = read_summary(args.summary) if args.summary else None
         codec = complete(args.folder, summary, args.coder)
     except (LlicError, OSError) as error:
@@ -299,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _release(workdir: Path, folder: Path, step: int | None) -> None:
+def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path]) -> None:
     from llic_jax.checkpoint import Checkpoints
     from llic_jax.train_step import create_state
 
@@ -319,7 +326,10 @@ def _release(workdir: Path, folder: Path, step: int | None) -> None:
         if name in before:  # else it is not known of the whole
             config[name] = round(before[name] + value, 2)
     config["trained_sizes"] = sorted({*before["trained_sizes"], *config["data"]["crops"]})
-    save_release(folder, config, unravel(jnp.asarray(state.ema)))
+    if mean:
+        config["mean_with"] = [path.name for path in mean]
+    others = {str(path): load_weights(path) for path in mean}
+    save_release(folder, config, _mean({str(workdir): unravel(jnp.asarray(state.ema)), **others}))
 
 
 if __name__ == "__main__":

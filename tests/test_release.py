@@ -130,6 +130,23 @@ def test_a_run_becomes_a_complete_folder_the_same_each_time(run, released, tiny_
     assert all(path.stat().st_mode == mode for path in released.iterdir())
 
 
+def test_the_mean_with_other_folders(run, released, tiny_params, tiny_release, tmp_path, capsys):
+    other = release.save_release(
+        tmp_path / "other",
+        json.loads((released / "config.json").read_text()),
+        jax.tree.map(lambda p: p + 1.0, tiny_params),
+    )
+    assert other.fingerprint != release.load_codec(released).fingerprint
+    folder = tmp_path / "mean"
+    assert release.main([str(run), str(folder), "--mean", str(tmp_path / "other")]) == 0
+    found, own = release.load_weights(folder), release.load_weights(released)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
+        np.testing.assert_allclose(a, b + 0.5, atol=0.02 * float(np.abs(b).max() + 1))
+    assert "in the mean with those of 1 more run, stored" in (folder / "README.md").read_text()
+    assert release.main([str(run), str(folder), "--mean", str(tmp_path / "nowhere")]) == 1
+    assert "No weights can be read" in capsys.readouterr().err
+
+
 def test_the_card_says_what_the_config_says(released, tiny_codec):
     card = (released / "README.md").read_text()
     config = json.loads((released / "config.json").read_text())
