@@ -119,7 +119,7 @@ class Offsets:
         assert self.costs is not None
         channels = symbols.shape[-1]
         level = np.clip(np.rint(np.nan_to_num(levels)), 0, SCALE_LEVELS - 1).astype(np.int64)
-        magnitude = np.minimum(np.abs(symbols), _MAGNITUDES - 1)
+        magnitude = np.minimum(np.abs(symbols.astype(np.int64)), _MAGNITUDES - 1)
         cases = (np.arange(channels) * SCALE_LEVELS + level) * _MAGNITUDES + magnitude
         counts = np.bincount(cases.ravel(), minlength=channels * len(self.costs))
         return counts.reshape(channels, -1) @ self.costs

@@ -80,7 +80,7 @@ def test_levels_that_are_no_numbers_have_a_cost(tables):
     levels = np.array([[np.nan, np.inf, -np.inf, 1e30]], np.float32)
     encoder = next(iter(CODERS.values())).encoder(tables)
     writer = Offsets(tables, offset_costs(tables))
-    _, more = writer.put(encoder, Step(0, 4), np.full((1, 4), 10**9, np.int32), levels)
+    _, more = writer.put(encoder, Step(0, 4), np.full((1, 4), -(2**31), np.int32), levels)
     assert np.isfinite(more)
 
 
