@@ -1,4 +1,4 @@
-"""What an encoder weighs its symbols by; the decoder notices nothing of it."""
+"""What only the encoder needs to know beside the model: how it finds and weighs its symbols."""
 
 import dataclasses
 from typing import Any

@@ -215,12 +215,12 @@ def mean_weights(*folders: str | Path) -> dict[str, Any]:
     Raises:
       ReleaseError: a folder without weights, or with those of another model.
     """
-    return _mean({str(folder): load_weights(folder) for folder in folders})
+    return _mean([(folder, load_weights(folder)) for folder in folders])
 
 
-def _mean(of: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean of these parameters, by where they are from."""
-    (first, total), *others = of.items()
+def _mean(of: Sequence[tuple[str | Path, dict[str, Any]]]) -> dict[str, Any]:
+    """The mean of these parameters, each with the folder that it is from."""
+    (first, total), *others = of
     for name, weights in others:
         if jax.tree.map(jnp.shape, weights) != jax.tree.map(jnp.shape, total):
             raise ReleaseError(
@@ -306,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path]) -> None:
+def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path] = ()) -> None:
     from llic_jax.checkpoint import Checkpoints
     from llic_jax.train_step import create_state
 
@@ -328,8 +328,9 @@ def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path]
     config["trained_sizes"] = sorted({*before["trained_sizes"], *config["data"]["crops"]})
     if mean:
         config["mean_with"] = [path.name for path in mean]
-    others = {str(path): load_weights(path) for path in mean}
-    save_release(folder, config, _mean({str(workdir): unravel(jnp.asarray(state.ema)), **others}))
+    own = workdir, unravel(jnp.asarray(state.ema))
+    params = _mean([own, *((path, load_weights(path)) for path in mean)])
+    save_release(folder, config, params)
 
 
 if __name__ == "__main__":

@@ -273,11 +273,11 @@ class Codec:
             of_images = canvas.crop(np.asarray(symbols)), canvas.crop(np.asarray(levels))
             more = []
             for i, (own_symbols, own_levels) in enumerate(zip(*of_images, strict=True)):
-                own_offsets, gain = offsets[i].put(encoders[i], step, own_symbols, own_levels)
+                own_offsets, own_more = offsets[i].put(encoders[i], step, own_symbols, own_levels)
                 own_levels = own_levels + own_offsets
                 rows = agreement.put_rows(encoders[i], self.tables, own_levels, self.units)
                 encoders[i].put(own_symbols, rows.rows + self.tables.hyper_rows)
-                more.append(gain + rows.bits)
+                more.append(own_more + rows.bits)
             return np.asarray(bits) + more
 
         # One thread codes, step by step, while this one goes on to the next step's networks.
