@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import jax_utils
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 
@@ -29,6 +28,7 @@ from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config, as_dict
 from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.errors import ConfigError, LlicError
+from llic_jax.growth import grow
 from llic_jax.loss import rate_distortion
 from llic_jax.model import LLIC, build_model
 from llic_jax.optimization import learning_rate_schedule
@@ -248,20 +248,8 @@ def _start(
             unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
         )
     else:
-        params = _continued(unravel(state.params), release.mean_weights(*start.split(",")))
-    vector, _ = ravel_pytree(params)
-    if vector.shape != state.params.shape:
-        raise ConfigError(
-            f"train.start: the weights in {start} have {vector.size} parameters, this model "
-            f"{state.params.size}; use the config that they were trained with."
-        )
-    return fresh_state(vector, optimizer)
-
-
-def _continued(fresh: Any, weights: Any) -> Any:
-    """`weights`, for a model that may have branch gains where theirs had none: these stay fresh."""
-    gains = {path: p for path, p in flatten_dict(fresh).items() if path[-1] == "branch_gain"}
-    return unflatten_dict({**gains, **flatten_dict(weights)})
+        params = grow(unravel(state.params), release.mean_weights(*start.split(",")))
+    return fresh_state(ravel_pytree(params)[0], optimizer)
 
 
 def _check(config: Config) -> None:

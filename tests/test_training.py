@@ -7,7 +7,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -198,17 +197,6 @@ def test_weights_of_two_models_have_no_mean(tiny_config, tiny_release, tiny_para
         release.mean_weights(tiny_release, tmp_path / "other")
     with pytest.raises(release.ReleaseError, match="No weights can be read"):
         release.mean_weights(tiny_release, tmp_path / "nowhere")
-
-
-def test_weights_without_branch_gains_go_on_in_a_model_with_them(tiny_params):
-    flat = traverse_util.flatten_dict(tiny_params)
-    older = {path: p for path, p in flat.items() if path[-1] != "branch_gain"}
-    assert len(older) < len(flat)
-    fresh = jax.tree.map(jnp.zeros_like, tiny_params)
-    both = training._continued(fresh, traverse_util.unflatten_dict(older))
-    assert jax.tree.structure(both) == jax.tree.structure(tiny_params)
-    for path, p in traverse_util.flatten_dict(both).items():
-        np.testing.assert_array_equal(p, older.get(path, 0))
 
 
 @pytest.mark.slow
