@@ -109,18 +109,23 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=("kernels", "training", "networks"))
     parser.add_argument("--models", nargs="+", help="config names")
     parser.add_argument("--dtypes", nargs="+")
+    parser.add_argument("--sizes", type=int, help="only the first so many of each part")
     parser.add_argument("--torch_python", help="interpreter that has PyTorch, for the kernels")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.only:
         compilation_cache.enable()
-        for row in rows(*args.only, (TINY if args.tiny else SIZES)[args.only[0]]):
+        sizes = (TINY if args.tiny else SIZES)[args.only[0]]
+        for row in rows(*args.only, sizes[: args.sizes]):
             print(row, flush=True)
         return
-    models, dtypes, tiny = args.models or MODELS, args.dtypes or DTYPES, []
+    models, dtypes, passed_on = args.models or MODELS, args.dtypes or DTYPES, []
+    if args.sizes:
+        passed_on += ["--sizes", str(args.sizes)]
     if args.tiny:
-        models, dtypes, tiny = ("smoke",), ("bfloat16",), ["--tiny"]
+        models, dtypes = ("smoke",), ("bfloat16",)
+        passed_on += ["--tiny"]
     for part in args.parts:
         print(f"\n{part}\n", flush=True)
         if part == "kernels":
@@ -133,7 +138,7 @@ def main() -> None:
         for name in models:
             for dtype in dtypes:
                 done = subprocess.run(
-                    [sys.executable, __file__, "--only", part, name, dtype, *tiny]
+                    [sys.executable, __file__, "--only", part, name, dtype, *passed_on]
                 )
                 if done.returncode:
                     print(f"| {name} | {dtype} | ended with status {done.returncode} |", flush=True)

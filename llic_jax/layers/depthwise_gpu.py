@@ -10,8 +10,8 @@ Triton knows tensors of powers of two only, and no slices of them: strips are li
 `(strips, channels)`, one for each column of a strip. Arrays are addressed flat, by 32-bit offsets;
 whatever lies outside the image or beyond the last channel is masked.
 
-Shown so far: that this is right when interpreted, that it lowers, and that Triton's compiler makes
-of it a program for compute capability 9.0 that spills no register. It has seen no GPU. JAX 0.11
+On an H200 it is right, and 14 to 46 times as fast as XLA's grouped convolution
+(docs/performance.md); for compute capability 9.0 Triton's compiler spills no register. JAX 0.11
 calls its way to Triton deprecated.
 """
 
