@@ -68,6 +68,12 @@ class EncoderOptions:
 PLAIN = EncoderOptions()
 
 
+def as_shown(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Clipped to [0, 1]: an image that the analysis can make sense of, whatever the synthesis
+    makes of a latent that was never quantized."""
+    return jnp.clip(x_hat, 0, 1)
+
+
 def back_project(y: Latent, seen: Any, factors: Float[Array, "b"]) -> Latent:
     """`y`, corrected by what the analysis finds missing when it sees the synthesis of `y`.
 

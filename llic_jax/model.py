@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from llic_jax.config import Config, as_dict
-from llic_jax.encoder_options import PLAIN, EncoderOptions, back_project
+from llic_jax.encoder_options import PLAIN, EncoderOptions, as_shown, back_project
 from llic_jax.entropy import channel, channel_attention, space_channel
 from llic_jax.entropy import walk as coding_walk
 from llic_jax.entropy.factorized import FactorizedPrior
@@ -115,7 +115,8 @@ class LLIC(nn.Module):
         factors = options.factors(quality)
         if factors is None:
             return y
-        return back_project(y, self.analyze(self.synthesize(y, quality), quality), factors)
+        seen = self.analyze(as_shown(self.synthesize(y, quality)), quality)
+        return back_project(y, seen, factors)
 
     @nn.nowrap
     def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:

@@ -1,5 +1,6 @@
 """Back-projection: nearer to the image where the synthesis inverts the analysis only about."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,16 @@ def test_back_projection_shrinks_what_the_synthesis_gets_wrong():
             left[0], y[0] * (gains - 1) * (1 - factor * gains), rtol=1e-3, atol=1e-5
         )
         np.testing.assert_allclose(left[1], -y[1] * (gains - 1) ** 2, rtol=1e-3, atol=1e-5)
+
+
+def test_a_synthesis_that_explodes_does_no_harm(tiny_model, tiny_params, photograph):
+    """What it makes of a latent that was not quantized is clipped before it is analyzed again."""
+    x = jnp.asarray(photograph[None, :64, :64], jnp.float32) / 255
+    params = jax.tree.map(lambda p: p, tiny_params)
+    params["g_s"]["up_0"]["expand"]["conv"]["bias"] += 1e30
+    options = EncoderOptions(back_projection=(0.5, 0.5))
+    y = tiny_model.apply({"params": params}, x, jnp.ones(1), options, method="analyze")
+    assert np.all(np.isfinite(y))
 
 
 def test_factors_follow_the_quality():
@@ -69,7 +80,7 @@ def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, re
     x = jnp.asarray(pad_to_multiple(image[None], 64), jnp.float32) / 255
     y = model.apply({"params": params}, x, level, method="analyze")
     image_of_y = model.apply({"params": params}, y, level, method="synthesize")
-    seen = model.apply({"params": params}, image_of_y, level, method="analyze")
+    seen = model.apply({"params": params}, jnp.clip(image_of_y, 0, 1), level, method="analyze")
     expected = y + 0.6 * (y - seen)
     found = tiny_codec.analyze(image, quality).y
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(np.abs(y).max()))

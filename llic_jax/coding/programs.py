@@ -14,7 +14,7 @@ from llic_jax.bands import Banded
 from llic_jax.canvas import Canvas
 from llic_jax.coding.checked import Clock
 from llic_jax.compilation_cache import jit
-from llic_jax.encoder_options import back_project
+from llic_jax.encoder_options import as_shown, back_project
 from llic_jax.entropy.gaussian import choose_symbols, coded_bits, scale_level
 from llic_jax.model import LLIC
 
@@ -53,6 +53,7 @@ class Programs:
         apply: Any = model.apply
         g_a, g_s = (Banded(part, memory_gb, model.on_canvas) for part in (model.g_a, model.g_s))
         to_uint8, corrected = jit(metrics.to_uint8), jit(back_project)
+        shown = jit(as_shown)
 
         @partial(jit, identity=identity)
         def scaled(params, y, quality):
@@ -84,8 +85,8 @@ class Programs:
         def analyze(params, canvas, x, quality, factors=None):
             y = latent_of(params, canvas, x, quality)
             if factors is not None and np.any(factors):
-                seen = latent_of(params, canvas, image_of(params, canvas, y, quality), quality)
-                y = corrected(y, seen, factors)
+                image = shown(image_of(params, canvas, y, quality))
+                y = corrected(y, latent_of(params, canvas, image, quality), factors)
             return latents(params, canvas, y, quality)
 
         def synthesize(params, canvas, y_hat, quality):
