@@ -59,7 +59,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 * Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
   {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
 * The weights are a moving average (decay {train["ema_decay"]:g}){_mean(config)}, stored in
-  float32 where an array is small, else in bfloat16 or in 8 bits with a scale for each feature.
+  8 bits with scales; small arrays in float32, the decoder's upsampling in bfloat16.
 {figures}
 ## What it is not for
 

@@ -1,8 +1,8 @@
 """The released folder: everything that a codec needs, and nothing of the training run.
 
 config.json           the model's configuration (and how it was trained)
-weights.safetensors   the moving average of the weights: the transforms' in bfloat16, those of the
-                      entropy model in 8 bits with a scale per feature, small arrays in float32
+weights.safetensors   the moving average of the weights: in 8 bits with scales; small arrays in
+                      float32, the decoder's upsampling in bfloat16
 tables.safetensors    the range coder's integer tables, built from those weights
 README.md             the model card (`card.py`)
 golden.llic           a file that the codec must be able to decode
@@ -46,9 +46,9 @@ _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
 # Arrays of fewer elements stay float32: gains, scales and biases, 2 % of the parameters, whose
 # rounding would cost 1 % of the bits at high rates (docs/results.md).
 _ROUNDED_FROM = 4096
-# Of these, 8 bits a weight are enough; of the transforms they are not (docs/results.md).
-_IN_8_BITS = ("entropy_model", "h_a", "h_s")
-_SCALE = ":scale"  # what the name of such an array's scales ends in
+# Of all others 8 bits are enough, but not of these (docs/results.md).
+_UPSAMPLING = "g_s.up_"
+_SCALE = ":scale"  # what the name of the scales of an array in 8 bits ends in
 _EFFORT = ("trained_steps", "trained_hours", "trained_crops")
 
 
@@ -245,12 +245,13 @@ def effort(*folders: str | Path) -> dict[str, Any]:
 
 
 def _stored(name: str, value: np.ndarray) -> dict[str, Any]:
-    """A parameter as it is stored: float32, bfloat16, or int8 and the scales of its last axis."""
+    """A parameter as it is stored: float32, bfloat16, or int8 and its scales, one for all inputs of
+    a feature (of a convolution's feature at each position of the kernel)."""
     if value.size < _ROUNDED_FROM:
         return {name: jnp.asarray(value.astype(np.float32))}
-    if name.split(".")[0] not in _IN_8_BITS:
+    if value.ndim < 2 or name.startswith(_UPSAMPLING):
         return {name: jnp.asarray(value.astype(jnp.bfloat16))}  # NumPy's need not be compiled
-    largest = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
+    largest = np.abs(value).max(axis=-2, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return {
         name: jnp.asarray(np.rint(value / scale).astype(np.int8)),
