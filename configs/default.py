@@ -92,8 +92,8 @@ def get_config() -> ConfigDict:
     train.schedule_factors = (0.3, 0.1, 0.03, 0.01)
     train.warmup_steps = 0
     # "random"; "pca": transforms that start as principal components (llic_jax/pca.py); or a
-    # released folder, whose weights are trained further; or several with commas in between, whose
-    # weights' mean is.
+    # released folder, whose weights are trained further, in a larger model too
+    # (llic_jax/growth.py); or several with commas in between, whose weights' mean is.
     train.start = "random"
     # Until this step only the rate is minimized, by hyperprior and entropy model: after a "pca"
     # start the transforms would only be disturbed by an entropy model that knows nothing.
