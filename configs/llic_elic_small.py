@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.coding.units = 1000
     config.coding.mixture = ((0.52, 0.76), (0.48, 1.19))  # found on photographs of training
     config.coding.rdoq_weight = 24.0
-    config.coding.back_projection = (0.0, 0.0, 0.1, 0.25, 0.35, 0.5, 0.7, 0.85)
+    config.coding.back_projection = (0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     config.train.lmbdas = (0.0004, 0.0009, 0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
     # With 0.5 high rates were left behind (docs/results.md).
     config.train.level_balance = 0.1
