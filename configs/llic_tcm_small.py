@@ -1,5 +1,5 @@
-"""A small LLIC-TCM for every rate, made for a CPU; its transforms are those of llic_elic_small.py,
-with fewer latent channels.
+"""A small LLIC-TCM for every rate, made for a CPU; its transforms are smaller than those of
+llic_elic_small.py.
 
     python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \\
         --workdir runs/tcm_small
@@ -15,7 +15,7 @@ from configs import llic_elic_small
 def get_config() -> ConfigDict:
     config = llic_elic_small.get_config()
     config.model.entropy_model = "tcm"
-    config.model.channels = (32, 48, 128, 192)
+    config.model.channels, config.model.depths = (32, 48, 128, 192), (1, 1, 2, 0)
     config.model.hyper_channels = 64  # (M + N) / 4 is attended to, in heads of 16
     config.model.slices = 4
     config.model.context_widths = (64, 48)

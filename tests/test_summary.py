@@ -175,8 +175,9 @@ def test_counts_products_convolutions_and_loops():
 
 
 @pytest.mark.parametrize("config", [llic_elic_small, llic_stf_small, llic_tcm_small, smoke])
-def test_small_configs_make_models_that_a_cpu_can_train(config):
+def test_small_configs_make_models_that_suit_a_cpu(config):
     model = build_model(config.get_config().model)
     small = summarize(model, 64, 64)
-    assert small.total_parameters < 16e6 and small.macs / small.pixels < 100e3
+    # Less than a third of the full-size model's work, and no more than 24 MB in 8 bits.
+    assert small.total_parameters < 24e6 and small.macs / small.pixels < 200e3
     assert small.walk_ratio < 1.15
