@@ -69,9 +69,9 @@ PLAIN = EncoderOptions()
 
 
 def as_shown(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Clipped to [0, 1]: an image that the analysis can make sense of, whatever the synthesis
-    makes of a latent that was never quantized."""
-    return jnp.clip(x_hat, 0, 1)
+    """Clipped to [0, 1], what is not a number to 0: an image that the analysis can make sense of,
+    whatever the synthesis makes of a latent that was never quantized."""
+    return jnp.clip(jnp.nan_to_num(x_hat), 0, 1)
 
 
 def back_project(y: Latent, seen: Any, factors: Float[Array, "b"]) -> Latent:

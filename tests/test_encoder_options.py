@@ -8,7 +8,7 @@ import pytest
 from llic_jax.coding.codec import Codec
 from llic_jax.encoder_options import EncoderOptions, back_project
 from llic_jax.entropy.gaussian import GAUSSIAN
-from llic_jax.errors import ConfigError
+from llic_jax.errors import ConfigError, LlicError
 from llic_jax.ops import pad_to_multiple
 
 
@@ -35,10 +35,20 @@ def test_a_synthesis_that_explodes_does_no_harm(tiny_model, tiny_params, photogr
     """What it makes of a latent that was not quantized is clipped before it is analyzed again."""
     x = jnp.asarray(photograph[None, :64, :64], jnp.float32) / 255
     params = jax.tree.map(lambda p: p, tiny_params)
-    params["g_s"]["up_0"]["expand"]["conv"]["bias"] += 1e30
+    bias = params["g_s"]["up_0"]["expand"]["conv"]["bias"]
     options = EncoderOptions(back_projection=(0.5, 0.5))
-    y = tiny_model.apply({"params": params}, x, jnp.ones(1), options, method="analyze")
-    assert np.all(np.isfinite(y))
+    for wrong in (1e30, jnp.nan):
+        params["g_s"]["up_0"]["expand"]["conv"]["bias"] = bias + wrong
+        y = tiny_model.apply({"params": params}, x, jnp.ones(1), options, method="analyze")
+        assert np.all(np.isfinite(y))
+
+
+def test_latents_that_are_not_finite_are_refused(tiny_codec, photograph):
+    latents = tiny_codec.analyze(photograph, 1.0)
+    y = np.array(latents.y)
+    y[0, 0, 0, 0] = np.nan
+    with pytest.raises(LlicError, match="latents of this image are not finite"):
+        tiny_codec._encode([photograph], 1.0, [{}], latents._replace(y=y))
 
 
 def test_factors_follow_the_quality():
