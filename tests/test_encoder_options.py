@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.coding.codec import Codec
+from llic_jax.coding.codec import Codec, InputError
 from llic_jax.encoder_options import EncoderOptions, back_project
 from llic_jax.entropy.gaussian import GAUSSIAN
-from llic_jax.errors import ConfigError, LlicError
+from llic_jax.errors import ConfigError
 from llic_jax.ops import pad_to_multiple
 
 
@@ -47,7 +47,7 @@ def test_latents_that_are_not_finite_are_refused(tiny_codec, photograph):
     latents = tiny_codec.analyze(photograph, 1.0)
     y = np.array(latents.y)
     y[0, 0, 0, 0] = np.nan
-    with pytest.raises(LlicError, match="latents of this image are not finite"):
+    with pytest.raises(InputError, match="latents of this image are not finite"):
         tiny_codec._encode([photograph], 1.0, [{}], latents._replace(y=y))
 
 

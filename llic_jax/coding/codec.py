@@ -243,7 +243,7 @@ class Codec:
             latents, rdoq_weight = self._analyze(images, quality), self.options.rdoq_weight
         canvas = self._common_canvas([image.shape[:2] for image in images])
         if not all(np.isfinite(latent).all() for latent in latents):
-            raise LlicError(
+            raise InputError(
                 "The network's latents of this image are not finite: it is too far from the "
                 "photographs that the model has learned from. Try another quality or model."
             )
