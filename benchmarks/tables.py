@@ -22,7 +22,7 @@ from scipy.special import ndtr
 from llic_jax import data
 from llic_jax.coding import agreement
 from llic_jax.coding.codec import Codec
-from llic_jax.coding.offsets import Offsets, offset_costs, with_offsets
+from llic_jax.coding.offsets import Offsets, offset_costs, with_all_rows
 from llic_jax.coding.range_coder import CODERS
 from llic_jax.coding.tables import PRECISION, Tables, build_tables
 from llic_jax.entropy.gaussian import GAUSSIAN, SCALE_LEVELS, Mixture, scale_ladder
@@ -119,7 +119,7 @@ def main() -> None:
     print("mixture:", ", ".join(f"{weight:.3f} of {scale:.3f}" for weight, scale in mixture))
 
     variants = [(m, corrected) for m in (GAUSSIAN, mixture) for corrected in (False, True)]
-    tables = [with_offsets(agreement.with_agreement(build_tables(*prior, m))) for m, _ in variants]
+    tables = [with_all_rows(build_tables(*prior, m)) for m, _ in variants]
     held_back = crops(model.held_back, len(model.held_back))
     print(f"\n{'quality':>8}{'bytes':>10}{'offsets':>10}{'mixture':>10}{'both':>10}")
     for quality in qualities:

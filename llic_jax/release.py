@@ -31,10 +31,10 @@ from safetensors.flax import save
 from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
 from llic_jax.card import model_card, read_summary, training_effort
-from llic_jax.coding.agreement import UNITS, with_agreement
+from llic_jax.coding.agreement import UNITS
 from llic_jax.coding.bitstream import FINGERPRINT_BYTES, BitstreamError
 from llic_jax.coding.codec import MEMORY_GB, Codec
-from llic_jax.coding.offsets import with_offsets
+from llic_jax.coding.offsets import with_all_rows
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
@@ -123,7 +123,7 @@ def check(folder: str | Path, codec: Codec) -> None:
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder} has no {name}. {again}")
     tables = build_tables(codec.model.prior, codec.params["prior"], codec.options.mixture)
-    rebuilt = with_offsets(with_agreement(tables)).arrays()
+    rebuilt = with_all_rows(tables).arrays()
     for name, array in codec.tables.arrays().items():
         # Another platform may round a probability the other way.
         if array.shape != rebuilt[name].shape or np.any(abs(array - rebuilt[name]) > 2):

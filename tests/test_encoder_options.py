@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.coding.codec import Codec, InputError
+from llic_jax.coding.codec import Codec
+from llic_jax.coding.refusals import InputError
 from llic_jax.encoder_options import EncoderOptions, back_project
 from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.errors import ConfigError

@@ -10,7 +10,6 @@ platforms compute it alike to the last digit; `agreement.py` sees to it that the
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -21,34 +20,21 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from llic_jax.canvas import Canvas
-from llic_jax.coding import agreement, bitstream
-from llic_jax.coding.bitstream import BitstreamError, CorruptError, File
+from llic_jax.coding import agreement, bitstream, refusals
+from llic_jax.coding.bitstream import CorruptError, File
 from llic_jax.coding.checked import CheckedDecoder, CheckedEncoder, Clock
-from llic_jax.coding.offsets import Offsets, offset_costs, with_offsets
+from llic_jax.coding.offsets import Offsets, offset_costs, with_all_rows
 from llic_jax.coding.programs import CompiledSteps, Latents, Programs
-from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident, default_coder
+from llic_jax.coding.range_coder import CODERS, coder_by_ident, default_coder
+from llic_jax.coding.refusals import InputError
 from llic_jax.coding.tables import Tables
 from llic_jax.encoder_options import PLAIN, EncoderOptions
-from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.entropy.walk import Step, walk
-from llic_jax.errors import LlicError
 from llic_jax.model import DOWNSAMPLING, LLIC
 from llic_jax.ops import pad_to_multiple
 
 MAX_PIXELS = 1 << 28  # 16384 x 16384, padded to multiples of 64
 MEMORY_GB = 4.0  # a common laptop can spare them
-
-
-class InputError(LlicError, ValueError):
-    """An argument that no image can be compressed with."""
-
-
-class WrongModelError(BitstreamError):
-    """The file was written with other weights."""
-
-
-class UnknownCoderError(BitstreamError):
-    """The file was written with a range coder that this software does not have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +98,7 @@ class Codec:
         if units and units < agreement.MIN_UNITS:
             raise InputError(f"units is {units}; take 0, or {agreement.MIN_UNITS} and more.")
         self.model, self.params = model, params
-        self.tables = with_offsets(agreement.with_agreement(tables))
+        self.tables = with_all_rows(tables)
         self.fingerprint, self.coder, self.lmbdas = fingerprint, coder, tuple(lmbdas)
         self.max_pixels, self.units = max_pixels, units
         self.options = options
@@ -218,12 +204,8 @@ class Codec:
 
     def _analyze(self, images: Sequence[np.ndarray], quality: float | None) -> Latents:
         for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise InputError(
-                    f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) "
-                    "of uint8, at least 1 x 1."
-                )
-            self._check_pixels(image.shape[1], image.shape[0])
+            refusals.check_image(image)
+            refusals.check_size(image.shape[1], image.shape[0], self.max_pixels)
         level = self._level([self._file_quality(quality)] * len(images))
         canvas = self._common_canvas([image.shape[:2] for image in images])
         padded = [pad_to_multiple(image[None], DOWNSAMPLING) for image in images]
@@ -315,7 +297,9 @@ class Codec:
 
     def _parse(self, data: bytes) -> File:
         file = bitstream.parse(data)
-        self._check_readable(file)
+        refusals.check_header(file, self.fingerprint, self.model.levels)
+        refusals.check_size(file.width, file.height, self.max_pixels)
+        refusals.check_payload(file, self._least_bits)
         return file
 
     def _decode(self, files: Sequence[File]) -> list[Decompressed]:
@@ -412,58 +396,10 @@ class Codec:
         """Each image's quality, as the model takes it."""
         return None if None in qualities else jnp.asarray(qualities, jnp.float32)
 
-    def _check_readable(self, file: File) -> None:
-        if file.fingerprint != self.fingerprint:
-            raise WrongModelError(
-                f"The file was written with the model {file.fingerprint.hex()}; loaded is "
-                f"{self.fingerprint.hex()}. Name its folder with --checkpoint."
-            )
-        if coder_by_ident(file.coder) is None:
-            known = sorted((pair.ident, name) for name, pair in (CODERS | FORMER_CODERS).items())
-            raise UnknownCoderError(
-                f"The file names range coder {file.coder}; known are "
-                f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
-            )
-        if 0 < file.units < agreement.MIN_UNITS:
-            raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")
-        levels = self.model.levels
-        if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
-            raise CorruptError(f"Quality {file.quality} is not one of this model's.")
-        self._check_pixels(file.width, file.height)
-        least = self._least_bytes(file.width, file.height)
-        if len(file.payload) < least:
-            raise CorruptError(
-                f"{len(file.payload)} bytes of payload cannot hold an image of {file.width} x "
-                f"{file.height} pixels; at least {least} were expected."
-            )
-
-    def _check_pixels(self, width: int, height: int) -> None:
-        """Before anything is allocated. To the networks 1 x 2^20 pixels are 64 x 2^20."""
-        pixels = math.prod(side + -side % DOWNSAMPLING for side in (width, height))
-        if pixels > self.max_pixels:
-            raise bitstream.ImageSizeError(
-                f"{width} x {height} pixels are {pixels} when padded to multiples of "
-                f"{DOWNSAMPLING}; at most {self.max_pixels} are allowed. A larger max_pixels "
-                "allows more."
-            )
-
-    def _least_bytes(self, width: int, height: int) -> int:
-        """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
-        pixels = math.prod(side + -side % DOWNSAMPLING for side in (width, height))
-        z_bits, y_bits = self._least_bits
-        bits = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
-        return int(0.99 * bits / 8)  # a coder's own rounding may save a little
-
     @cached_property
     def _offset_costs(self) -> Float[np.ndarray, "cases offsets"]:
         return offset_costs(self.tables)
 
     @cached_property
     def _least_bits(self) -> tuple[float, float]:
-        """The cheapest symbols' bits, of all channels of `z` and of `y` at one position."""
-        bits = [
-            PRECISION - math.log2(np.diff(self.tables.row(i)).max())
-            for i in range(self.tables.hyper_rows + SCALE_LEVELS)
-        ]
-        z_bits, y_bits = bits[: self.tables.hyper_rows], bits[self.tables.hyper_rows :]
-        return sum(z_bits), self.model.latent_channels * min(y_bits)
+        return refusals.least_bits(self.tables, self.model.latent_channels)

@@ -26,8 +26,9 @@ import optax
 from jaxtyping import Array, Float, Key, UInt8
 
 from llic_jax.coding import bitstream
-from llic_jax.coding.codec import Codec, Compressed, InputError
+from llic_jax.coding.codec import Codec, Compressed
 from llic_jax.coding.programs import Latents
+from llic_jax.coding.refusals import InputError
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.loss import lmbda_of_quality

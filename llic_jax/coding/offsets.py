@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int32
 
-from llic_jax.coding.agreement import nearest_used
+from llic_jax.coding.agreement import nearest_used, with_agreement
 from llic_jax.coding.bitstream import CorruptError
 from llic_jax.coding.range_coder import Decoder, Encoder
 from llic_jax.coding.tables import PRECISION, Tables
@@ -44,11 +44,16 @@ def with_offsets(tables: Tables) -> Tables:
     )
 
 
+def with_all_rows(tables: Tables) -> Tables:
+    """All the rows that a file is coded with: the model's, the agreement's, the offsets'."""
+    return with_offsets(with_agreement(tables))
+
+
 @dataclasses.dataclass
 class Offsets:
     """The offsets of one image, step by step; made anew for each.
 
-    tables: of `with_offsets`, its last. costs: of `offset_costs`; for `put` only.
+    tables: of `with_all_rows`. costs: of `offset_costs`; for `put` only.
     """
 
     tables: Tables

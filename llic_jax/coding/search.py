@@ -7,7 +7,8 @@ from jaxtyping import UInt8
 
 from llic_jax import metrics
 from llic_jax.coding.bitstream import QUALITY_STEPS
-from llic_jax.coding.codec import Codec, Compressed, InputError
+from llic_jax.coding.codec import Codec, Compressed
+from llic_jax.coding.refusals import InputError
 
 _FINEST = 4  # steps of quality at which the search ends: a 64th of a level
 

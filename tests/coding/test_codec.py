@@ -8,7 +8,8 @@ import pytest
 
 from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, ImageSizeError
-from llic_jax.coding.codec import Codec, InputError, UnknownCoderError, WrongModelError
+from llic_jax.coding.codec import Codec
+from llic_jax.coding.refusals import InputError, UnknownCoderError, WrongModelError
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.ops import pad_to_multiple
 from llic_jax.release import load_codec

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llic_jax.coding import bitstream, effort
-from llic_jax.coding.codec import Codec, InputError
+from llic_jax.coding.codec import Codec
+from llic_jax.coding.refusals import InputError
 
 QUALITY = 1.5
 STEPS = 40

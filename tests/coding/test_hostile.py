@@ -6,7 +6,7 @@ import pytest
 
 from llic_jax.coding import bitstream
 from llic_jax.coding.bitstream import CorruptError, ImageSizeError
-from llic_jax.coding.codec import InputError
+from llic_jax.coding.refusals import InputError, least_bits, least_bytes
 from llic_jax.release import load_codec
 
 
@@ -26,7 +26,8 @@ def test_a_small_file_of_a_huge_image_is_refused_before_work(tiny_codec):
 def test_the_least_size_is_a_lower_bound(tiny_codec):
     """Not even an image of one colour takes less."""
     data = tiny_codec.compress(np.full((256, 320, 3), 90, np.uint8), 1.0)
-    assert 0 < tiny_codec._least_bytes(320, 256) <= len(bitstream.parse(data).payload)
+    bits = least_bits(tiny_codec.tables, tiny_codec.model.latent_channels)
+    assert 0 < least_bytes(320, 256, bits) <= len(bitstream.parse(data).payload)
 
 
 def test_limits_count_padded_pixels(tiny_release):

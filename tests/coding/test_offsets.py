@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from llic_jax.coding.agreement import with_agreement
 from llic_jax.coding.bitstream import CorruptError
-from llic_jax.coding.offsets import REACH, Offsets, offset_costs, with_offsets
+from llic_jax.coding.offsets import REACH, Offsets, offset_costs, with_all_rows
 from llic_jax.coding.range_coder import CODERS
 from llic_jax.coding.tables import PRECISION, Tables, build_tables
 from llic_jax.entropy.gaussian import scale_ladder
@@ -15,7 +14,7 @@ WIDER = np.array([0, 0, 3, -3, 5, 0, -5, 1, 0, 7, 0, 0])  # than predicted, leve
 
 @pytest.fixture(scope="module")
 def tables(tiny_model, tiny_params) -> Tables:
-    return with_offsets(with_agreement(build_tables(tiny_model.prior, tiny_params["prior"])))
+    return with_all_rows(build_tables(tiny_model.prior, tiny_params["prior"]))
 
 
 def draw(wider: np.ndarray, size: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

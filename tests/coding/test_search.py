@@ -3,7 +3,7 @@ import pytest
 
 from llic_jax import metrics
 from llic_jax.coding import bitstream
-from llic_jax.coding.codec import InputError
+from llic_jax.coding.refusals import InputError
 from llic_jax.coding.search import encode_to_target
 
 

@@ -1,0 +1,116 @@
+"""What a codec refuses to read or to write, before it allocates anything for it."""
+
+import math
+
+import numpy as np
+
+from llic_jax.coding.agreement import MIN_UNITS
+from llic_jax.coding.bitstream import BitstreamError, CorruptError, File, ImageSizeError
+from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident
+from llic_jax.coding.tables import Tables
+from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.errors import LlicError
+from llic_jax.model import DOWNSAMPLING
+
+
+class InputError(LlicError, ValueError):
+    """An argument that no image can be compressed with."""
+
+
+class WrongModelError(BitstreamError):
+    """The file was written with other weights."""
+
+
+class UnknownCoderError(BitstreamError):
+    """The file was written with a range coder that this software does not have."""
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuses what is no RGB image, `(H, W, 3)` uint8.
+
+    Raises:
+      InputError: with what was found.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(
+            f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) "
+            "of uint8, at least 1 x 1."
+        )
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses images of more than `max_pixels` when padded.
+
+    Raises:
+      ImageSizeError: with both numbers.
+    """
+    pixels = _padded(width, height)
+    if pixels > max_pixels:
+        raise ImageSizeError(
+            f"{width} x {height} pixels are {pixels} when padded to multiples of {DOWNSAMPLING}; "
+            f"at most {max_pixels} are allowed. A larger max_pixels allows more."
+        )
+
+
+def check_header(file: File, fingerprint: bytes, levels: int) -> None:
+    """Refuses a file that another model has written, or a coder that is not here.
+
+    levels: of quality that this model has.
+
+    Raises:
+      BitstreamError: one of its subclasses, for each reason.
+    """
+    if file.fingerprint != fingerprint:
+        raise WrongModelError(
+            f"The file was written with the model {file.fingerprint.hex()}; loaded is "
+            f"{fingerprint.hex()}. Name its folder with --checkpoint."
+        )
+    if coder_by_ident(file.coder) is None:
+        known = sorted((pair.ident, name) for name, pair in (CODERS | FORMER_CODERS).items())
+        raise UnknownCoderError(
+            f"The file names range coder {file.coder}; known are "
+            f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
+        )
+    if 0 < file.units < MIN_UNITS:
+        raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")
+    if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
+        raise CorruptError(f"Quality {file.quality} is not one of this model's.")
+
+
+def check_payload(file: File, bits: tuple[float, float]) -> None:
+    """Refuses a payload too short for an image of the size that its header tells.
+
+    bits: of `least_bits`.
+
+    Raises:
+      CorruptError: with both numbers.
+    """
+    least = least_bytes(file.width, file.height, bits)
+    if len(file.payload) < least:
+        raise CorruptError(
+            f"{len(file.payload)} bytes of payload cannot hold an image of {file.width} x "
+            f"{file.height} pixels; at least {least} were expected."
+        )
+
+
+def least_bits(tables: Tables, latent_channels: int) -> tuple[float, float]:
+    """The cheapest symbols' bits, of all channels of `z` and of `y` at one position."""
+    bits = [
+        PRECISION - math.log2(np.diff(tables.row(i)).max())
+        for i in range(tables.hyper_rows + SCALE_LEVELS)
+    ]
+    z_bits, y_bits = bits[: tables.hyper_rows], bits[tables.hyper_rows :]
+    return sum(z_bits), latent_channels * min(y_bits)
+
+
+def least_bytes(width: int, height: int, bits: tuple[float, float]) -> int:
+    """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
+    z_bits, y_bits = bits
+    pixels = _padded(width, height)
+    total = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
+    return int(0.99 * total / 8)  # a coder's own rounding may save a little
+
+
+def _padded(width: int, height: int) -> int:
+    """Pixels to the networks: 1 x 2^20 are 64 x 2^20."""
+    return math.prod(side + -side % DOWNSAMPLING for side in (width, height))
