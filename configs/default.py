@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     style.channel_transform = True  # SCCT
     style.gate = True  # gated projection, or plain feed-forward
     style.depth_rb = True  # DepthRB embedding, or 1x1 convolutions
+    style.limit = 0.0  # what leaves a block is held within (-limit, limit); 0: as it is (paper)
     # Entropy model.
     model.hyper_channels = 192  # of z
     model.groups = (16, 16, 32, 64, 192)  # ELIC: channel groups; they add up to M
@@ -61,6 +62,9 @@ def get_config() -> ConfigDict:
     data.crop_boundaries = (1_200_000,)
     data.flip = True  # mirror half of the crops
     data.downsample = False  # Lanczos reduction by a random factor before cropping (JPEG sources)
+    # Share of the crops that are drawings made at random (llic_jax/drawings.py): what a codec of
+    # photographs is shown all the same, and fails on if it never saw any.
+    data.drawings = 0.0
     data.held_back = 16  # images that are never trained on: every n-th of the sorted list
     data.cache_gb = 2.0  # decoded images kept in memory, at most
     data.threads = 4  # decoding threads
@@ -101,11 +105,16 @@ def get_config() -> ConfigDict:
     # Times learning_rate: that of the transforms. Adam moves every weight by about its rate in each
     # step, which a good start (principal components) suffers from more than it gains.
     train.transforms_rate = 1.0
+    # Names of layers, or of parts of the model, that stay as they are: ("entropy_model", "h_s").
+    train.frozen = ()
     train.final_factor = 0.01
     # The last so many steps train the decoder's side alone, on the very symbols that are coded
     # (Guo et al., "Soft then Hard", ICML 2021); their learning rate falls as a half cosine.
     train.decoder_steps = 0
     train.decoder_learning_rate = 1e-4
+    # Beyond it a sample's loss grows as its logarithm, so that one that cannot be coded well does
+    # not drown the others; 0: as it is (paper).
+    train.loss_knee = 0.0
     train.clip_norm = 1.0  # gradient clipping by the global norm
     train.ema_decay = 0.999  # moving average of the weights, which is what is released
 

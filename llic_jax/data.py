@@ -11,12 +11,14 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import grain.python as grain
 import numpy as np
 from PIL import Image
 
+from llic_jax.drawings import sometimes_drawn
 from llic_jax.errors import LlicError
 
 
@@ -125,14 +127,16 @@ def training_batches(
     seed: int,
     first_step: int = 0,
     threads: int = 4,
+    drawings: float = 0.0,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Endless batches `(batch_size / hosts, size, size, 3)` uint8, from `first_step` on.
 
     stages: the step from which on each crop holds, ascending, the first 0 (paper: 256 pixels, later
-    512). share: this host's number, and how many there are; together they have the whole batch, in
-    order. Each pass over the images is shuffled anew. The k-th batch is the same whatever
-    `first_step` the iteration started from.
+    512). drawings: share of the crops that are drawings in place of photographs, or upon them
+    (`drawings.py`; our choice). share: this host's number, and how many there are; together they
+    have the whole batch, in order. Each pass over the images is shuffled anew. The k-th batch is
+    the same whatever `first_step` the iteration started from.
     """
     host, hosts = share
     ends = [begin for begin, _ in stages[1:]] + [None]
@@ -146,6 +150,7 @@ def training_batches(
             .shuffle()
             .repeat(_PASSES)
             .random_map(crop)
+            .random_map(partial(sometimes_drawn, drawings))
             .batch(batch_size // hosts)
         )
         dataset = dataset[begin * hosts + host :: hosts]

@@ -23,11 +23,13 @@ def rate_distortion(
     lmbda: Float[Array, "b"],
     distortion: str = "mse",
     weight: Float[Array, "b"] | float = 1.0,
+    knee: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Any]]:
     """Mean over the batch of `weight (R + lambda D)` (paper: without weights).
 
     R is in bits per pixel. D is `255^2 MSE` of images in [0, 1], or `1 - MS-SSIM`. `lmbda` holds
-    one factor per sample. Returns what is to be minimized, and the plain means that a log shows.
+    one factor per sample. Beyond a `knee` above 0 a weighted sample's loss grows as its logarithm
+    (our choice). Returns what is to be minimized, and the plain means that a log shows.
 
     Raises:
       ValueError: a distortion that is not known.
@@ -47,4 +49,7 @@ def rate_distortion(
     # An untrained network may be far outside [0, 1]; the floor only keeps a perfect image finite.
     figures["psnr"] = -10 * jnp.log10(jnp.maximum(mse, 1e-10))
     figures["loss"] = loss
-    return jnp.mean(weight * loss), {name: jnp.mean(value) for name, value in figures.items()}
+    counted = weight * loss
+    if knee:
+        counted = jnp.where(counted > knee, knee * (1 + jnp.log(counted / knee)), counted)
+    return jnp.mean(counted), {name: jnp.mean(value) for name, value in figures.items()}

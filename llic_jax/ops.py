@@ -55,6 +55,29 @@ def _lower_bound_bwd(bound, inside, g):
 lower_bound.defvjp(_lower_bound_fwd, _lower_bound_bwd)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def hold_within(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *shape"]:
+    """`x` within `[-limit, limit]`, and its gradient within a norm of 1 for each sample.
+
+    As with `lower_bound`, the gradient is passed where `x` is within, or where descent would bring
+    it there. Where values explode gradients do too, by as much in each layer again.
+    """
+    return jnp.clip(x, -limit, limit)
+
+
+def _hold_within_fwd(x, limit):
+    return jnp.clip(x, -limit, limit), jnp.where(jnp.abs(x) <= limit, 0, jnp.sign(x))
+
+
+def _hold_within_bwd(limit, beyond, g):
+    g = jnp.where((beyond == 0) | (beyond * g > 0), g, 0)
+    norm = jnp.sqrt(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim)), keepdims=True))
+    return (g / jnp.maximum(norm, 1),)
+
+
+hold_within.defvjp(_hold_within_fwd, _hold_within_bwd)
+
+
 def pad_to_multiple(
     x: Shaped[np.ndarray, "b h w c"], multiple: int = 64
 ) -> Shaped[np.ndarray, "b padded_h padded_w c"]:

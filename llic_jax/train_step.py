@@ -153,7 +153,11 @@ def make_train_step(
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     density = train.get("level_density", 0.0)  # configs of folders released before it have none
+    frozen = frozenset(train.get("frozen", ()))
     apply: Any = model.apply
+
+    def stands_still(path: Any) -> bool:
+        return not frozen.isdisjoint(key.key for key in path)
 
     def gradients(
         params: Array, key: Array, batch_size: int, images: Array, samples: Array
@@ -163,13 +167,19 @@ def make_train_step(
         x = images.astype(jnp.float32) / 255
 
         def loss_fn(params):
+            if frozen:
+                params = tree_map_with_path(
+                    lambda path, p: jax.lax.stop_gradient(p) if stands_still(path) else p, params
+                )
             if stage is Stage.ENTROPY_MODEL:
-                frozen = {name: jax.lax.stop_gradient(params[name]) for name in params}
-                params = {n: frozen[n] if n in TRANSFORMS else params[n] for n in params}
+                still = {name: jax.lax.stop_gradient(params[name]) for name in params}
+                params = {n: still[n] if n in TRANSFORMS else params[n] for n in params}
             noise = None if stage is Stage.DECODER else fold_in(keys, 1)
             out = apply({"params": params}, x, quality, noise, options)
             weight = level_weights(lmbda, lmbdas, train["level_balance"], density)
-            loss, figures = rate_distortion(out, x, lmbda, train["distortion"], weight)
+            loss, figures = rate_distortion(
+                out, x, lmbda, train["distortion"], weight, train.get("loss_knee", 0.0)
+            )
             if stage is Stage.ENTROPY_MODEL:
                 # What is not asked for is not computed: XLA drops the synthesis.
                 figures = {name: figures[name] for name in ("bpp_y", "bpp_z", "bpp")}
@@ -181,7 +191,8 @@ def make_train_step(
 
     def paced(path: Any, update: Array) -> Array:
         names = [key.key for key in path]
-        if stage is Stage.DECODER and not set(names).isdisjoint(ANALYSIS):
+        analysis = stage is Stage.DECODER and not set(names).isdisjoint(ANALYSIS)
+        if analysis or stands_still(path):
             return jnp.zeros_like(update)  # Adam's averages would still move them
         return train["transforms_rate"] * update if names[0] in TRANSFORMS else update
 
@@ -208,7 +219,7 @@ def make_train_step(
         causes = [~jnp.isfinite(figures.get(name, jnp.zeros(()))) for name in CAUSES]
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        if train["transforms_rate"] != 1 or stage is Stage.DECODER:
+        if train["transforms_rate"] != 1 or stage is Stage.DECODER or frozen:
             updates = ravel_pytree(tree_map_with_path(paced, unravel(updates)))[0]
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import jax_utils
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 
@@ -78,6 +79,7 @@ def train(
 
     model = build_model(config["model"])
     state, optimizer, unravel = create_state(model, settings, config["seed"])
+    _check_frozen(unravel(state.params), settings["frozen"])
     photographs = sources.open_source(config["data"]["source"])
     seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
     batches_from = partial(_batches, data.Cached(seen, config["data"]["cache_gb"]), config)
@@ -225,6 +227,7 @@ def _batches(images: data.Photographs, config: Config, *, first_step: int) -> It
         seed=config["seed"],
         first_step=first_step,
         threads=section["threads"],
+        drawings=section["drawings"],
         share=(jax.process_index(), jax.process_count()),
     )
 
@@ -279,6 +282,17 @@ def _check(config: Config) -> None:
         )
     if bad := [crop for crop in section["crops"] if crop % 64 or crop < 64]:
         raise ConfigError(f"data.crops: {bad} are not multiples of 64.")
+    if not 0 <= section["drawings"] <= 1:
+        raise ConfigError(f"data.drawings is {section['drawings']}; a share is from 0 to 1.")
+
+
+def _check_frozen(params: Any, frozen: Sequence[str]) -> None:
+    names = {name for path in flatten_dict(params) for name in path}
+    if odd := [name for name in frozen if name not in names]:
+        raise ConfigError(
+            f"train.frozen: {', '.join(odd)} is no part or layer of this model; it has "
+            f"{', '.join(sorted(names))}."
+        )
 
 
 def _local(value: Any) -> Any:

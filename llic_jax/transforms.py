@@ -26,6 +26,7 @@ from llic_jax.layers.convolutions import Conv, SubpixelConv, add_bias
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
 from llic_jax.layers.levels import BranchGain, Quality
+from llic_jax.ops import hold_within
 
 Feature = Float[Array, "b h w c"]
 Pooled = Float[Array, "b c"]  # the mean over all positions
@@ -41,12 +42,14 @@ class BlockStyle:
     channel_transform: SCCT in the channel transform block; else it is left out.
     gate: gated projection; else a plain feed-forward layer of the same width.
     depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
+    limit: see `Limit`; 0: none (paper).
     """
 
     self_conditioned: bool = True
     channel_transform: bool = True
     gate: bool = True
     depth_rb: bool = True
+    limit: float = 0.0
 
 
 def _scaled(branch: Feature, levels: int, quality: Quality | None) -> Feature:
@@ -203,6 +206,26 @@ class Gate(Local):
         return x + _scaled(h, self.levels, quality)
 
 
+class Limit(Local):
+    """Holds what leaves a block within `[-limit, limit]` (our choice).
+
+    A gate multiplies two outputs of the same layer, and a generated kernel grows with what it is
+    generated from: far from the images of training, each block can square what the one before made
+    too large. On photographs values stay below 7.
+    """
+
+    limit: float
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        return hold_within(x, self.limit)
+
+
+def _limits(style: BlockStyle, dtype: DTypeLike) -> tuple[nn.Module, ...]:
+    return (Limit(style.limit, dtype=dtype, name="limit"),) if style.limit else ()
+
+
 class STB(Chain):
     """Spatial transform block (paper): `Gate(SCST(DepthRB(x)))`."""
 
@@ -218,6 +241,7 @@ class STB(Chain):
             DepthRB(style.depth_rb, levels, dtype=dtype, name="embed"),
             SCST(self.kernel_size, style.self_conditioned, levels, dtype=dtype, name="scst"),
             Gate(style.gate, levels, dtype=dtype, name="gate"),
+            *_limits(style, dtype),
         )
 
 
@@ -233,9 +257,8 @@ class CTB(Chain):
         style, levels, dtype = self.style, self.levels, self.dtype
         embed = DepthRB(style.depth_rb, levels, dtype=dtype, name="embed")
         gate = Gate(style.gate, levels, dtype=dtype, name="gate")
-        if not style.channel_transform:
-            return embed, gate
-        return embed, SCCT(levels, dtype=dtype, name="scct"), gate
+        scct = (SCCT(levels, dtype=dtype, name="scct"),) if style.channel_transform else ()
+        return embed, *scct, gate, *_limits(style, dtype)
 
 
 class BasicBlock(Chain):

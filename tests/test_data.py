@@ -70,6 +70,31 @@ def test_crops_are_parts_of_the_image_and_half_are_mirrored():
     assert not any(by_bytes[RandomCrop(16, flip=False)(image, rng).tobytes()][2] for _ in range(50))
 
 
+def test_a_share_of_the_crops_are_drawings():
+    """Which, and what is on them, depends on the seed and the step alone."""
+    plain, some, again = (
+        [
+            next(iterator)
+            for iterator in [
+                data.training_batches(
+                    Arrays(12),
+                    stages=[(0, RandomCrop(32))],
+                    batch_size=4,
+                    seed=0,
+                    threads=2,
+                    drawings=share,
+                )
+            ]
+            for _ in range(100)
+        ]
+        for share in (0.0, 0.25, 0.25)
+    )
+    np.testing.assert_array_equal(some, again)
+    drawn = np.any(np.not_equal(plain, some), axis=(2, 3, 4)).ravel()
+    assert 60 < drawn.sum() < 140
+    assert np.array(some).dtype == np.uint8
+
+
 def test_small_images_are_extended_by_mirroring():
     image = np.random.default_rng(0).integers(0, 256, (5, 40, 3), np.uint8)
     crop = RandomCrop(16, flip=False)(image, np.random.default_rng(1))

@@ -100,3 +100,20 @@ def test_loss_is_rate_plus_weighted_distortion():
     np.testing.assert_allclose(figures["psnr"], np.mean([20, 20 - 20 * np.log10(2)]), rtol=1e-4)
     with pytest.raises(ValueError, match="known are mse, ms_ssim"):
         rate_distortion(out, x, jnp.ones(2), "vmaf")
+
+
+def test_beyond_its_knee_a_loss_grows_as_its_logarithm():
+    """Continuous with its slope; the figures of a log stay as they are."""
+    x = jnp.zeros((3, 4, 4, 3))
+
+    def counted(bits, knee):
+        out = LatentRate(x, 16 * bits, jnp.zeros(3))
+        return rate_distortion(out, x, jnp.ones(3), weight=jnp.full(3, 0.5), knee=knee)
+
+    bits = jnp.array([2.0, 8.0, 8000.0])
+    loss, figures = counted(bits, 4.0)
+    np.testing.assert_allclose(loss, (1 + 4 + 4 * (1 + np.log(1000))) / 3, rtol=1e-6)
+    np.testing.assert_allclose(figures["loss"], 8010 / 3, rtol=1e-6)
+    slopes = jax.grad(lambda b: counted(b, 4.0)[0])(bits)
+    np.testing.assert_allclose(slopes, np.array([0.5, 0.5, 0.0005]) / 3, rtol=1e-5)
+    np.testing.assert_allclose(counted(bits, 0.0)[0], 4005 / 3, rtol=1e-6)

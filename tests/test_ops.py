@@ -29,6 +29,24 @@ def test_lower_bound_lets_values_climb_back(x, upstream, expected):
     assert pull(jnp.float32(upstream))[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("x", "upstream", "expected"), [(2, 1, 1), (-9, 0.5, 0), (-9, -0.5, -0.5), (9, -1, 0)]
+)
+def test_values_held_within_a_limit_find_back(x, upstream, expected):
+    value, pull = jax.vjp(lambda v: ops.hold_within(v, 4.0), jnp.full((1, 1), x, jnp.float32))
+    assert value == np.clip(x, -4, 4)
+    assert pull(jnp.full((1, 1), upstream, jnp.float32))[0] == expected
+
+
+def test_a_sample_s_gradient_is_held_within_a_norm_of_one():
+    pull = jax.vjp(lambda v: ops.hold_within(v, 4.0), jnp.zeros((2, 3, 5)))[1]
+    upstream = np.random.default_rng(0).normal(0, 0.05, (2, 3, 5)).astype(np.float32)
+    upstream[1] *= 1e15
+    found = pull(jnp.asarray(upstream))[0]
+    np.testing.assert_array_equal(found[0], upstream[0])
+    np.testing.assert_allclose(found[1], upstream[1] / np.linalg.norm(upstream[1]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("side", [1, 63, 64, 65])
 def test_padding_replicates_the_edge(side):
     x = np.random.default_rng(0).random((1, side, 3, 2), np.float32)

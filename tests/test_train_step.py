@@ -86,6 +86,24 @@ def test_transforms_stand_still_where_they_are_told_to(tiny_config, stage):
     assert moved("entropy_model") and moved("prior")
 
 
+def test_frozen_layers_stand_still(tiny_config, tiny_params):
+    """By a part's name and by a layer's, though Adam's averages still point somewhere."""
+    train = tiny_config.train.copy_and_resolve_references()
+    train.frozen = ("entropy_model", "fc2")
+    model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
+    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
+    state = train_step.fresh_state(params, optimizer)
+    averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
+    state = dataclasses.replace(state, opt_state=averages)
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0)
+    new, _ = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
+    before, after = (traverse_util.flatten_dict(unravel(p)) for p in (params, new.params[0]))
+    still = {path for path in before if jnp.array_equal(before[path], after[path])}
+    assert still == {path for path in before if not {"entropy_model", "fc2"}.isdisjoint(path)}
+    assert {path[0] for path in still} >= {"entropy_model", "g_a", "g_s"}
+
+
 def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, tiny_params):
     """The analysis stays, though Adam's averages still point somewhere; and the loss is that of
     coding: no noise."""

@@ -244,6 +244,14 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match="use a multiple of 4"):
         training.train(config, tmp_path)
     config.train.accumulate = 1
+    config.train.frozen = ("g_s", "up_7")
+    with pytest.raises(ConfigError, match=r"up_7 is no part .* h_s"):
+        training.train(config, tmp_path)
+    config.train.frozen = ()
+    config.data.drawings = 20.0
+    with pytest.raises(ConfigError, match=r"data\.drawings is 20"):
+        training.train(config, tmp_path)
+    config.data.drawings = 0.0
     config.train.schedule = "linear"
     with pytest.raises(ConfigError, match="known are steps, cosine, constant"):
         training.train(config, tmp_path)

@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from llic_jax.layers.depthwise import depthwise_conv_reference
+from llic_jax.layers.initializers import fresh_params
 from llic_jax.transforms import (
     SCCT,
     SCST,
@@ -153,3 +156,23 @@ def test_transforms_mirror_each_other_and_stay_tame_at_the_start():
     x_hat = jax.jit(synthesis.apply)(s, y)
     assert y.shape == (1, 4, 6, 10) and x_hat.shape == x.shape
     assert 0.01 < float(y.std()) < 10 and float(jnp.abs(x_hat).max()) < 10
+
+
+@pytest.mark.parametrize("kind", [AnalysisTransform, SynthesisTransform])
+def test_a_limit_keeps_what_explodes_finite_and_leaves_the_rest_alone(kind):
+    sizes = dict(channels=(4, 4, 4, 8), kernel_sizes=(5, 5, 3, 3), depths=(1, 1, 1, 1))
+    free, held = kind(**sizes), kind(**sizes, style=BlockStyle(limit=16.0))
+    shape = (1, 32, 32, 3) if kind is AnalysisTransform else (1, 2, 2, 8)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    params = fresh_params(free, 0, jax.ShapeDtypeStruct(shape, jnp.float32))
+    values = [jax.jit(t.apply)({"params": params}, x) for t in (free, held)]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-6)
+
+    def loss(t, params):
+        return jnp.mean(t.apply({"params": params}, x))
+
+    # Each block more than squares what it is given.
+    params = jax.tree.map(lambda p: 60 * p, params)
+    found = [jax.jit(jax.value_and_grad(partial(loss, t)))(params) for t in (free, held)]
+    finite = [all(bool(np.isfinite(v).all()) for v in jax.tree.leaves(f)) for f in found]
+    assert finite == [False, True]
