@@ -44,9 +44,9 @@ from llic_jax.model import LLIC, build_model
 DEFAULT = Path(__file__).parent / "released" / "llic_elic_small"
 _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
 # Arrays of fewer elements stay float32: gains, scales and biases, 2 % of the parameters, whose
-# rounding would cost 1 % of the bits at high rates (docs/results.md).
+# rounding would cost 1 % of the bits at high rates (docs/experiments.md).
 _ROUNDED_FROM = 4096
-# Of all others 8 bits are enough, but not of these (docs/results.md).
+# Of all others 8 bits are enough, but not of these (docs/experiments.md).
 _UPSAMPLING = "g_s.up_"
 _SCALE = ":scale"  # what the name of the scales of an array in 8 bits ends in
 _EFFORT = ("trained_steps", "trained_hours", "trained_crops")
