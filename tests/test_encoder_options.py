@@ -44,12 +44,22 @@ def test_a_synthesis_that_explodes_does_no_harm(tiny_model, tiny_params, photogr
         assert np.all(np.isfinite(y))
 
 
-def test_latents_that_are_not_finite_are_refused(tiny_codec, photograph):
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf, 3e9])
+def test_latents_beyond_all_symbols_are_refused(tiny_codec, photograph, wrong):
     latents = tiny_codec.analyze(photograph, 1.0)
     y = np.array(latents.y)
-    y[0, 0, 0, 0] = np.nan
-    with pytest.raises(InputError, match="latents of this image are not finite"):
-        tiny_codec._encode([photograph], 1.0, [{}], latents._replace(y=y))
+    y[0, 0, 0, 0] = wrong
+    with pytest.raises(InputError, match="too far from those that the model has learned from"):
+        tiny_codec.encode(photograph, 1.0, latents=latents._replace(y=y))
+
+
+def test_large_latents_that_symbols_can_hold_are_coded(tiny_codec, photograph):
+    latents = tiny_codec.analyze(photograph, 1.0)
+    y, z = np.array(latents.y), np.array(latents.z)
+    y[0, 0, 0, 0], z[0, 0, 0, 0] = 1e6, -1e6
+    compressed = tiny_codec.encode(photograph, 1.0, latents=latents._replace(y=y, z=z))
+    decoded = tiny_codec.decompress(compressed.data)
+    np.testing.assert_array_equal(decoded, tiny_codec.reconstruct(compressed, *decoded.shape[:2]))
 
 
 def test_factors_follow_the_quality():

@@ -224,11 +224,8 @@ class Codec:
         if latents is None:
             latents, rdoq_weight = self._analyze(images, quality), self.options.rdoq_weight
         canvas = self._common_canvas([image.shape[:2] for image in images])
-        if not all(np.isfinite(latent).all() for latent in latents):
-            raise InputError(
-                "The network's latents of this image are not finite: it is too far from the "
-                "photographs that the model has learned from. Try another quality or model."
-            )
+        for latent in latents:
+            refusals.check_latent(latent)
         y, z = clock.network(Latents(*map(canvas.put, latents)))
         quality = self._file_quality(quality)
         files = [

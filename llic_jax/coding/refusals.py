@@ -13,6 +13,9 @@ from llic_jax.errors import LlicError
 from llic_jax.model import DOWNSAMPLING
 
 
+MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
+
+
 class InputError(LlicError, ValueError):
     """An argument that no image can be compressed with."""
 
@@ -35,6 +38,21 @@ def check_image(image: np.ndarray) -> None:
         raise InputError(
             f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) "
             "of uint8, at least 1 x 1."
+        )
+
+
+def check_latent(latent: np.ndarray) -> None:
+    """Refuses a latent that the networks made too large to be coded, or not finite.
+
+    Raises:
+      InputError: with its largest magnitude.
+    """
+    largest = np.max(np.abs(latent))
+    if not largest <= MAX_LATENT:
+        raise InputError(
+            f"The networks' latent of this image is as large as {largest:.3g} (at most "
+            f"{MAX_LATENT} are coded): the image is too far from those that the model has learned "
+            "from. Try another quality or model."
         )
 
 
