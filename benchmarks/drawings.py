@@ -89,7 +89,10 @@ def jpeg_within(image: np.ndarray, size: int) -> float | None:
     """PSNR of the best JPEG of no more than `size` bytes; None if there is none."""
     jpeg = baselines.FORMATS["JPEG"]
     for quality in range(95, 0, -1):
-        data = jpeg.encode(image, quality)
+        try:
+            data = jpeg.encode(image, quality)
+        except OSError:  # Pillow's buffer does not hold fine noise at high qualities
+            continue
         if len(data) <= size:
             return metrics.image_psnr(image, jpeg.decode(data))
     return None

@@ -63,7 +63,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 {figures}
 ## What it is not for
 
-* Drawings, text, screenshots, medical or measured data: it has seen photographs only.
+* {_unsuited(data)}
 * Images of more than 8 bits a channel. Colour profiles are kept, but it was trained on sRGB.
 * Evidence: what it leaves out at low rates it replaces by what looks likely.
 
@@ -107,6 +107,17 @@ def read_summary(path: Path) -> dict[str, Any]:
 def _mean(config: Mapping[str, Any]) -> str:
     others = len(config.get("mean_with", ()))
     return f", in the mean with those of {others} more run{'s' * (others > 1)}" if others else ""
+
+
+def _unsuited(data: Mapping[str, Any]) -> str:
+    if not data.get("drawings"):
+        return (
+            "Drawings, text, screenshots, medical or measured data: it has only seen photographs."
+        )
+    return (
+        "Drawings, text, screenshots: it has seen some, made at random by code, but lossless\n"
+        "  formats serve most of them better. Medical or measured data: it has seen none."
+    )
 
 
 def _several(values: Any) -> str:

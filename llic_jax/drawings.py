@@ -181,14 +181,14 @@ def _between(rng: Rng, share: np.ndarray) -> np.ndarray:
     return np.rint(colours[0] + share * (colours[1] - colours[0])).astype(np.uint8)
 
 
-# None: the photograph itself, behind windows and faded drawings.
+# Those that are hardest come twice. None: the photograph itself, behind windows and faded drawings.
 _KINDS: tuple[Callable[[Rng, int], np.ndarray] | None, ...] = (
     lines,
     grid,
     shapes,
     text,
-    pattern,
-    noise,
+    *(2 * [pattern]),
+    *(2 * [noise]),
     gradient,
     None,
 )

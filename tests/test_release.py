@@ -10,6 +10,7 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from llic_jax import release
+from llic_jax.card import model_card
 from llic_jax.checkpoint import Checkpoints
 from llic_jax.optimization import build_optimizer
 from llic_jax.release import ReleaseError, load_codec
@@ -156,6 +157,9 @@ def test_the_card_says_what_the_config_says(released, tiny_codec):
     assert "0.0067, 0.025 " in card and "2 quality levels" in card
     assert "the quality scales their branches" in card
     assert "corrects latents by back-projection" in card
+    assert "it has only seen photographs" in card
+    drawn = {**config, "data": {**config["data"], "drawings": 0.3}}
+    assert "made at random by code" in model_card(drawn, 1, tiny_codec.fingerprint)
     assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
 
 

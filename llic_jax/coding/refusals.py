@@ -12,7 +12,6 @@ from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.errors import LlicError
 from llic_jax.model import DOWNSAMPLING
 
-
 MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
 
 
