@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Array
 
 from llic_jax.coding.agreement import MIN_UNITS
 from llic_jax.coding.bitstream import BitstreamError, CorruptError, File, ImageSizeError
@@ -40,13 +41,13 @@ def check_image(image: np.ndarray) -> None:
         )
 
 
-def check_latent(latent: np.ndarray) -> None:
+def check_latent(latent: Array | np.ndarray) -> None:
     """Refuses a latent that the networks made too large to be coded, or not finite.
 
     Raises:
       InputError: with its largest magnitude.
     """
-    largest = np.max(np.abs(latent))
+    largest = np.abs(np.asarray(latent)).max()
     if not largest <= MAX_LATENT:
         raise InputError(
             f"The networks' latent of this image is as large as {largest:.3g} (at most "
