@@ -55,6 +55,7 @@ def main() -> None:
     # All parameters learn alike: it is the difference that counts.
     config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
     config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}
+    config["train"] |= {"frozen": (), "loss_knee": 0.0}
     seen = data.Cached(seen, 2.0)
     all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]
 
@@ -74,7 +75,7 @@ def main() -> None:
             after = further(config, params, seen, args)
         found, _ = training.validate(
             model, after, held_back, config["train"], args.crop,
-            options=options,
+            options=options, levels=[args.level],
         )  # fmt: skip
         bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
         line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"

@@ -71,8 +71,9 @@ def _hold_within_fwd(x, limit):
 
 def _hold_within_bwd(limit, beyond, g):
     g = jnp.where((beyond == 0) | (beyond * g > 0), g, 0)
-    norm = jnp.sqrt(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim)), keepdims=True))
-    return (g / jnp.maximum(norm, 1),)
+    squares = jnp.square(g.astype(jnp.float32))
+    norm = jnp.sqrt(jnp.sum(squares, axis=tuple(range(1, g.ndim)), keepdims=True))
+    return (g / jnp.maximum(norm, 1).astype(g.dtype),)
 
 
 hold_within.defvjp(_hold_within_fwd, _hold_within_bwd)

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -155,10 +155,11 @@ def validate(
     crop: int,
     pairs: int = 0,
     options: EncoderOptions = PLAIN,
+    levels: Collection[int] | None = None,
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     """Rate-distortion of central crops with real quantization, averaged; per level if several.
 
-    options: of the encoder.
+    options: of the encoder. levels: only these (default: all).
 
     Also the first `pairs` crops beside what is decoded of them (at the middle level), uint8
     `(crop, 2 crop, 3)`.
@@ -175,6 +176,8 @@ def validate(
         image = image[top : top + crop, left : left + crop]
         x = jnp.asarray(image[None], jnp.float32) / 255
         for level, lmbda in enumerate(lmbdas, start=1):
+            if levels is not None and level not in levels:
+                continue
             quality = jnp.full(1, float(level)) if len(lmbdas) > 1 else None
             out = apply({"params": params}, x, quality)
             out = out._replace(x_hat=jnp.clip(out.x_hat, 0, 1))
