@@ -51,5 +51,5 @@ def rate_distortion(
     figures["loss"] = loss
     counted = weight * loss
     if knee:
-        counted = jnp.where(counted > knee, knee * (1 + jnp.log(counted / knee)), counted)
+        counted = jnp.minimum(counted, knee * (1 + jnp.log(jnp.maximum(counted / knee, 1))))
     return jnp.mean(counted), {name: jnp.mean(value) for name, value in figures.items()}
