@@ -106,7 +106,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def _mean(config: Mapping[str, Any]) -> str:
     others = len(config.get("mean_with", ()))
-    return f", in the mean with those of {others} more run{'s' * (others > 1)}" if others else ""
+    return f", in the mean with those of {others} more folder{'s' * (others > 1)}" if others else ""
 
 
 def _unsuited(data: Mapping[str, Any]) -> str:

@@ -142,7 +142,7 @@ def test_the_mean_with_other_folders(run, released, tiny_params, tiny_release, t
     found, own = release.load_weights(folder), release.load_weights(released)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
         np.testing.assert_allclose(a, 1.05 * b, atol=0.02 * float(np.abs(b).max() + 1e-3))
-    assert "in the mean with those of 1 more run, stored" in (folder / "README.md").read_text()
+    assert "in the mean with those of 1 more folder, stored" in (folder / "README.md").read_text()
     assert release.main([str(run), str(folder), "--mean", str(tmp_path / "nowhere")]) == 1
     assert "No weights can be read" in capsys.readouterr().err
 
