@@ -55,12 +55,16 @@ def _lower_bound_bwd(bound, inside, g):
 lower_bound.defvjp(_lower_bound_fwd, _lower_bound_bwd)
 
 
+_LARGEST_GRADIENT = 1e6  # low enough for what a block may multiply by
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def hold_within(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *shape"]:
-    """`x` within `[-limit, limit]`, and its gradient within a norm of 1 for each sample.
+    """`x` within `[-limit, limit]`, and each sample's gradient scaled down to 1e6 at most.
 
     As with `lower_bound`, the gradient is passed where `x` is within, or where descent would bring
-    it there. Where values explode gradients do too, by as much in each layer again.
+    it there. Where values explode gradients do too, by as much in each layer again, until they are
+    not finite.
     """
     return jnp.clip(x, -limit, limit)
 
@@ -71,9 +75,8 @@ def _hold_within_fwd(x, limit):
 
 def _hold_within_bwd(limit, beyond, g):
     g = jnp.where((beyond == 0) | (beyond * g > 0), g, 0)
-    squares = jnp.square(g.astype(jnp.float32))
-    norm = jnp.sqrt(jnp.sum(squares, axis=tuple(range(1, g.ndim)), keepdims=True))
-    return (g / jnp.maximum(norm, 1).astype(g.dtype),)
+    largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
+    return (g * jnp.minimum(1, _LARGEST_GRADIENT / largest),)
 
 
 hold_within.defvjp(_hold_within_fwd, _hold_within_bwd)
