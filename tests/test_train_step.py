@@ -25,6 +25,20 @@ def fresh(model, optimizer):
     return train_step.fresh_state(vector, optimizer), unravel
 
 
+def under_way(params, optimizer):
+    """A state whose averages point somewhere, its vector of parameters, and to their tree."""
+    vector, unravel = jax.flatten_util.ravel_pytree(params)
+    state = train_step.fresh_state(vector, optimizer)
+    averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
+    return dataclasses.replace(state, opt_state=averages), vector, unravel
+
+
+def unmoved(unravel, vector, new):
+    """All parameters before a step, by their paths, and the paths of those that it left alone."""
+    before, after = (traverse_util.flatten_dict(unravel(p)) for p in (vector, new.params[0]))
+    return before, {path for path in before if jnp.array_equal(before[path], after[path])}
+
+
 @pytest.mark.slow
 def test_parts_of_a_batch_give_the_batch_s_update(tiny_config):
     settings = tiny_config.train.copy_and_resolve_references()
@@ -91,15 +105,11 @@ def test_frozen_layers_stand_still(tiny_config, tiny_params):
     train = tiny_config.train.copy_and_resolve_references()
     train.frozen = ("entropy_model", "fc2")
     model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
-    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
-    state = train_step.fresh_state(params, optimizer)
-    averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
-    state = dataclasses.replace(state, opt_state=averages)
+    state, params, unravel = under_way(tiny_params, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
     step = train_step.make_train_step(model, optimizer, unravel, train, 0)
     new, _ = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
-    before, after = (traverse_util.flatten_dict(unravel(p)) for p in (params, new.params[0]))
-    still = {path for path in before if jnp.array_equal(before[path], after[path])}
+    before, still = unmoved(unravel, params, new)
     assert still == {path for path in before if not {"entropy_model", "fc2"}.isdisjoint(path)}
     assert {path[0] for path in still} >= {"entropy_model", "g_a", "g_s"}
 
@@ -110,10 +120,7 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
     train = tiny_config.train.copy_and_resolve_references()
     train.lmbdas = (0.0067, 0.0067)
     model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
-    params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
-    state = train_step.fresh_state(params, optimizer)
-    averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
-    state = dataclasses.replace(state, opt_state=averages)
+    state, params, unravel = under_way(tiny_params, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
     options = EncoderOptions(20.0, (0.5, 0.5))
     step = train_step.make_train_step(model, optimizer, unravel, train, 0, Stage.DECODER, options)
@@ -130,8 +137,7 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
         figures["bpp"][0], np.mean(out.bits_y + out.bits_z) / 64**2, rtol=1e-5
     )
 
-    before, after = (traverse_util.flatten_dict(unravel(p)) for p in (params, new.params[0]))
-    still = {path for path in before if jnp.array_equal(before[path], after[path])}
+    before, still = unmoved(unravel, params, new)
     analysis = {path for path in before if not set(path).isdisjoint(train_step.ANALYSIS)}
     assert ("gain_y", "log_gain") in analysis and ("gain_z", "log_gain") in analysis
     assert {path[0] for path in analysis} == {"g_a", "h_a", "gain_y", "gain_z"}
