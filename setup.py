@@ -1,4 +1,4 @@
-"""Builds the optional native kernel; everything else about the package stands in setup.cfg."""
+"""Builds the optional native libraries; everything else about the package stands in setup.cfg."""
 
 import sys
 
@@ -9,11 +9,15 @@ flags = [] if sys.platform == "win32" else ["-std=c++17", "-O3", "-ffp-contract=
 setup(
     ext_modules=[
         Extension(
-            "llic_jax.layers._depthwise_native",
-            sources=["llic_jax/layers/depthwise_native.cc"],
-            depends=["llic_jax/layers/depthwise_kernels.inc"],
+            f"llic_jax.layers.{name}",
+            sources=[f"llic_jax/layers/{source}"],
+            depends=depends,
             extra_compile_args=flags,
-            optional=True,  # without a compiler the package installs and falls back to JAX
+            optional=True,  # without a compiler the package installs and does without
+        )
+        for name, source, depends in (
+            ("_depthwise_native", "depthwise_native.cc", ["llic_jax/layers/depthwise_kernels.inc"]),
+            ("_range_coder_native", "range_coder.cc", []),
         )
     ]
 )

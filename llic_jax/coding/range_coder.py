@@ -2,6 +2,10 @@
 
 A coder is a pair of an encoder and a decoder, both fed in the same order, in as many pieces as one
 likes. Coders share `Tables`, but not their bytes: the file names the coder that wrote it.
+
+A tfc stream has three implementations, which write and read the same bytes: TensorFlow
+Compression's own ops, where they are installed; `native.py`; and `pure_python.py`.
+`tfc_implementation` chooses.
 """
 
 import dataclasses
@@ -9,18 +13,20 @@ import importlib.util
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from llic_jax.coding import tensorflow_core
+from llic_jax.coding import native, tensorflow_core
 from llic_jax.coding.bitstream import CorruptError
+from llic_jax.coding.native import NativeDecoder, NativeEncoder
+from llic_jax.coding.pure_python import PythonDecoder, PythonEncoder
 from llic_jax.coding.tables import PRECISION, Tables
 from llic_jax.errors import LlicError
 
 
 class CoderUnavailableError(LlicError, RuntimeError):
-    """The library of this range coder is not installed."""
+    """The library of this range coder is not installed, or does not load."""
 
 
 @runtime_checkable
@@ -49,13 +55,18 @@ class TfcEncoder:
     """TensorFlow Compression's range encoder; values beyond a row's ends use its escape code."""
 
     def __init__(self, tables: Tables):
-        self.ops, self.lookup = _tfc_ops(), _tfc_lookup(tables)
-        self.offsets = tables.offsets
+        self.ops, self.lookup = _tfc_ops(), tables.lookup()
+        self.offsets = tables.offsets.astype(np.int64)
         self.handle = self.ops.create_range_encoder([], self.lookup)
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         rows = np.ravel(rows)
         values = np.ravel(symbols) - self.offsets[rows]
+        if values.size and not -_OPS_REACH < values.min() <= values.max() < _OPS_REACH:
+            raise ValueError(
+                "TensorFlow Compression's ops never end coding a symbol 2^30 or more beyond its "
+                "row's first one. Set LLIC_TFC=native."
+            )
         self.handle = self.ops.entropy_encode_index(self.handle, rows, values.astype(np.int32))
 
     def finish(self) -> bytes:
@@ -65,13 +76,13 @@ class TfcEncoder:
 class TfcDecoder:
     """The decoder to `TfcEncoder`. Damaged bytes yield arbitrary symbols, or an error.
 
-    TFC reads zeros beyond the end of its bytes, without end, and its escape code can wait for a one
-    among them for ever. So ones follow here, enough for the symbols that are decoded at once, and
+    TFC's ops read zeros beyond the end of their bytes, without end, and their escape code can wait
+    for a one among them for ever. So ones follow here, enough for the symbols that are decoded at once, and
     what the symbols cost is counted: more than there are bytes, and the bytes are damaged.
     """
 
     def __init__(self, tables: Tables, data: bytes):
-        self.ops, self.lookup = _tfc_ops(), _tfc_lookup(tables)
+        self.ops, self.lookup = _tfc_ops(), tables.lookup()
         self.tables, self.offsets = tables, tables.offsets
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
         self.bits = PRECISION - np.log2(np.maximum(np.diff(tables.cdf), 1))
@@ -106,6 +117,7 @@ class TfcDecoder:
 
 _AT_ONCE = 1 << 15  # symbols
 _MOST_BYTES = 12  # of a symbol: 16 bits, an escape's twice 32, a sign
+_OPS_REACH = 1 << 30
 
 
 def _tfc_ops():
@@ -117,16 +129,67 @@ def _tfc_ops():
         return tensorflow_core.compression_ops()  # takes a second, so only when coding
     except ImportError as error:
         raise CoderUnavailableError(
-            "The range coder 'tfc' needs tensorflow-compression-ops, which is not installed; "
-            "install llic_jax[tfc], or use another coder."
+            f"tensorflow-compression-ops does not load ({error}). Install llic_jax[tfc] anew, or "
+            "set LLIC_TFC=native: the files are the same."
         ) from error
 
 
-def _tfc_lookup(tables: Tables) -> np.ndarray:
-    """TFC's flat form: each row led by its precision, negative to switch the escape code on."""
-    lead = np.array([-PRECISION])
-    pieces = [piece for i in range(len(tables)) for piece in (lead, tables.row(i))]
-    return np.concatenate(pieces).astype(np.int32)
+class TfcImplementation(NamedTuple):
+    """One way to write and read tfc streams.
+
+    installed: whether it can be used here. encoder, decoder: as in `CoderPair`.
+    """
+
+    installed: Callable[[], bool]
+    encoder: Callable[[Tables], Encoder]
+    decoder: Callable[[Tables, bytes], Decoder]
+
+
+def _ops_installed() -> bool:
+    names = ("tensorflow", "tensorflow_compression_ops")
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+# The preferred one first.
+TFC_IMPLEMENTATIONS = {
+    "ops": TfcImplementation(_ops_installed, TfcEncoder, TfcDecoder),
+    "native": TfcImplementation(native.enabled, NativeEncoder, NativeDecoder),
+    "python": TfcImplementation(lambda: True, PythonEncoder, PythonDecoder),
+}
+
+
+def tfc_implementation(name: str | None = None) -> TfcImplementation:
+    """The implementation that codes tfc streams.
+
+    All of them write the same bytes. TensorFlow Compression's ops take seconds to load, the native
+    coder does not.
+
+    Args:
+      name: "ops", "native" or "python". Without it, the environment variable `LLIC_TFC` names one;
+        without that too, it is the first of these three that is installed.
+
+    Raises:
+      CoderUnavailableError: there is no implementation of that name, or it is not installed.
+    """
+    name = name or os.environ.get("LLIC_TFC", "")
+    if not name:
+        return next(way for way in TFC_IMPLEMENTATIONS.values() if way.installed())
+    if name not in TFC_IMPLEMENTATIONS:
+        known = ", ".join(TFC_IMPLEMENTATIONS)
+        raise CoderUnavailableError(f"LLIC_TFC is {name!r}; expected one of {known}, or nothing.")
+    if not TFC_IMPLEMENTATIONS[name].installed():
+        raise CoderUnavailableError(
+            f"The implementation {name!r} of the range coder tfc is not installed. Unset LLIC_TFC."
+        )
+    return TFC_IMPLEMENTATIONS[name]
+
+
+def _tfc_encoder(tables: Tables) -> Encoder:
+    return tfc_implementation().encoder(tables)
+
+
+def _tfc_decoder(tables: Tables, data: bytes) -> Decoder:
+    return tfc_implementation().decoder(tables, data)
 
 
 _MAX_WIDTH = 33  # bits beyond the first of a 32-bit difference, doubled for its sign
@@ -134,7 +197,7 @@ _HALF_WORD = 16  # bits that are coded at once
 
 
 class ConstrictionEncoder:
-    """The range encoder of the library constriction, which needs no TensorFlow.
+    """The range encoder of the library constriction.
 
     Its models are one table each, so the symbols of a piece are coded row by row (in the order of
     the piece within a row). Then come the values that a row does not list: how many bits each has,
@@ -246,8 +309,8 @@ def _constriction():
         import constriction
     except ImportError as error:
         raise CoderUnavailableError(
-            "The range coder 'constriction' needs the library of that name, which is not "
-            "installed; install llic_jax[constriction], or use another coder."
+            "The range coder 'constriction' needs the library of that name, which does not load; "
+            "run pip install constriction."
         ) from error
     return constriction.stream
 
@@ -256,17 +319,17 @@ def _constriction():
 class CoderPair:
     """Encoder and decoder of one kind.
 
-    ident: its number in the file format. library: the module that it needs.
+    ident: its number in the file format. library: the module that it cannot do without, if any.
     """
 
     ident: int
-    library: str
+    library: str | None
     encoder: Callable[[Tables], Encoder]
     decoder: Callable[[Tables, bytes], Decoder]
 
 
 CODERS: dict[str, CoderPair] = {
-    "tfc": CoderPair(1, "tensorflow_compression_ops", TfcEncoder, TfcDecoder),
+    "tfc": CoderPair(1, None, _tfc_encoder, _tfc_decoder),
     "constriction": CoderPair(3, "constriction", ConstrictionEncoder, ConstrictionDecoder),
 }
 # Nothing is written with these any more; their files are read.
@@ -281,22 +344,17 @@ FORMER_CODERS: dict[str, CoderPair] = {
 
 
 def installed_coders() -> list[str]:
-    """Names of the coders whose library is installed, the preferred one first."""
-    return [n for n, pair in CODERS.items() if importlib.util.find_spec(pair.library) is not None]
+    """Names of the coders that can be used here, the preferred one first."""
+    return [
+        name
+        for name, pair in CODERS.items()
+        if pair.library is None or importlib.util.find_spec(pair.library) is not None
+    ]
 
 
 def default_coder() -> str:
-    """The preferred coder of those that are installed.
-
-    Raises:
-      CoderUnavailableError: none is.
-    """
-    names = installed_coders()
-    if not names:
-        raise CoderUnavailableError(
-            "No range coder is installed; install llic_jax[tfc] or llic_jax[constriction]."
-        )
-    return names[0]
+    """The coder that files are written with, unless another one is asked for."""
+    return installed_coders()[0]
 
 
 def coder_by_ident(ident: int) -> CoderPair | None:

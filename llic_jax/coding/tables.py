@@ -58,6 +58,13 @@ class Tables:
             self.hyper_rows,
         )
 
+    def lookup(self) -> np.ndarray:
+        """The rows in the flat form of TensorFlow Compression, int32.
+
+        Each row is led by its precision, negative because it ends with an escape.
+        """
+        return np.insert(self.cdf, self.starts[:-1], -PRECISION).astype(np.int32)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """As named arrays, to store and to hash."""
         return {

@@ -1,0 +1,173 @@
+"""The range coder of tfc streams in Python, where nothing faster is installed.
+
+It writes and reads the bytes of TensorFlow Compression; docs/bitstream.md states the stream bit by
+bit. What can be done for all symbols of a piece at once is done in NumPy; the interval itself has
+to be narrowed symbol by symbol.
+"""
+
+from bisect import bisect_right
+
+import numpy as np
+
+from llic_jax.coding.bitstream import CorruptError
+from llic_jax.coding.tables import PRECISION, Tables
+
+_WORD = 1 << 16
+_WINDOW = 1 << 32
+_MAX_GAMMA_ZEROS = 32  # a symbol's distance to a row's ends is at most 2^32
+
+
+class PythonEncoder:
+    """The encoder of tfc streams in Python.
+
+    Args:
+      tables: of the rows that symbols will be coded with.
+    """
+
+    def __init__(self, tables: Tables):
+        self.cdf, self.starts = tables.cdf, tables.starts.astype(np.int64)
+        self.firsts = tables.offsets.astype(np.int64)
+        self.listed = np.diff(self.starts) - 2  # symbols of each row, without its escape
+        self.words: list[int] = []  # of 16 bits and, above them, a carry into the word before
+        self.base, self.size = 0, _WINDOW
+
+    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        """Appends symbols; see `Encoder`.
+
+        Args:
+          symbols: int32, any shape.
+          rows: int32, as many: each symbol's row of the tables.
+        """
+        rows = np.ravel(rows)
+        values = np.ravel(symbols) - self.firsts[rows]
+        listed = self.listed[rows]
+        outside = (values < 0) | (values >= listed)
+        places = self.starts[rows] + np.where(outside, listed, values)
+        lower, upper = self.cdf[places].tolist(), self.cdf[places + 1].tolist()
+        start = 0
+        for end in np.flatnonzero(outside).tolist():
+            self._narrow(lower[start : end + 1], upper[start : end + 1], PRECISION)
+            value = int(values[end])
+            bits = _escape_code(-value if value < 0 else value - int(listed[end]) + 1, value < 0)
+            self._narrow(bits, [bit + 1 for bit in bits], 1)
+            start = end + 1
+        self._narrow(lower[start:], upper[start:], PRECISION)
+
+    def _narrow(self, lower: list[int], upper: list[int], precision: int) -> None:
+        base, size = self.base, self.size
+        for low, high in zip(lower, upper, strict=True):
+            below = size * low >> precision
+            base += below
+            size = (size * high >> precision) - below
+            if size <= _WORD:
+                self.words.append(base >> 16)
+                base = (base & 0xFFFF) << 16
+                size <<= 16
+        self.base, self.size = base, size
+
+    def finish(self) -> bytes:
+        """All that was put, as bytes."""
+        carry, rest = divmod(self.base, _WINDOW)
+        whole = []
+        for word in reversed(self.words):
+            carry, word = divmod(word + carry, _WORD)
+            whole.append(word)
+        whole.reverse()
+        open_carry = rest + self.size > _WINDOW
+        if open_carry:  # with the carry, all that follows is zeros
+            while whole[-1] == _WORD - 1:
+                whole.pop()
+            whole[-1] += 1
+        elif rest:
+            whole.append(-(-rest // _WORD))
+        data = np.array(whole, ">u2").tobytes()
+        return data[:-1] if (open_carry or rest) and not data[-1] else data
+
+
+class PythonDecoder:
+    """The decoder of tfc streams in Python; as `NativeDecoder`.
+
+    Args:
+      tables: of the rows that the symbols were coded with.
+      data: the stream.
+    """
+
+    def __init__(self, tables: Tables, data: bytes):
+        self.rows = [tables.row(i).tolist() for i in range(len(tables))]
+        self.firsts = tables.offsets.tolist()
+        words = np.frombuffer(data + bytes(len(data) % 2), ">u2")
+        self.words, self.position = words.tolist(), 0
+        self.base, self.size, self.code = 0, _WINDOW, 0  # code: what was read, less base
+        self.code = self._word() << 16 | self._word()
+
+    def _word(self) -> int:
+        """The next word; zeros behind the last one, as many as are asked for."""
+        self.position += 1
+        return self.words[self.position - 1] if self.position <= len(self.words) else 0
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        """The next symbols; see `Decoder`.
+
+        Args:
+          rows: int32, any shape: each symbol's row of the tables.
+
+        Returns:
+          The symbols, int32, in the shape of `rows`.
+
+        Raises:
+          CorruptError: an escape code that stands for no int32.
+        """
+        symbols = []
+        for index in np.ravel(rows).tolist():
+            row = self.rows[index]
+            value = self._symbol(row, PRECISION)
+            if value == len(row) - 2:
+                value = self._escaped(value)
+            symbols.append(value + self.firsts[index])
+        found = np.array(symbols, np.int64).reshape(rows.shape)
+        if (found != found.astype(np.int32)).any():
+            raise CorruptError(_DAMAGED)
+        return found.astype(np.int32)
+
+    def _symbol(self, row: list[int], precision: int) -> int:
+        size = self.size
+        symbol = bisect_right(row, (((self.code + 1) << precision) - 1) // size) - 1
+        below = size * row[symbol] >> precision
+        self.base += below
+        self.code -= below
+        size = (size * row[symbol + 1] >> precision) - below
+        if size <= _WORD:
+            self.base = self.base << 16
+            self.code = self.code << 16 | self._word()
+            size <<= 16
+        self.base &= _WINDOW - 1
+        self.size = size
+        return symbol
+
+    def _escaped(self, listed: int) -> int:
+        """The index of a symbol outside a row that lists so many."""
+        zeros = 0
+        while not self._symbol(_BIT, 1):
+            zeros += 1
+            if zeros > _MAX_GAMMA_ZEROS:
+                raise CorruptError(_DAMAGED)
+        distance = 1
+        for _ in range(zeros):
+            distance = 2 * distance + self._symbol(_BIT, 1)
+        return -distance if self._symbol(_BIT, 1) else listed - 1 + distance
+
+    def finish(self) -> bool:
+        """Whether the bytes end as an encoder of these symbols would have ended them."""
+        read = (self.base + self.code) % _WINDOW
+        last = 0 if self.base + self.size > _WINDOW else -(-self.base // _WORD) * _WORD
+        return read == last and not any(self.words[self.position :])
+
+
+_BIT = [0, 1, 2]  # the row of a bit, at a precision of 1
+_DAMAGED = "The payload is damaged: an escape code stands for no 32-bit number."
+
+
+def _escape_code(distance: int, below: bool) -> list[int]:
+    """Bits of a distance >= 1 in Elias gamma code, then of the side: 1 is below the row's start."""
+    digits = [int(digit) for digit in f"{distance:b}"]
+    return [0] * (len(digits) - 1) + digits + [int(below)]
