@@ -6,6 +6,7 @@ to be narrowed symbol by symbol.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -73,15 +74,17 @@ class PythonEncoder:
             carry, word = divmod(word + carry, _WORD)
             whole.append(word)
         whole.reverse()
-        open_carry = rest + self.size > _WINDOW
-        if open_carry:  # with the carry, all that follows is zeros
+        spare = False  # the last byte
+        if rest + self.size > _WINDOW:  # the carry is open: with it, all that follows is zeros
             while whole[-1] == _WORD - 1:
                 whole.pop()
             whole[-1] += 1
+            spare = whole[-1] % 256 == 0
         elif rest:
-            whole.append(-(-rest // _WORD))
+            whole.append(_shortest(rest, self.size) >> 16)
+            spare = whole[-1] % 256 == 0
         data = np.array(whole, ">u2").tobytes()
-        return data[:-1] if (open_carry or rest) and not data[-1] else data
+        return data[:-1] if spare else data
 
 
 class PythonDecoder:
@@ -94,16 +97,16 @@ class PythonDecoder:
 
     def __init__(self, tables: Tables, data: bytes):
         self.rows = [tables.row(i).tolist() for i in range(len(tables))]
-        self.firsts = tables.offsets.tolist()
+        self.firsts = tables.offsets.astype(np.int64)
         words = np.frombuffer(data + bytes(len(data) % 2), ">u2")
-        self.words, self.position = words.tolist(), 0
-        self.base, self.size, self.code = 0, _WINDOW, 0  # code: what was read, less base
-        self.code = self._word() << 16 | self._word()
+        self.words, self.position = [*words.tolist(), 0, 0], 2
+        self.size = _WINDOW
+        self.code = self._window()  # the last two words that were read, less the encoder's base
 
-    def _word(self) -> int:
-        """The next word; zeros behind the last one, as many as are asked for."""
-        self.position += 1
-        return self.words[self.position - 1] if self.position <= len(self.words) else 0
+    def _window(self) -> int:
+        """The last two words that were read; behind the end there are zeros."""
+        high, low = [*self.words[self.position - 2 : self.position], 0, 0][:2]
+        return high << 16 | low
 
     def get(self, rows: np.ndarray) -> np.ndarray:
         """The next symbols; see `Decoder`.
@@ -117,54 +120,69 @@ class PythonDecoder:
         Raises:
           CorruptError: an escape code that stands for no int32.
         """
-        symbols = []
-        for index in np.ravel(rows).tolist():
-            row = self.rows[index]
-            value = self._symbol(row, PRECISION)
-            if value == len(row) - 2:
-                value = self._escaped(value)
-            symbols.append(value + self.firsts[index])
-        found = np.array(symbols, np.int64).reshape(rows.shape)
+        indexes = np.ravel(rows).tolist()
+        ahead = iter([self.rows[index] for index in indexes])
+        symbols: list[int] = []
+        while len(symbols) < len(indexes):
+            symbols += self._narrow(ahead, PRECISION)
+            listed = len(self.rows[indexes[len(symbols) - 1]]) - 2
+            if symbols[-1] == listed:
+                symbols[-1] = self._escaped(listed)
+        found = np.array(symbols, np.int64).reshape(rows.shape) + self.firsts[rows]
         if (found != found.astype(np.int32)).any():
             raise CorruptError(_DAMAGED)
         return found.astype(np.int32)
 
-    def _symbol(self, row: list[int], precision: int) -> int:
-        size = self.size
-        symbol = bisect_right(row, (((self.code + 1) << precision) - 1) // size) - 1
-        below = size * row[symbol] >> precision
-        self.base += below
-        self.code -= below
-        size = (size * row[symbol + 1] >> precision) - below
-        if size <= _WORD:
-            self.base = self.base << 16
-            self.code = self.code << 16 | self._word()
-            size <<= 16
-        self.base &= _WINDOW - 1
-        self.size = size
-        return symbol
+    def _narrow(self, rows: Iterator[list[int]], precision: int) -> list[int]:
+        """Indexes of symbols in these rows, up to the first one that is its row's last."""
+        code, size, position, words = self.code, self.size, self.position, self.words
+        symbols = []
+        for row in rows:
+            symbol = bisect_right(row, (((code + 1) << precision) - 1) // size) - 1
+            symbols.append(symbol)
+            below = size * row[symbol] >> precision
+            code -= below
+            size = (size * row[symbol + 1] >> precision) - below
+            if size <= _WORD:
+                code = code << 16 | (words[position] if position < len(words) else 0)
+                size <<= 16
+                position += 1
+            if symbol == len(row) - 2:
+                break
+        self.code, self.size, self.position = code, size, position
+        return symbols
+
+    def _bit(self) -> int:
+        return self._narrow(iter([_BIT]), 1)[0]
 
     def _escaped(self, listed: int) -> int:
         """The index of a symbol outside a row that lists so many."""
         zeros = 0
-        while not self._symbol(_BIT, 1):
+        while not self._bit():
             zeros += 1
             if zeros > _MAX_GAMMA_ZEROS:
                 raise CorruptError(_DAMAGED)
         distance = 1
         for _ in range(zeros):
-            distance = 2 * distance + self._symbol(_BIT, 1)
-        return -distance if self._symbol(_BIT, 1) else listed - 1 + distance
+            distance = 2 * distance + self._bit()
+        return -distance if self._bit() else listed - 1 + distance
 
     def finish(self) -> bool:
         """Whether the bytes end as an encoder of these symbols would have ended them."""
-        read = (self.base + self.code) % _WINDOW
-        last = 0 if self.base + self.size > _WINDOW else -(-self.base // _WORD) * _WORD
+        read = self._window()
+        base = (read - self.code) % _WINDOW
+        last = 0 if base + self.size > _WINDOW else _shortest(base, self.size)
         return read == last and not any(self.words[self.position :])
 
 
 _BIT = [0, 1, 2]  # the row of a bit, at a precision of 1
 _DAMAGED = "The payload is damaged: an escape code stands for no 32-bit number."
+
+
+def _shortest(base: int, size: int) -> int:
+    """The number in the interval with the fewest leading bytes that are not zero: one or two."""
+    end = -(-base >> 24) << 24
+    return end if end < base + size else -(-base >> 16) << 16
 
 
 def _escape_code(distance: int, below: bool) -> list[int]:

@@ -36,6 +36,15 @@ constexpr uint64_t kWord = uint64_t{1} << kWordBits;
 constexpr uint64_t kWindow = uint64_t{1} << 32;
 constexpr int kMaxGammaZeros = 32;  // a symbol's distance to a row's ends is at most 2^32
 constexpr int kBucketBits = 8;
+constexpr uint64_t kByteStep = kWindow >> 8;
+constexpr uint64_t kWordStep = kWindow >> 16;
+
+// The number in [base, base + size) with the fewest leading bytes that are not zero: one or two.
+// The interval reaches to the window's end at most, and is longer than kWordStep.
+uint64_t shortest(uint64_t base, uint64_t size) {
+  const uint64_t end = (base + kByteStep - 1) & ~(kByteStep - 1);
+  return end < base + size ? end : (base + kWordStep - 1) & ~(kWordStep - 1);
+}
 
 struct Row {
   size_t start;     // in Tables::cdf
@@ -130,8 +139,8 @@ struct Encoder {
     return kDone;
   }
 
-  // The shortest of the numbers in the interval that whole words can express, short of a last byte
-  // of zero. Returns how many bytes.
+  // Writes the words and the shortest end that names a number in the interval. Returns how many
+  // bytes these are.
   int64_t finish(uint8_t* out) {
     std::vector<uint32_t> whole = words;
     uint32_t carry = static_cast<uint32_t>(base >> 32);
@@ -141,17 +150,16 @@ struct Encoder {
       carry = word >> kWordBits;
     }
     const uint64_t rest = base & (kWindow - 1);
-    bool shortened = true;
+    int64_t spare = 0;  // bytes of the last word
     if (rest + size > kWindow) {  // the carry is open: with it, all that follows is zeros
       while (whole.back() == kWord - 1) whole.pop_back();
-      ++whole.back();
+      spare = (++whole.back() & 0xFF) == 0;
     } else if (rest > 0) {
-      whole.push_back(static_cast<uint32_t>((rest + kWord - 1) >> kWordBits));
-    } else {
-      shortened = false;
+      const uint64_t end = shortest(rest, size);
+      whole.push_back(static_cast<uint32_t>(end >> kWordBits));
+      spare = end % kByteStep == 0;
     }
-    int64_t bytes = 2 * static_cast<int64_t>(whole.size());
-    if (shortened && (whole.back() & 0xFF) == 0) --bytes;
+    const int64_t bytes = 2 * static_cast<int64_t>(whole.size()) - spare;
     if (out != nullptr)
       for (int64_t i = 0; i < bytes; ++i)
         out[i] = static_cast<uint8_t>(whole[i / 2] >> (i % 2 ? 0 : 8));
@@ -164,8 +172,7 @@ struct Decoder {
   std::vector<uint16_t> buckets;  // of each row: the symbol at each 2^kBucketBits-th of its range
   std::vector<uint8_t> data;
   size_t position = 0;
-  uint64_t base = 0;  // as the encoder's, without the carry
-  uint64_t code = 0;  // what was read, less base: below size
+  uint64_t code = 0;  // the last two words that were read, less the encoder's base: below size
   uint64_t size = kWindow;
 
   void start() {
@@ -185,25 +192,25 @@ struct Decoder {
   }
 
   // Behind the last byte there are zeros, as many as are asked for.
+  uint64_t word(size_t at) const {
+    const uint64_t high = at < data.size() ? data[at] : 0;
+    const uint64_t low = at + 1 < data.size() ? data[at + 1] : 0;
+    return high << 8 | low;
+  }
+
   uint64_t next_word() {
-    uint64_t word = 0;
-    if (position < data.size()) word = uint64_t{data[position]} << 8;
-    if (position + 1 < data.size()) word |= data[position + 1];
     position += 2;
-    return word;
+    return word(position - 2);
   }
 
   void narrow(uint64_t lower, uint64_t upper, int precision) {
     const uint64_t below = size * lower >> precision;
-    base += below;
     code -= below;
     size = (size * upper >> precision) - below;
     if (size <= kWord) {
-      base <<= kWordBits;
       code = code << kWordBits | next_word();
       size <<= kWordBits;
     }
-    base &= kWindow - 1;
   }
 
   uint64_t bit() {
@@ -250,8 +257,9 @@ struct Decoder {
 
   // Whether an encoder of these symbols would have ended in these bytes; zeros may follow.
   bool finish() const {
-    const uint64_t read = (base + code) & (kWindow - 1);
-    const uint64_t last = base + size > kWindow ? 0 : (base + kWord - 1) & ~(kWord - 1);
+    const uint64_t read = word(position - 4) << kWordBits | word(position - 2);
+    const uint64_t base = (read - code) & (kWindow - 1);
+    const uint64_t last = base + size > kWindow ? 0 : shortest(base, size);
     if (read != last) return false;
     for (size_t i = position; i < data.size(); ++i)
       if (data[i] != 0) return false;
