@@ -29,13 +29,13 @@ format: $(VENV)/ready
 # The complete stack: TensorFlow Compression, and the newest JAX that it allows.
 $(VENV)/ready: constraints.txt setup.cfg pyproject.toml setup.py $(wildcard llic_jax/layers/*.cc llic_jax/layers/*.inc)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[tfc,constriction,data,train,eval,dev]"
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[tfc,data,train,eval,dev]"
 	touch $@
 
 # The newest JAX, without TensorFlow.
 $(LATEST)/ready: setup.cfg pyproject.toml setup.py $(wildcard llic_jax/layers/*.cc llic_jax/layers/*.inc)
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[constriction,train,eval,dev]"
+	$(LATEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[train,eval,dev]"
 	touch $@
 
 clean:

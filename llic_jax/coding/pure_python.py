@@ -99,7 +99,7 @@ class PythonDecoder:
         self.rows = [tables.row(i).tolist() for i in range(len(tables))]
         self.firsts = tables.offsets.astype(np.int64)
         words = np.frombuffer(data + bytes(len(data) % 2), ">u2")
-        self.words, self.position = [*words.tolist(), 0, 0], 2
+        self.words, self.position = words.tolist(), 2
         self.size = _WINDOW
         self.code = self._window()  # the last two words that were read, less the encoder's base
 
@@ -172,7 +172,7 @@ class PythonDecoder:
         read = self._window()
         base = (read - self.code) % _WINDOW
         last = 0 if base + self.size > _WINDOW else _shortest(base, self.size)
-        return read == last and not any(self.words[self.position :])
+        return read == last and self.position >= len(self.words)
 
 
 _BIT = [0, 1, 2]  # the row of a bit, at a precision of 1

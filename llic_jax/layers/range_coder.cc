@@ -255,15 +255,13 @@ struct Decoder {
     return kDone;
   }
 
-  // Whether an encoder of these symbols would have ended in these bytes; zeros may follow.
+  // Whether an encoder of these symbols would have ended in these bytes. Zeros may follow as far as
+  // was read.
   bool finish() const {
     const uint64_t read = word(position - 4) << kWordBits | word(position - 2);
     const uint64_t base = (read - code) & (kWindow - 1);
     const uint64_t last = base + size > kWindow ? 0 : shortest(base, size);
-    if (read != last) return false;
-    for (size_t i = position; i < data.size(); ++i)
-      if (data[i] != 0) return false;
-    return true;
+    return read == last && position >= data.size();
   }
 };
 

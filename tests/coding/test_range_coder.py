@@ -77,8 +77,7 @@ def test_decoding_ends_wherever_the_bytes_end(coder, tables):
 
 def test_both_coders_cost_the_same(tables):
     names = range_coder.installed_coders()
-    if len(names) < 2:
-        pytest.skip("needs two coders")
+    assert names == ["tfc", "constriction"]
     symbols, rows, _ = draw(tables, 50_000)
     symbols[::500] *= 20  # beyond the tables
     sizes = []
@@ -115,7 +114,6 @@ def test_idents_are_distinct_and_found():
 
 @pytest.mark.parametrize("former", FORMER_CODERS)
 def test_former_coders_are_read(former, tables):
-    pytest.importorskip(FORMER_CODERS[former].library)
     symbols, rows, _ = draw(tables, 5_000)
     symbols[::50] *= 20
     encoder = FORMER_CODERS[former].encoder(tables)
@@ -133,8 +131,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch, tables):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_constriction)
-    with pytest.raises(CoderUnavailableError, match=r"llic_jax\[constriction\]"):
+    with pytest.raises(CoderUnavailableError, match="pip install constriction"):
         CODERS["constriction"].encoder(tables)
     monkeypatch.setattr(range_coder.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(CoderUnavailableError, match="No range coder"):
-        range_coder.default_coder()
+    assert range_coder.installed_coders() == ["tfc"] and range_coder.default_coder() == "tfc"

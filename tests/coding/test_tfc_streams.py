@@ -99,7 +99,7 @@ def ops_read(lookup: np.ndarray, data: bytes, indexes: np.ndarray) -> tuple[np.n
 @needs_native
 def test_every_precision_with_and_without_escape_as_the_ops():
     rng = np.random.default_rng(0)
-    for trial in range(3000):
+    for trial in range(2000):
         pieces, listed, escapes = [], [], []
         for _ in range(rng.integers(1, 4)):
             precision = int(rng.integers(1, 17))
@@ -110,11 +110,11 @@ def test_every_precision_with_and_without_escape_as_the_ops():
             listed.append(len(cdf) - 1 - escape)
             escapes.append(escape)
         rows = Rows(np.concatenate(pieces), len(listed))
-        count = int(rng.integers(0, 4) if trial % 2 else rng.integers(0, 200))
+        count = int(rng.integers(0, 4) if trial % 2 else rng.integers(0, 100))
         indexes = rng.integers(0, len(listed), count).astype(np.int32)
         values = np.zeros(count, np.int32)
         for i, index in enumerate(indexes):
-            if escapes[index] and (listed[index] == 0 or rng.random() < 0.1):
+            if escapes[index] and (listed[index] == 0 or rng.random() < 0.03):
                 distance = int(2 ** rng.uniform(0, 29.999))
                 below = rng.random() < 0.5
                 values[i] = -distance if below else min(listed[index] - 1 + distance, 2**30 - 1)
@@ -164,7 +164,7 @@ def test_carries_through_long_runs(last):
         np.testing.assert_array_equal(read_by_the_text(straddling(), *streams, rows), symbols)
 
 
-@pytest.mark.parametrize("cdf", [[0, 65535, 65536], [0, 1, 65535, 65536], [0, 1, 2, 65536]])
+@pytest.mark.parametrize("cdf", [[0, 65535, 65536], [0, 1, 65535, 65536], [0, 1, 2, 65535, 65536]])
 def test_very_long_runs_of_probable_symbols(cdf):
     tables = Tables(
         np.array(cdf, np.int32), np.array([0, len(cdf)], np.int32), np.zeros(1, np.int32), 0
@@ -213,7 +213,8 @@ def damages(rng: np.random.Generator, data: bytes):
     yield data
     yield data + b"\0"
     yield data + b"\0\0\1"
-    yield data[: rng.integers(len(data) + 1)]
+    for _ in range(3):
+        yield data[: rng.integers(len(data) + 1)]
     yield rng.bytes(rng.integers(40))
     yield bytes(rng.integers(40))
     yield b"\xff" * int(rng.integers(40))
@@ -232,9 +233,10 @@ def test_damaged_streams_as_the_ops_read_them():
     """
     rng = np.random.default_rng(2)
     refused = ended_badly = 0
-    for _ in range(150):
+    for _ in range(40):
         tables = random_tables(rng)
-        symbols, rows = random_symbols(rng, tables, int(rng.integers(1, 60)))
+        symbols, rows = random_symbols(rng, tables, int(rng.integers(1, 40)))
+        symbols[::9] = 2**29  # a long escape code
         for data in damages(rng, write("python", tables, symbols, rows)):
             found = []
             for name in OURS:
@@ -253,10 +255,12 @@ def test_damaged_streams_as_the_ops_read_them():
                 with np.errstate(over="ignore"):
                     assert (values + tables.offsets[rows]).tolist() == found[0][0]
                 assert ended == found[0][1]
-    assert refused > 50 and ended_badly > 500
+    assert refused > 20 and ended_badly > 200
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("version_*/*/coder_1.llic")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(GOLDEN.glob("version_*/*/coder_1.llic")), ids=lambda p: "-".join(p.parts[-3:-1])
+)
 def test_golden_files_are_written_again_byte_for_byte(path, monkeypatch):
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     tables: list[Tables] = []
