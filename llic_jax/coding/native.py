@@ -1,7 +1,7 @@
 """The native range coder of tfc streams: the bytes of TensorFlow Compression without TensorFlow.
 
 `setup.py` compiles `range_coder.cc` if it finds a C++ compiler. Without the library, or with
-`LLIC_NATIVE=0` in the environment, `pure_python.py` does the same, some fifty times slower.
+`LLIC_NATIVE=0` in the environment, `pure_python.py` does the same, about a hundred times slower.
 """
 
 import ctypes
@@ -104,7 +104,7 @@ class NativeDecoder:
 
 def _array(values: np.ndarray, kind: type = np.int32) -> tuple[np.ndarray, int]:
     """An array as C wants it, and its number of elements."""
-    contiguous = np.ascontiguousarray(values, kind)
+    contiguous: np.ndarray = np.ascontiguousarray(values, kind)
     return contiguous, contiguous.size
 
 

@@ -77,8 +77,9 @@ class TfcDecoder:
     """The decoder to `TfcEncoder`. Damaged bytes yield arbitrary symbols, or an error.
 
     TFC's ops read zeros beyond the end of their bytes, without end, and their escape code can wait
-    for a one among them for ever. So ones follow here, enough for the symbols that are decoded at once, and
-    what the symbols cost is counted: more than there are bytes, and the bytes are damaged.
+    for a one among them for ever. So ones follow here, enough for the symbols that are decoded at
+    once, and what the symbols cost is counted: more than there are bytes, and the bytes are
+    damaged.
     """
 
     def __init__(self, tables: Tables, data: bytes):

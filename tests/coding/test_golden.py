@@ -18,9 +18,7 @@ def ident(path: Path) -> int:
     return int(path.stem.removeprefix("coder_"))
 
 
-@pytest.mark.parametrize(
-    "path", FILES, ids=lambda p: "-".join(p.with_suffix("").parts[-3:])
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "-".join(p.with_suffix("").parts[-3:]))
 def test_golden_files_decode_as_they_always_did(path):
     data = path.read_bytes()
     version = int(path.parts[-3].removeprefix("version_"))
