@@ -118,8 +118,12 @@ def compiler_options(device: jax.Device, autotune: Path | None = None) -> dict[s
             wrote on such a GPU, and `target_config.txt`, its description: XLA finds results again
             by the description. Without that file, tiles come from XLA's cost model.
     """
-    if device.platform != "gpu" or jax.default_backend() == "gpu":
-        return {}
+    absent = device.platform == "gpu" and jax.default_backend() != "gpu"
+    return absent_gpu_options(autotune) if absent else {}
+
+
+def absent_gpu_options(autotune: Path | None = None) -> dict[str, bool | str]:
+    """`compiler_options` of a GPU that is absent."""
     options: dict[str, bool | str] = {"xla_gpu_experimental_cost_model_gemm_tiling_default": True}
     if autotune is not None and (results := autotune / "results.textproto").exists():
         options["xla_gpu_load_autotune_results_from"] = str(results)

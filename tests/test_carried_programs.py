@@ -3,10 +3,7 @@ wrong with one keeps a run from its step."""
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,69 +15,21 @@ from llic_jax import carried_programs
 from llic_jax.carried_programs import CarriedPrograms, PlannedStep, planned_steps
 from llic_jax.train_step import Stage
 
-SCRIPT = """
-import json, pathlib, sys
-import jax, jax.numpy as jnp, numpy as np
-from llic_jax import carried_programs
-from llic_jax.model import build_model
-from llic_jax.train_step import Stage, create_state
 
-config, folder = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
-
-def ordinary(state, images):
-    raise AssertionError("not the carried program")
-
-if sys.argv[3] == "save":
-    compiled = carried_programs.compile_steps(config, jax.devices())
-    carried_programs.compile_steps = lambda *_: compiled
-    carried_programs.save_programs(folder, config, jax.devices())
-    step = compiled[0].program
-else:
-    step = carried_programs.CarriedPrograms(folder, config).step(Stage.ALL, ordinary)
-state, _, _ = create_state(build_model(config["model"]), config["train"], 0)
-state = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)]), state)
-images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-for _ in range(2):
-    state, figures = step(state, images)
-leaves = [float(np.abs(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(state)]
-print(json.dumps([float(figures["loss"][0]), *leaves]))
-"""
-
-
-@pytest.fixture(scope="module")
-def config(tiny_config):
-    config = tiny_config.copy_and_resolve_references()
-    config.train.batch_size = 2
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def run(*arguments):
-    """In a process of its own, whose programs do not come from JAX's cache."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        capture_output=True,
-        text=True,
-        env={k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
-@pytest.fixture(scope="module")
-def saved(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("programs")
-    return folder, run(json.dumps(config), str(folder), "save")
+@pytest.fixture
+def folder(carried, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(carried.folder, tmp_path / "programs")
 
 
 @pytest.fixture
-def folder(saved, tmp_path):
-    """A copy that a test may spoil."""
-    return shutil.copytree(saved[0], tmp_path / "programs")
+def config(carried):
+    return carried.config
 
 
-def test_another_process_computes_the_same(saved, config):
-    folder, expected = saved
-    assert run(json.dumps(config), str(folder), "load") == expected
+def test_another_process_computes_the_same(carried, config):
+    folder = carried.folder
+    assert carried.run("load") == carried.expected
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["programs"]) == ["all-64"] and manifest["config"] == config
 
@@ -180,9 +129,12 @@ def test_a_program_that_works_is_used_from_then_on(folder, config, caplog, monke
     def program(state, images):
         return jax.tree.map(lambda x: x + 1, state), {"loss": jnp.ones(1)}
 
+    def ordinary(state, images):
+        raise AssertionError("not the carried program")
+
     monkeypatch.setattr(CarriedPrograms, "load", lambda self, name: program)
     with caplog.at_level(logging.INFO):
-        step = CarriedPrograms(folder, config).step(Stage.ALL, None)
+        step = CarriedPrograms(folder, config).step(Stage.ALL, ordinary)
         state = {"a": jnp.zeros(1)}
         for _ in range(3):
             state, _ = step(state, np.zeros((1, 2, 64, 64, 3), np.uint8))
