@@ -181,6 +181,8 @@ def kernel_times(folder: Path, most: int = 60) -> list[tuple[str, int, float]]:
         stream = streams.get((event["pid"], event["tid"]), "")
         if any_stream and not stream.startswith("Stream"):
             continue  # derived lines tell the same time again, by module and by scope
+        if event["name"].startswith("$"):
+            continue  # Python's own
         row = sums[event["name"]]
         row[0] += 1
         row[1] += event["dur"] / 1e3

@@ -1,4 +1,4 @@
-"""The script of a GPU's first minute, run on a CPU with a tiny model: every part's facts are kept."""
+"""The script of a GPU's first minute, run on a CPU with a tiny model: all facts are kept."""
 
 import json
 import subprocess
