@@ -429,7 +429,7 @@ def model_part(one: Kernel, module: Module) -> str:
     "block/gate"; of others network and layer."""
     names = []
     for name in _scope(one).split("/")[1:-1]:
-        if not re.search(r"[()]|^LLIC$|^cond$|^branch_|^rematted|^checkpoint", name):
+        if not re.search(r"[()]|^LLIC(\.|$)|^cond$|^branch_|^rematted|^checkpoint", name):
             names.append(name)
     for i, name in enumerate(names):
         if re.fullmatch(r"block_\d+_\d+", name):
