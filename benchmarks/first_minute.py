@@ -244,7 +244,7 @@ def tests(args: argparse.Namespace, note: Note) -> None:
     if not args.tests:
         note(skipped="no --tests")
         return
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", *args.tests]
+    command = [sys.executable, "-m", "pytest", "-vv", "--tb=line", *args.tests]
     outcomes: dict[str, list[str]] = {"failed": [], "passed": []}
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import default
-from llic_jax import carried_programs
+from llic_jax import carried_programs, training
 from llic_jax.carried_programs import CarriedPrograms, PlannedStep, planned_steps
 from llic_jax.train_step import Stage
 
@@ -32,6 +33,26 @@ def test_another_process_computes_the_same(carried, config):
     assert carried.run("load") == carried.expected
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["programs"]) == ["all-64"] and manifest["config"] == config
+
+
+def test_a_run_trains_with_them(carried, tmp_path, caplog):
+    """One step, of a run that ends at once; with a folder of nothing it takes the same one."""
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(images / f"{i}.png")
+    data = {**carried.config["data"], "source": str(images), "held_back": 0, "threads": 1}
+    config = {**carried.config, "data": data}
+    states = []
+    with caplog.at_level(logging.INFO):
+        for name, programs in (("carried", carried.folder), ("ordinary", tmp_path)):
+            states.append(training.train(config, tmp_path / name, 0.0, programs=programs))
+    assert caplog.text.count("carried program all-64: first step in") == 1
+    assert caplog.text.count("are not used") == 1
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert int(states[0].step) == 1
 
 
 def test_host_settings_may_differ(folder, config):
