@@ -130,19 +130,24 @@ def _surroundings() -> str:
     from llic_jax.layers import native
 
     kernel = native.enabled()  # which also makes it known to XLA, as programs that call it need
-    package = Path(__file__).parent
-    sources = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.so")]):
-        sources.update(path.read_bytes())
+    sources = source_hash("*.py", "*.so")
     flags = [f"{name}={os.environ.get(name)}" for name in ("XLA_FLAGS", "LLIC_PALLAS")]
     names = "jax_enable_x64", "jax_default_matmul_precision"
     settings = [jax.config.values[name] for name in names]
     devices = [f"{d.platform} {d.device_kind}" for d in jax.devices()]
-    versions = jax.__version__, jaxlib.__version__, platform.platform(), _processor()
-    return repr((*versions, sources.hexdigest(), flags, settings, devices, kernel))
+    versions = jax.__version__, jaxlib.__version__, platform.platform(), processor()
+    return repr((*versions, sources, flags, settings, devices, kernel))
 
 
-def _processor() -> str:
+def source_hash(*patterns: str) -> str:
+    """A hash of this package's files of these patterns, hexadecimal."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(path for pattern in patterns for path in package.rglob(pattern)):
+        digest.update(f"{path.relative_to(package).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def processor() -> str:
     """What the processor is able to do, where the system tells."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

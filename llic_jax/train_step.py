@@ -6,7 +6,7 @@ takes its share of the batch, gradients are averaged over all devices.
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -144,12 +144,14 @@ def make_train_step(
     seed: int,
     stage: Stage = Stage.ALL,
     options: EncoderOptions = PLAIN,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Step:
     """The step, `pmap`ped: `(state, images)` with a leading device axis on both, to the new state
     and the metrics. `images` is uint8 `(devices, B / devices, H, W, 3)`. The state is donated.
 
     A device works through its share in `train.accumulate` parts, one after the other. stage: who
-    learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`).
+    learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`). devices:
+    that it runs on, also absent ones that it is to be compiled for; None: all that there are.
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     density = train.get("level_density", 0.0)  # configs of folders released before it have none
@@ -196,7 +198,7 @@ def make_train_step(
             return jnp.zeros_like(update)  # Adam's averages would still move them
         return train["transforms_rate"] * update if names[0] in TRANSFORMS else update
 
-    @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
+    @partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))

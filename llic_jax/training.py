@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 
 from llic_jax import data, metrics, provenance, release, sources
+from llic_jax.carried_programs import CarriedPrograms
 from llic_jax.checkpoint import CheckpointError, Checkpoints
 from llic_jax.config import Config, as_dict
 from llic_jax.encoder_options import PLAIN, EncoderOptions
@@ -54,14 +55,16 @@ def train(
     workdir: str | Path,
     max_minutes: float | None = None,
     from_step: int | None = None,
+    programs: str | Path | None = None,
 ) -> TrainState:
     """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`.
 
     Ends earlier, with a checkpoint, after `max_minutes` or on SIGTERM. Writes `config.json`,
     `runs.jsonl` (versions, commit and machine of each start), `metrics.jsonl`, `tensorboard/`,
     `checkpoints/` (the last ones) and `checkpoint_best/` (lowest validation loss). With `from_step`
-    goes on from that checkpoint; later ones are set aside in `checkpoints_set_aside/`. Returns the
-    state (of one device).
+    goes on from that checkpoint; later ones are set aside in `checkpoints_set_aside/`. programs: a
+    folder of compiled steps (`carried_programs.py`); what does not match is compiled as ever.
+    Returns the state (of one device).
 
     Raises:
       DataError: no usable data. CheckpointError: a checkpoint that does not fit or is damaged.
@@ -107,6 +110,7 @@ def train(
     batches = jax_utils.prefetch_to_device(
         (b.reshape(devices, -1, *b.shape[1:]) for b in batches_from(first_step=first)), 2
     )
+    carried = CarriedPrograms(Path(programs), config) if programs else None
     stage = None
     reason = None if step < settings["steps"] else "nothing left to do"
     log = TrainingLog(
@@ -116,6 +120,7 @@ def train(
         while reason is None:
             if stage is not (stage := Stage.at(step, settings)):
                 step_fn = make_step(stage=stage)
+                step_fn = carried.step(stage, step_fn) if carried else step_fn
             if step == settings["steps"] - settings["decoder_steps"]:
                 # The analysis moves no more: the decoder is to learn with the one to be released.
                 replicated = dataclasses.replace(replicated, params=jnp.copy(replicated.ema))

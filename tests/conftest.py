@@ -3,7 +3,12 @@
 Every public function's annotated shapes and types are checked while the tests run.
 """
 
+import dataclasses
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
@@ -109,3 +114,63 @@ def photograph() -> np.ndarray:
 def coder(request: pytest.FixtureRequest) -> str:
     """Each range coder that is installed."""
     return request.param
+
+
+CARRY = """
+import json, pathlib, sys
+import jax, jax.numpy as jnp, numpy as np
+from llic_jax import carried_programs
+from llic_jax.model import build_model
+from llic_jax.train_step import Stage, create_state
+
+config, folder = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
+
+def ordinary(state, images):
+    raise AssertionError("not the carried program")
+
+if sys.argv[3] == "save":
+    compiled = carried_programs.compile_steps(config, jax.devices())
+    carried_programs.compile_steps = lambda *_: compiled
+    carried_programs.save_programs(folder, config, jax.devices())
+    step = compiled[0].program
+else:
+    step = carried_programs.CarriedPrograms(folder, config).step(Stage.ALL, ordinary)
+state, _, _ = create_state(build_model(config["model"]), config["train"], 0)
+state = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)]), state)
+images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
+for _ in range(2):
+    state, figures = step(state, images)
+leaves = [float(np.abs(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(state)]
+print(json.dumps([float(figures["loss"][0]), *leaves]))
+"""
+
+
+@dataclasses.dataclass
+class Carried:
+    """A folder of carried programs, and the loss and sums of a state after two steps of theirs."""
+
+    folder: Path
+    config: dict
+    expected: list[float] = dataclasses.field(default_factory=list)
+
+    def run(self, mode: str) -> list[float]:
+        """In a process of its own, whose programs do not come from JAX's cache."""
+        done = subprocess.run(
+            [sys.executable, "-c", CARRY, json.dumps(self.config), str(self.folder), mode],
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def carried(tiny_config: ConfigDict, tmp_path_factory: pytest.TempPathFactory) -> Carried:
+    """The tiny model's training step, for the devices of the tests."""
+    config = tiny_config.copy_and_resolve_references()
+    config.train.batch_size = 2
+    folder = tmp_path_factory.mktemp("programs")
+    carried = Carried(folder, json.loads(json.dumps(config.to_dict())))
+    carried.expected = carried.run("save")
+    return carried

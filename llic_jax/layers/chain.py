@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from llic_jax.layers.levels import Quality
+from llic_jax.layers.platform import target_platform
 
 
 class Locality(NamedTuple):
@@ -75,7 +76,7 @@ def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:
 @jax.custom_vjp
 def mean_over_positions(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """float32 whatever the type of `x`: it adds up the whole image."""
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
     # A product with ones: as fast as memory, where XLA's own sum takes three times as long.
     flat = x.reshape(len(x), -1, x.shape[-1])

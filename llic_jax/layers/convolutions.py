@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
+from llic_jax.layers.platform import target_platform
 from llic_jax.ops import depth_to_space
 
 
@@ -101,7 +102,7 @@ def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple
     x, kernel = saved
     size, _, c, features = kernel.shape
     direct: Callable[[Array, Array], Array] = partial(_direct, stride=stride)
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
             by_kernel = _strided_kernel_gradient(x, g, size, size // 2)
             return _strided_input_gradient(kernel, g), by_kernel
@@ -243,7 +244,7 @@ def _conv2d_transpose_forward(x: Array, kernel: Any) -> tuple[Array, tuple[Array
 
 def _conv2d_transpose_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return jax.vjp(_transposed, x, kernel)[1](g)
     _, by_x = jax.vjp(lambda x: _transposed(x, kernel), x)
     # Seen from the output it is a convolution of stride 2, its taps in reverse.

@@ -30,6 +30,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from llic_jax.layers import native
+from llic_jax.layers.platform import target_platform
 
 
 def depthwise_conv(x: Array, kernel: Array) -> Array:
@@ -129,21 +130,21 @@ def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
 
 
 def _accelerator_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> dict[str, Any]:
-    """The module of Pallas kernels for the accelerator that this process computes on, by platform;
-    nothing where there is none, where they do not take arrays of this shape and type, or with
+    """The module of Pallas kernels for the accelerator that is traced for, by platform; nothing
+    where there is none, where they do not take arrays of this shape and type, or with
     `LLIC_PALLAS=0` in the environment.
 
-    The process's own platform only: every branch is traced, and old JAX lowers every one, for which
+    For the target platform only: every branch is traced, and old JAX lowers every one, for which
     Pallas has no way on another platform. So with old JAX and an accelerator, what is placed on the
-    CPU needs `LLIC_PALLAS=0`.
+    CPU needs `jax.default_device` or `LLIC_PALLAS=0`.
     """
     kinds = {"gpu": ("cuda", "depthwise_gpu"), "tpu": ("tpu", "depthwise_tpu")}
-    backend = jax.default_backend()
+    target = target_platform()
     # Offsets have 32 bits.
     fits = 0 < math.prod(shape) < 2**31 and dtype in (jnp.float32, jnp.bfloat16)
-    if backend not in kinds or not fits or os.environ.get("LLIC_PALLAS", "1") == "0":
+    if target not in kinds or not fits or os.environ.get("LLIC_PALLAS", "1") == "0":
         return {}
-    platform, name = kinds[backend]
+    platform, name = kinds[target]
     try:
         return {platform: importlib.import_module(f"llic_jax.layers.{name}")}
     except ImportError:  # a JAX without Pallas for this platform
