@@ -18,11 +18,14 @@ INK, MUTED, GRID = "#1f2933", "#6b7785", "#e4e8ec"
 OURS = ("#c2185b", "#7b1fa2", "#e65100", "#00695c")
 MEASURED = {
     "AVIF": "#0b6fb8",
+    "AVIF (slow)": "#083d6b",
+    "AVIF (default tuning)": "#5aa9e6",
     "JPEG XL": "#1b9e77",
     "WebP": "#b8860b",
     "JPEG 2000": "#8c6bb1",
     "JPEG": "#8b5a3c",
 }
+_WIDEST_BPP = 1.6  # bits per pixel; at higher rates all codecs look alike
 LEAST_SAVING = -150  # per cent; curves below it would press the others together
 # Colour and dashes of published curves, in the order in which they are drawn.
 PUBLISHED = (
@@ -32,6 +35,7 @@ PUBLISHED = (
     ("#9aa5b1", (6, 2)),
     ("#7b8794", (6, 2, 1, 2)),
     ("#9aa5b1", (1, 1)),
+    ("#1f2933", (6, 2, 1, 2)),
 )
 PLAIN = matplotlib.ticker.StrMethodFormatter("{x:g}")  # numbers as one says them
 STYLE: dict[Any, Any] = {
@@ -54,17 +58,13 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "path",  # looks the same on machines without the font
     "svg.hashsalt": "llic_jax",  # the same figure gives the same file
+    "text.parse_math": False,  # a file's name may have dollars in it
 }
 
 
 def style() -> Any:
     """The context in which figures are drawn and saved."""
     return matplotlib.rc_context(STYLE)
-
-
-def decibels(similarity: Sequence[float]) -> np.ndarray:
-    """MS-SSIM on the scale of the figures."""
-    return -10 * np.log10(1 - np.asarray(similarity))
 
 
 def grid(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -107,7 +107,7 @@ def rate_distortion(
                 label=curve.name,
             )
         rates = [rate for curve in (*ours, *measured) for rate in curve.rates]
-        span = min(max(rates), 1.6)
+        span = min(max(rates), max(_WIDEST_BPP, min(rates)))
         inside = [
             quality
             for curve in (*ours, *measured)
