@@ -91,10 +91,12 @@ class Result:
           TypeError: The fields are not those of a result.
         """
         result = cls(**fields)
-        infinite = [name for name in _UNBOUNDED if getattr(result, name) is None]
-        if result.ms_ssim is None and "ms_ssim_db" in infinite:
-            infinite.remove("ms_ssim_db")  # the image is too small, and there is no such figure
-        return dataclasses.replace(result, **dict.fromkeys(infinite, math.inf))
+        infinite: dict[str, Any] = {
+            name: math.inf for name in _UNBOUNDED if getattr(result, name) is None
+        }
+        if result.ms_ssim is None:
+            infinite.pop("ms_ssim_db", None)  # the image is too small, and there is no such figure
+        return dataclasses.replace(result, **infinite)
 
 
 class ResultsFile:

@@ -366,11 +366,11 @@ def _rows(
 def _comparison_pictures(
     comparisons: Sequence[Comparison], means: Mapping[str, Any]
 ) -> list[Picture]:
-    pictures = [
-        _rate_distortion_picture(c)
-        for c in comparisons
-        if c.ours or (c.figure == PSNR and c.others)
-    ]
+    pictures: list[Picture | None] = []
+    for comparison in comparisons:
+        # MS-SSIM is drawn where ours has it: others are measured beside it, not for themselves.
+        if comparison.ours or (comparison.figure == PSNR and comparison.others):
+            pictures.append(_rate_distortion_picture(comparison))
     for comparison in comparisons:
         if comparison.figure == PSNR and comparison.anchor is not None:
             pictures.append(_rate_saving_picture(comparison, comparison.anchor))

@@ -52,7 +52,7 @@ def unbreakable() -> Iterator[None]:
             # For good: a file that is opened later must not get this descriptor.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     opened = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Unbreakable(stream) for stream in opened)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (_Unbreakable(stream) for stream in opened)
     try:
         yield
     finally:
