@@ -84,19 +84,16 @@ class Result:
         return fields | {name: None for name in _UNBOUNDED if fields[name] == math.inf}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Result":
+    def from_json(cls, fields: dict[str, Any]) -> "Result":
         """The inverse of `to_json`. Files of before hold `Infinity`, which Python reads too.
 
         Raises:
           TypeError: The fields are not those of a result.
         """
-        result = cls(**fields)
-        infinite: dict[str, Any] = {
-            name: math.inf for name in _UNBOUNDED if getattr(result, name) is None
-        }
-        if result.ms_ssim is None:
-            infinite.pop("ms_ssim_db", None)  # the image is too small, and there is no such figure
-        return dataclasses.replace(result, **infinite)
+        infinite = {name for name in _UNBOUNDED if name in fields and fields[name] is None}
+        if fields.get("ms_ssim") is None:
+            infinite.discard("ms_ssim_db")  # the image is too small, and there is no such figure
+        return cls(**fields | dict.fromkeys(infinite, math.inf))
 
 
 class ResultsFile:
