@@ -46,7 +46,6 @@ def _evaluate(args: argparse.Namespace, command: str) -> None:
 
     compilation_cache.enable()
     images = evaluation.load_images(args.data_dir, args.dataset, args.held_back)
-    output = evaluation.Output(args.output, images, args.save_images)
     trials = evaluation.trials(
         args.checkpoint or [release.DEFAULT],
         qualities=args.quality,
@@ -54,6 +53,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> None:
         refinements=args.effort,
         codecs=args.codecs,
     )
+    output = evaluation.Output(args.output, images, args.save_images)
     results = evaluation.measure(trials, images, output, args.workers)
     print(records.table(results))
     summary = output.folder / "summary.json"

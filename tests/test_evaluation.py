@@ -335,11 +335,12 @@ def test_names_that_are_not_unicode_become_text(images, tmp_path):
     assert [name for name, _ in load_images([tmp_path]).images] == ["\\xff.png"]
 
 
-def test_an_output_that_cannot_be_made_is_said_at_once(tmp_path, capsys, monkeypatch):
+def test_an_output_that_cannot_be_made_is_said_at_once(tiny_release, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     (tmp_path / "file").write_text("x")
     for output in (tmp_path / "file", tmp_path / "file" / "sub", "/proc/nowhere"):
-        assert evaluate.main(["--output", str(output)]) == 1
+        arguments = ["--checkpoint", str(tiny_release), "--output", str(output)]
+        assert evaluate.main(arguments) == 1
         captured = capsys.readouterr()
         assert "cannot take the results" in captured.err and "image/s" not in captured.err
         assert captured.err.count("\n") == 1 and not captured.out
