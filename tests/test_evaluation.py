@@ -193,10 +193,14 @@ class _TellsFolder:
         return measuring.Measurement(len(_kept_programs()), image, 0.0, 0.0)
 
 
-def test_worker_processes_keep_compiled_programs(tmp_path, monkeypatch):
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", str(tmp_path / "cache"))
+def test_worker_processes_keep_compiled_programs(tmp_path):
     images = [(name, np.zeros((8, 8, 3), np.uint8)) for name in "ab"]
-    results = _measure([Trial(_TellsFolder(), (None,))], images, tmp_path / "out", workers=2)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+    try:
+        results = _measure([Trial(_TellsFolder(), (None,))], images, tmp_path / "out", workers=2)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
     assert [r.bytes for r in results] == [len(str(tmp_path / "cache" / "whole"))] * 2
 
 
