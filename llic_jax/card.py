@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from llic_jax.errors import LlicError
-from llic_jax.json_lines import JsonLinesError
 from llic_jax.watching import read_metrics
 
 _DISTORTIONS = {"mse": "255^2 MSE", "ms_ssim": "(1 - MS-SSIM)"}
@@ -89,11 +88,11 @@ def training_effort(workdir: Path, steps: int) -> tuple[float, int] | None:
       steps: The number of steps.
 
     Returns:
-      Hours and crops. None: `metrics.jsonl` does not tell of all the steps, or is damaged.
+      Hours and crops. None: `metrics.jsonl` does not tell of all the steps.
     """
     try:
         entries = read_metrics(workdir, "train")
-    except (OSError, JsonLinesError):
+    except OSError:
         return None
     entries = [entry for entry in entries if entry["step"] <= steps]
     seconds, crops, before = 0.0, 0, 0

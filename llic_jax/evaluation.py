@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -30,7 +31,7 @@ from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError, split_held_back
 from llic_jax.errors import LlicError
-from llic_jax.images import SUFFIXES, read_image, whole_file, write_image
+from llic_jax.images import SUFFIXES, ImageFileError, read_image, whole_file, write_image
 from llic_jax.measuring import CodecUnderTest, Image, Measurement, Quality, run_tasks
 from llic_jax.provenance import versions
 from llic_jax.records import Key, Result, ResultsFile, averages, incomparable
@@ -85,7 +86,7 @@ def load_images(
     Raises:
       DataError: Nothing is there, two files have one name, or files are not the data set's;
         `held_out` without a folder.
-      ImageFileError: A file is no RGB image.
+      ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
     """
     if held_out < 0:
         raise DataError(f"--held_back is {held_out}; it takes a number of photographs.")
@@ -100,25 +101,33 @@ def load_images(
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
         files = datasets.dataset_files(dataset, sources[0] if sources else None)
-        return _read(dataset, dataset, files)
+        return _read(dataset, dataset, files, skip=False)
     if not sources:
         return ImageSet("scikit-image's photographs", None, _embedded())
     files = []
-    for source in map(Path, sources):
+    for source in (Path(name).expanduser() for name in sources):
         files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
     published = datasets.identify(files)
     return _read(published or ", ".join(_name(Path(s)) for s in sources), published, files)
 
 
-def _read(name: str, published: str | None, files: Sequence[Path]) -> ImageSet:
+def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = True) -> ImageSet:
     names = [_printable(path.name) for path in files]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
-    try:
-        images = [(name, read_image(path)) for name, path in zip(names, files, strict=True)]
-    except FileNotFoundError as error:
-        raise DataError(f"No file {error.filename}.") from error
+    images = []
+    for file_name, path in zip(names, files, strict=True):
+        try:
+            images.append((file_name, read_image(path)))
+        except FileNotFoundError as error:
+            raise DataError(f"No file {error.filename}.") from error
+        except ImageFileError as error:
+            if not skip:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+    if files and not images:
+        raise DataError("None of the images can be used; the reasons stand above.")
     return ImageSet(name, published, images, tuple(files))
 
 
@@ -455,7 +464,7 @@ def measure(
       images: The images.
       output: Takes each result as soon as it is there, and the decoded images.
       workers: Processes.
-      progress: Shows a bar for each codec.
+      progress: Shows a bar for each codec, on a terminal.
 
     Returns:
       The results by codec, quality and image.
@@ -484,7 +493,9 @@ def measure(
         settings = [system.setting(quality) for quality in trial.qualities]
         order += [(system.name, s, name) for s in settings for name, _ in images.images]
         tasks = [(quality, image) for _, quality, image in missing]
-        bar = tqdm(total=len(tasks), desc=system.name, unit="image", disable=not progress)
+        bar = tqdm(
+            total=len(tasks), desc=system.name, unit="image", disable=None if progress else True
+        )
         measurements = run_tasks(system, tasks, workers, _process_start(system))
         with bar:
             for (key, quality, image), measurement in zip(missing, measurements, strict=True):

@@ -168,7 +168,7 @@ def receptive_fields(
         variants.append((f"before training, static {k}x{k}", static, False))
     own_probe = ReceptiveFieldProbe(model.g_a)
     like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
-    for name, variant, trained in tqdm(variants, "receptive fields", leave=False):
+    for name, variant, trained in tqdm(variants, "receptive fields", leave=False, disable=None):
         g_a = model.g_a if variant is config else build_model(variant).g_a
         probe = own_probe if variant is config else ReceptiveFieldProbe(g_a)
         weights = params["g_a"] if trained else fresh_params(g_a, seed, like, *quality)

@@ -5,6 +5,7 @@ ignored by `read` and removed by `repair`, so that the next line never continues
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ class JsonLinesError(LlicError, ValueError):
     """A whole line that holds no JSON object."""
 
 
-def read(path: str | Path) -> list[dict[str, Any]]:
+def read(path: str | Path, skip_damaged: bool = False) -> list[dict[str, Any]]:
     """Reads every whole line of a file.
 
     Args:
       path: The file. An unfinished last line is ignored.
+      skip_damaged: Leaves damaged lines out, with a warning, in place of an error: for figures that
+        are looked at only.
 
     Returns:
       One dictionary a line, in order.
@@ -33,13 +36,22 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(_whole_lines(Path(path).read_bytes()).splitlines(), 1):
         try:
-            entry = json.loads(line.decode())
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
-            raise JsonLinesError(f"{path}, line {number}, is no JSON: {error}.") from error
-        if not isinstance(entry, dict):
-            raise JsonLinesError(f"{path}, line {number}, is no JSON object.")
-        entries.append(entry)
+            entries.append(_parse(line, f"{path}, line {number}, is no JSON"))
+        except JsonLinesError as error:
+            if not skip_damaged:
+                raise
+            logging.warning("Left out: %s", error)
     return entries
+
+
+def _parse(line: bytes, complaint: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line.decode())
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
+        raise JsonLinesError(f"{complaint}: {error}.") from error
+    if not isinstance(entry, dict):
+        raise JsonLinesError(f"{complaint} object.")
+    return entry
 
 
 def repair(path: str | Path) -> None:

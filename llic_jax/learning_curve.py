@@ -33,7 +33,6 @@ def learning_curve(run: str | Path) -> Figure:
 
     Raises:
       NoMetricsError: The folder holds no figures.
-      JsonLinesError: Its `metrics.jsonl` is damaged before its last line.
     """
     try:
         entries = {kind: read_metrics(run, kind) for kind in ("train", "validation")}

@@ -200,7 +200,7 @@ def write_report(
         pictures += _inside_pictures(systems[0], images.images, means)
     folder = output.folder / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in tqdm(pictures, "figures", leave=False):
+    for picture in tqdm(pictures, "figures", leave=False, disable=None):
         picture.save(folder)
     context = {
         "title": f"{' and '.join(ours)} on {images.name}",
@@ -450,7 +450,7 @@ def _crops(
     others = baselines.by_names(list(CROP_CODECS))
     return [
         (name, side_by_side(system, chosen["quality"], image, others))
-        for name, image in tqdm(images[:CROP_IMAGES], "side by side", leave=False)
+        for name, image in tqdm(images[:CROP_IMAGES], "side by side", leave=False, disable=None)
     ]
 
 
@@ -463,7 +463,7 @@ def _inside_pictures(system: LlicSystem, images: Images, means: Mapping[str, Any
     alike = _alike(images)
     insights = [
         inspector.inspect(image, quality)
-        for _, image in tqdm(alike, "bits and weights", leave=False)
+        for _, image in tqdm(alike, "bits and weights", leave=False, disable=None)
     ]
     pictures = _receptive_field_pictures(system, images)
     pictures += _bit_pictures(system, quality, alike, insights)

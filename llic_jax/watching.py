@@ -119,7 +119,7 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
     """The entries of one kind ("train", "validation") in a run's `metrics.jsonl`, by step; where a
     run went back to an earlier checkpoint, the later entry of a step counts."""
     entries: dict[int, dict[str, Any]] = {}
-    for entry in json_lines.read(Path(workdir) / "metrics.jsonl"):
+    for entry in json_lines.read(Path(workdir) / "metrics.jsonl", skip_damaged=True):
         if entry["kind"] == kind:
             entries[entry["step"]] = entry
     return [entries[step] for step in sorted(entries)]

@@ -152,13 +152,13 @@ def test_decoded_images_are_kept(system, images, tmp_path):
 
 
 def test_every_decoded_image_has_a_file_of_its_own(tmp_path):
-    names = ["a.png", "a.jpg", "a b.png", "a_b.png", "a", "a%2Fb.png"]
+    names = ["a.png", "a.jpg", "a b.png", "a_b.png", "a%2Fb.png"]
     images = ImageSet("images", None, [(name, np.zeros((8, 8, 3), np.uint8)) for name in names])
     output = Output(tmp_path, images, save_images=True)
     keys = [(c, s, n) for c in ("x y", "x_y", "x/y") for s in ("1", "2") for n in names]
     assert len({output.image_path(key) for key in keys}) == len(keys)
     assert output.image_path(("x/y", "1", "a.png")).parent.parent.parent == tmp_path / "images"
-    for first, second in (("a.jpg", "a.jpg.png"), ("B.png", "b.png")):
+    for first, second in (("a.jpg", "a.jpg.png"), ("B.png", "b.png"), ("a.png", "a")):
         pair = ImageSet("images", None, [(n, images.images[0][1]) for n in (first, second)])
         Output(tmp_path, pair)
         with pytest.raises(OutputError, match=f"{first} and {second} would be one file"):
@@ -294,7 +294,7 @@ def test_effort_is_measured_like_any_other_system(system, photograph):
     assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05, abs=8 * 48)
 
 
-def test_images_from_folders_files_and_the_package(images, tmp_path):
+def test_images_from_folders_files_and_the_package(images, tmp_path, capsys):
     for name, image in images:
         write_image(tmp_path / name, image)
     loaded = load_images([tmp_path])
@@ -307,6 +307,11 @@ def test_images_from_folders_files_and_the_package(images, tmp_path):
         load_images([tmp_path / "c.png"])
     with pytest.raises(DataError, match="takes one folder; 2 are named"):
         load_images([tmp_path, tmp_path], "kodak")
+    (tmp_path / "broken.png").write_bytes(b"x")
+    assert len(load_images([tmp_path]).images) == 2
+    assert "skipped: " in capsys.readouterr().err
+    with pytest.raises(DataError, match="None of the images can be used"):
+        load_images([tmp_path / "broken.png"])
     embedded = load_images()
     assert [name for name, _ in embedded.images] == list(evaluation.EMBEDDED)
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 for _, image in embedded.images)

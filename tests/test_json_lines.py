@@ -39,6 +39,7 @@ def test_a_damaged_whole_line_is_an_error_with_its_number(line, tmp_path):
     path.write_bytes(b'{"a": 1}\n' + line + b"\n")
     with pytest.raises(JsonLinesError, match=r"a\.jsonl, line 2, is no JSON"):
         json_lines.read(path)
+    assert json_lines.read(path, skip_damaged=True) == [{"a": 1}]
 
 
 def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):
