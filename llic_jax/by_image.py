@@ -4,32 +4,47 @@ import dataclasses
 from collections.abc import Sequence
 
 from llic_jax.rate_distortion import Curve, CurveError, bd_rate
-from llic_jax.records import Record
+from llic_jax.records import Result
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRow:
-    """rates: BD-rate (%) of our codec over each of the others on this image, in their order; None
-    where the two have no curves in common."""
+    """One image.
+
+    Attributes:
+      image: Its name.
+      rates: BD-rate (%) of our codec over each of the others on this image, in their order. None:
+        the two have no curves in common.
+    """
 
     image: str
     rates: tuple[float | None, ...]
 
 
 def by_image(
-    found: Sequence[Record], ours: str, others: Sequence[str], method: str = "pchip"
+    results: Sequence[Result], ours: str, others: Sequence[str], method: str = "pchip"
 ) -> list[ImageRow]:
-    """BD-rate of `ours` over each of `others`, image by image, the worst first: sorted by the first
-    of them, images without a figure there last. Empty without others."""
+    """Computes BD-rates image by image.
+
+    Args:
+      results: Of all codecs.
+      ours: Name of our codec.
+      others: Names of the codecs that it is compared with.
+      method: Interpolation (see `rate_distortion.METHODS`).
+
+    Returns:
+      The images, the worst over the first of `others` first, those without a figure there last.
+      Empty without others.
+    """
     if not others:
         return []
-    points: dict[tuple[str, str], list[Record]] = {}
-    for record in found:
-        points.setdefault((record.image, record.codec), []).append(record)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.image, result.codec), []).append(result)
 
     def curve(image: str, codec: str) -> Curve:
-        records = points.get((image, codec), [])
-        return Curve(codec, tuple(r.bpp for r in records), tuple(r.psnr for r in records))
+        group = groups.get((image, codec), [])
+        return Curve(codec, tuple(r.bpp for r in group), tuple(r.psnr for r in group))
 
     def rate(image: str, other: str) -> float | None:
         try:
@@ -37,6 +52,6 @@ def by_image(
         except CurveError:
             return None
 
-    images = dict.fromkeys(record.image for record in found)
+    images = dict.fromkeys(result.image for result in results)
     rows = [ImageRow(image, tuple(rate(image, other) for other in others)) for image in images]
     return sorted(rows, key=lambda row: (row.rates[0] is None, -(row.rates[0] or 0.0)))

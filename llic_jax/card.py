@@ -21,13 +21,19 @@ def model_card(
     fingerprint: bytes,
     summary: Mapping[str, Any] | None = None,
 ) -> str:
-    """The card in Markdown.
+    """Writes the card.
 
-    config: of the released folder. parameters: their number. summary: an evaluation's
-    (`summary.json`), whose figures of this model become a table.
+    Args:
+      config: Of the released folder.
+      parameters: Their number.
+      fingerprint: The model's.
+      summary: An evaluation's (`summary.json`); its figures of this model become a table.
+
+    Returns:
+      Markdown.
 
     Raises:
-      CardError: the summary has no figures of this model.
+      CardError: The summary has no figures of this model.
     """
     model, data, train = config["model"], config["data"], config["train"]
     levels = model["levels"]
@@ -65,7 +71,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 
 * {_unsuited(data)}
 * Images of more than 8 bits a channel. Colour profiles are kept, but it was trained on sRGB.
-* Evidence: what it leaves out at low rates it replaces by what looks likely.
+* Evidence: at low rates the decoder invents plausible detail.
 
 `golden.llic` is a file of a test image (60 x 48 pixels, made by code): a codec that
 decodes it without an error works on that machine.
@@ -73,10 +79,16 @@ decodes it without an error works on that machine.
 
 
 def training_effort(workdir: Path, steps: int) -> tuple[float, int] | None:
-    """Hours and crops that a run took for so many steps, validation and pauses left out.
+    """Adds up what a run took for so many steps, without validation and pauses.
 
-    None where its `metrics.jsonl` does not tell of all of them. The batch may have changed on the
-    way.
+    The batch may have changed on the way.
+
+    Args:
+      workdir: The run.
+      steps: The number of steps.
+
+    Returns:
+      Hours and crops. None: `metrics.jsonl` does not tell of all the steps.
     """
     try:
         entries = read_metrics(workdir, "train")
@@ -93,10 +105,16 @@ def training_effort(workdir: Path, steps: int) -> tuple[float, int] | None:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """An evaluation's `summary.json`.
+    """Reads an evaluation's `summary.json`.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Its content (see `evaluation.summary`).
 
     Raises:
-      CardError: there is none.
+      CardError: The file is missing or damaged.
     """
     try:
         return json.loads(path.read_text())
@@ -127,7 +145,7 @@ def _several(values: Any) -> str:
 def _figures(summary: Mapping[str, Any], fingerprint: bytes) -> str:
     rows = [
         f"| {m['codec']} | {'-' if m['quality'] is None else format(m['quality'], 'g')} "
-        f"| {m['bpp']:.4f} | {m['psnr']:.2f} "
+        f"| {m['bpp']:.4f} | {'-' if m['psnr'] is None else format(m['psnr'], '.2f')} "
         f"| {'-' if m['ms_ssim'] is None else format(m['ms_ssim'], '.4f')} "
         f"| {m['encode_seconds']:.2f} | {m['decode_seconds']:.2f} |"
         for means in summary["codecs"].values()

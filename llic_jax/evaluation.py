@@ -3,18 +3,21 @@
 image -> encode -> FILE.llic -> read -> decode -> compare with the original and with the
                                                   encoder's own reconstruction
 
-Each figure goes to `OUTPUT/results.jsonl` as soon as it is measured; a run that is started again
-with the same output measures what is missing. `OUTPUT/summary.json` and the report follow.
+`load_images` and `trials` say what is measured on which images, `Output` where figures go, and
+`measure` does it. Each figure goes to `OUTPUT/results.jsonl` as soon as it is measured; a run that
+is started again with the same output measures what is missing.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import platform
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,16 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from llic_jax import baselines, datasets, metrics, release
+from llic_jax import baselines, compilation_cache, datasets, metrics, release
 from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError, split_held_back
-from llic_jax.images import SUFFIXES, read_image, write_image
-from llic_jax.measuring import Coded, Image, Quality, System, run_jobs
+from llic_jax.errors import LlicError
+from llic_jax.images import SUFFIXES, ImageFileError, read_image, whole_file, write_image
+from llic_jax.measuring import CodecUnderTest, Image, Measurement, Quality, run_tasks
 from llic_jax.provenance import versions
-from llic_jax.records import Record, RecordFile, averages, table
-from llic_jax.sources import image_files
+from llic_jax.records import Key, Result, ResultsFile, averages, incomparable
+from llic_jax.sources import OUTPUT_FOLDERS, RESULTS_FILE, image_files
 
 # Photographs that scikit-image ships with its package (no download).
 EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
@@ -39,62 +43,101 @@ EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
 Images = list[tuple[str, Image]]
 
 
+class OutputError(LlicError, OSError):
+    """A folder that cannot take the results."""
+
+
+class TrialError(LlicError, ValueError):
+    """Codecs that cannot be measured together."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """name: in words. published: the data set's name among published figures, None if it has none.
-    images: names and pixels."""
+    """Images to measure on.
+
+    Attributes:
+      name: In words.
+      published: The data set's name among published figures. None: it has none.
+      images: Name and pixels, uint8 `(H, W, 3)`, of each.
+      files: Where they were read from; empty for embedded ones.
+    """
 
     name: str
     published: str | None
     images: Images
+    files: tuple[Path, ...] = ()
 
 
 def load_images(
-    sources: Sequence[str | Path] = (), dataset: str | None = None, held_back: int = 0
+    sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int = 0
 ) -> ImageSet:
-    """The images of a data set (in `sources`, if given), of folders and files, or embedded ones.
+    """Loads the images of a data set, of folders and files, or embedded ones.
 
-    held_back: of the only folder in `sources`, just the images that a training run with
-    `data.held_back` of that number never sees.
+    Args:
+      sources: Folders, searched recursively, and files. None of either: scikit-image's photographs.
+      dataset: A name in `datasets.DATASETS`; it is in the only folder in `sources`, if given, and
+        else fetched.
+      held_out: Takes only those images of the only folder in `sources` that a training run with
+        `data.held_back` of that number never sees. 0: takes all.
+
+    Returns:
+      The images, read as RGB.
 
     Raises:
-      DataError: nothing there, two files of one name, or not the data set's files; `held_back`
-        without a folder.
-      ImageFileError: a file in it that is no RGB image.
+      DataError: Nothing is there, two files have one name, or files are not the data set's;
+        `held_out` without a folder.
+      ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
     """
-    if held_back < 0:
-        raise DataError(f"--held_back is {held_back}; it takes a number of photographs.")
-    if held_back:
+    if held_out < 0:
+        raise DataError(f"--held_back is {held_out}; it takes a number of photographs.")
+    if held_out:
         if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
             raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
         photographs = image_files(sources[0])
-        _, left_out = split_held_back(photographs, held_back)
-        files = [photographs[i] for i in left_out.indexes]
-        name = f"{held_back} photographs held back of {Path(sources[0]).resolve().name}"
-        return ImageSet(name, None, _read(files))
+        _, kept = split_held_back(photographs, held_out)
+        files = [photographs[i] for i in kept.indexes]
+        return _read(f"{held_out} photographs held back of {_name(Path(sources[0]))}", None, files)
     if dataset is not None:
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
         files = datasets.dataset_files(dataset, sources[0] if sources else None)
-        return ImageSet(dataset, dataset, _read(files))
+        return _read(dataset, dataset, files, skip=False)
     if not sources:
         return ImageSet("scikit-image's photographs", None, _embedded())
     files = []
-    for source in map(Path, sources):
+    for source in (Path(name).expanduser() for name in sources):
         files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
     published = datasets.identify(files)
-    return ImageSet(published or ", ".join(Path(s).name for s in sources), published, _read(files))
+    return _read(published or ", ".join(_name(Path(s)) for s in sources), published, files)
 
 
-def _read(files: Sequence[Path]) -> Images:
-    names = [path.name for path in files]
+def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = True) -> ImageSet:
+    names = [_printable(path.name) for path in files]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
-    try:
-        return [(path.name, read_image(path)) for path in files]
-    except FileNotFoundError as error:
-        raise DataError(f"No file {error.filename}.") from error
+    images = []
+    for file_name, path in zip(names, files, strict=True):
+        try:
+            images.append((file_name, read_image(path)))
+        except FileNotFoundError as error:
+            raise DataError(f"No file {error.filename}.") from error
+        except ImageFileError as error:
+            if not skip:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+    if files and not images:
+        raise DataError("None of the images can be used; the reasons stand above.")
+    return ImageSet(name, published, images, tuple(files))
+
+
+def _name(path: Path) -> str:
+    return _printable(path.resolve().name)
+
+
+def _printable(name: str) -> str:
+    """A file's name as text. Bytes that are not UTF-8 become escapes: no report can hold them."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _embedded() -> Images:
@@ -110,30 +153,81 @@ def _embedded() -> Images:
     return [(name, images[name]) for name in EMBEDDED]
 
 
+class ReleasedModel:
+    """The codec in a released folder, loaded when it is first needed; its programs are its own.
+
+    Pickles as its folder's name, so that every process loads it once.
+
+    Args:
+      folder: The released folder.
+      coder: Range coder (default: the first that is installed).
+    """
+
+    def __init__(self, folder: Path, coder: str | None = None):
+        self.folder, self.coder = folder, coder
+        self._compiled: set[tuple[int, int, bool]] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReleasedModel, (self.folder, self.coder)
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        return release.load_codec(self.folder, self.coder)
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """The config that was released with the weights."""
+        return json.loads((self.folder / "config.json").read_text())
+
+    def compile(self, height: int, width: int, refined: bool) -> None:
+        """Codes an image of this size once, so that times are those of compiled programs."""
+        if (height, width, refined) not in self._compiled:
+            black = np.zeros((height, width, 3), np.uint8)
+            quality = self.codec.default_quality
+            encoded = effort.encode(self.codec, black, quality, steps=int(refined))
+            self.codec.decode(encoded.data)
+            self._compiled.add((height, width, refined))
+
+
 @dataclasses.dataclass(frozen=True)
 class LlicSystem:
-    """A released folder as a system under test. curve: its curve's name, if that is not its own
-    (models of one rate each make one curve together). effort: steps of refining (see `effort`)."""
+    """A released folder as a codec under test.
+
+    Attributes:
+      folder: The released folder.
+      coder: Range coder (default: the first that is installed).
+      label: Stands for the folder (default: its name).
+      curve: Name of the curve (default: the label). Models of one rate each make one together.
+      refinement: Gradient steps on the latents of each image (see `effort`).
+      separate: See `measuring.CodecUnderTest`.
+      model: The folder's codec; given where several systems share it.
+    """
 
     folder: Path
     coder: str | None = None
+    label: str | None = None
     curve: str | None = None
-    effort: int = 0
+    refinement: int = 0
     separate: bool = False
+    model: ReleasedModel = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            object.__setattr__(self, "model", ReleasedModel(self.folder, self.coder))
 
     @property
     def codec(self) -> Codec:
-        return _load(self.folder, self.coder)
+        return self.model.codec
 
     @property
     def name(self) -> str:
-        name = self.curve or self.folder.resolve().name
-        return f"{name}, effort {self.effort}" if self.effort else name
+        name = self.curve or self.label or _name(self.folder)
+        return f"{name}, effort {self.refinement}" if self.refinement else name
 
     @property
     def model_config(self) -> dict[str, Any]:
         """The model's section of the config (see configs/default.py)."""
-        return json.loads((self.folder / "config.json").read_text())["model"]
+        return self.model.config["model"]
 
     @property
     def version(self) -> str:
@@ -141,25 +235,39 @@ class LlicSystem:
         return f"model {codec.fingerprint.hex()}, coder {codec.coder}, jax {jax.__version__}"
 
     def setting(self, quality: Quality) -> str:
-        return self.folder.resolve().name if quality is None else f"quality {quality:g}"
+        return self.label or _name(self.folder) if quality is None else f"quality {quality:g}"
 
     def qualities(self, chosen: Sequence[float] | None) -> list[Quality]:
-        """The chosen ones, or every level; [None] for a model of one rate."""
+        """Lists the qualities to measure.
+
+        Args:
+          chosen: Some qualities; of equal ones the first counts. None: every level.
+
+        Returns:
+          The qualities; [None] for a model of one rate.
+
+        Raises:
+          TrialError: The model has no such quality.
+        """
         levels = self.codec.model.levels
         if levels == 1:
             return [None]
-        return list(chosen) if chosen else [float(level) for level in range(1, levels + 1)]
+        for quality in chosen or ():
+            if not 1 <= quality <= levels:
+                raise TrialError(f"--quality {quality:g}: {self.name} has qualities 1 to {levels}.")
+        qualities = map(float, chosen or range(1, levels + 1))
+        return list({self.setting(quality): quality for quality in qualities}.values())
 
-    def code(self, image: Image, quality: Quality) -> Coded:
+    def code(self, image: Image, quality: Quality) -> Measurement:
         codec, (height, width) = self.codec, image.shape[:2]
-        _compile(codec, height, width, min(self.effort, 1))
+        self.model.compile(height, width, refined=self.refinement > 0)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "image.llic"
-            encoded = effort.encode(codec, image, quality, steps=self.effort)
+            encoded = effort.encode(codec, image, quality, steps=self.refinement)
             path.write_bytes(encoded.data)
             data = path.read_bytes()
         decoded = codec.decode(data)
-        return Coded(
+        return Measurement(
             bytes=len(data),
             image=decoded.image,
             encode_seconds=encoded.network_seconds + encoded.coder_seconds,
@@ -171,114 +279,261 @@ class LlicSystem:
         )
 
 
-@functools.lru_cache(maxsize=8)
-def _load(folder: Path, coder: str | None) -> Codec:
-    return release.load_codec(folder, coder)
-
-
-@functools.lru_cache(maxsize=256)
-def _compile(codec: Codec, height: int, width: int, steps: int) -> None:
-    """Codes an image of this size once, so that times are those of compiled programs."""
-    black = np.zeros((height, width, 3), np.uint8)
-    codec.decode(effort.encode(codec, black, codec.default_quality, steps=steps).data)
-
-
-def systems_of(
-    folders: Sequence[str | Path], coder: str | None = None, efforts: Sequence[int] = (0,)
+def released_systems(
+    folders: Sequence[str | Path], coder: str | None = None, refinements: Sequence[int] = (0,)
 ) -> list[LlicSystem]:
-    """The systems in released folders; those of one rate and equal shape make one curve together.
-    Each effort makes curves of its own.
+    """Loads released folders as codecs under test.
+
+    Models of one rate and of equal shape make one curve together. A folder whose name another
+    folder or a baseline has as well is named with its model's fingerprint.
+
+    Args:
+      folders: Released folders; one that is named twice counts once.
+      coder: Range coder (default: the first that is installed).
+      refinements: Gradient steps; each number makes curves of its own.
+
+    Returns:
+      The systems of the first number of steps, then those of the next.
 
     Raises:
-      ReleaseError: a folder that is no released model.
+      ReleaseError: A folder is no released model.
+      TrialError: Two folders of one name hold the same model.
     """
-    systems = [LlicSystem(Path(folder), coder) for folder in folders]
-    groups: dict[str, list[Path]] = {}
+    distinct = {Path(folder).resolve(): Path(folder) for folder in folders}
+    systems = _labelled([LlicSystem(folder, coder) for folder in distinct.values()])
+    groups: dict[str, list[LlicSystem]] = {}
     for system in systems:
         if system.codec.model.levels == 1:
-            groups.setdefault(json.dumps(system.model_config), []).append(system.folder)
-    named = {}
+            groups.setdefault(json.dumps(system.model_config), []).append(system)
+    curves: dict[Path, str] = {}
+    taken = {system.name for system in systems} | set(baselines.FORMATS)
     for group in groups.values():
         if len(group) > 1:
-            # Character by character: llic_0067 and llic_0130 become llic.
-            names = [folder.resolve().name for folder in group]
-            prefix = "".join(
-                c[0] for c in takewhile(lambda c: len(set(c)) == 1, zip(*names, strict=False))
-            )
-            named.update(dict.fromkeys(group, prefix.rstrip("_-.0123456789") or "LLIC"))
+            curve = _common_name([_name(system.folder) for system in group])
+            if curve in taken:
+                curve = f"{curve} ({_fingerprint(group[0])})"
+            taken.add(curve)
+            curves.update({system.folder: curve for system in group})
     return [
-        dataclasses.replace(system, curve=named.get(system.folder), effort=steps)
-        for steps in efforts
+        dataclasses.replace(system, curve=curves.get(system.folder), refinement=steps)
+        for steps in refinements
         for system in systems
     ]
 
 
-def evaluate(
-    systems: Iterable[tuple[System, Sequence[Quality]]],
-    images: Images,
-    records: RecordFile,
-    workers: int = 1,
-    save_images: str | Path | None = None,
-    progress: bool = True,
-) -> list[Record]:
-    """The records of every system at every quality on every image, measured where `records` lacks
-    them. `save_images`: a folder that receives the decoded images.
+def _labelled(systems: Sequence[LlicSystem]) -> list[LlicSystem]:
+    """The systems with distinct labels: names of folders where these are."""
+    names = collections.Counter([*baselines.FORMATS, *(_name(s.folder) for s in systems)])
+    labelled: dict[str, LlicSystem] = {}
+    for system in systems:
+        label = _name(system.folder)
+        if names[label] > 1:
+            label = f"{label} ({_fingerprint(system)})"
+        if label in labelled:
+            raise TrialError(
+                f"{labelled[label].folder} and {system.folder} hold the same model "
+                f"({_fingerprint(system)}) and have the same name: their figures could not be told "
+                "apart. Name one of them, or rename a folder."
+            )
+        labelled[label] = dataclasses.replace(system, label=label)
+    return list(labelled.values())
+
+
+def _fingerprint(system: LlicSystem) -> str:
+    return system.codec.fingerprint.hex()
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What names begin with, character by character: llic_0067 and llic_0130 become llic."""
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))
+    return "".join(column[0] for column in columns).rstrip("_-.0123456789") or "LLIC"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A codec and the qualities at which it is measured."""
+
+    system: CodecUnderTest
+    qualities: tuple[Quality, ...]
+
+
+def trials(
+    checkpoints: Sequence[str | Path],
+    qualities: Sequence[float] | None = None,
+    coder: str | None = None,
+    refinements: Sequence[int] = (0,),
+    codecs: Sequence[str] | None = None,
+) -> list[Trial]:
+    """Plans what is measured: released models, then other codecs.
+
+    Args:
+      checkpoints: Released folders.
+      qualities: Of the models with several levels (default: every level).
+      coder: Range coder (default: the first that is installed).
+      refinements: Gradient steps; each number makes curves of its own.
+      codecs: Names of the codecs to compare with (see `baselines.by_names`). None: all.
+
+    Returns:
+      The trials, those of the models first.
 
     Raises:
-      RecordsError: `records` has figures of other versions or of other images of the same names.
+      ReleaseError: A folder is no released model.
+      TrialError: Two folders cannot be told apart.
+      BaselineError: A codec's name is not known, or its library is not installed.
     """
-    # Processes that are started find the compilation cache of this one there.
-    if cache := jax.config.values.get("jax_compilation_cache_dir"):
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    digests = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in images}
-    found: dict[tuple[str, str, str], Record] = {}
-    order: list[tuple[str, str, str]] = []
-    for system, qualities in systems:
+    others = baselines.by_names(list(codecs) if codecs is not None else None)
+    for other in others:
+        _ = other.version  # a library that is missing is named before anything is measured
+    systems = released_systems(checkpoints, coder, refinements)
+    planned = [Trial(system, tuple(system.qualities(qualities))) for system in systems]
+    # One that is named twice counts once.
+    return planned + [Trial(other, other.ladder) for other in dict.fromkeys(others)]
+
+
+class Output:
+    """The folder of an evaluation: results, summary, report, figures, decoded images.
+
+    It is made, and written to, before anything is measured.
+
+    Args:
+      folder: The folder.
+      images: What is to be measured; it must not lie where pictures of the output go.
+      save_images: Whether to keep decoded images, as PNGs in `images/CODEC/SETTING/`.
+
+    Attributes:
+      folder: The folder.
+      save_images: As above.
+      results: Its `results.jsonl`.
+
+    Raises:
+      OutputError: The folder cannot be made or written to, or has images that are to be measured
+        where its own pictures go; or two decoded images would be one file.
+      ResultsError: Its results cannot be continued.
+    """
+
+    def __init__(self, folder: str | Path, images: ImageSet, save_images: bool = False):
+        self.folder, self.save_images = Path(folder), save_images
+        own = [(self.folder / name).resolve() for name in OUTPUT_FOLDERS]
+        for file in images.files:
+            if any(file.resolve().is_relative_to(pictures) for pictures in own):
+                raise OutputError(
+                    f"{file} is to be measured, and lies where {self.folder} keeps its own "
+                    "pictures. Name another --output."
+                )
+        if save_images:
+            self._check_names([name for name, _ in images.images])
+        try:
+            for name in OUTPUT_FOLDERS if save_images else OUTPUT_FOLDERS[:1]:
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / RESULTS_FILE).open("ab").close()
+            self.results = ResultsFile(self.folder / RESULTS_FILE)
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder} cannot take the results: {error}. Name another --output."
+            ) from error
+
+    def image_path(self, key: Key) -> Path:
+        """Returns where a decoded image is kept."""
+        codec, setting, image = (part.replace("%", "%25").replace("/", "%2F") for part in key)
+        name = image if image.lower().endswith(".png") else f"{image}.png"
+        return self.folder / OUTPUT_FOLDERS[1] / codec / setting.split(",")[0] / name
+
+    def _check_names(self, images: Sequence[str]) -> None:
+        names: dict[str, str] = {}
+        for image in images:
+            # Many file systems do not tell capital letters from small ones.
+            path = self.image_path(("codec", "setting", image)).name.lower()
+            if (other := names.setdefault(path, image)) != image:
+                raise OutputError(
+                    f"The decoded images of {other} and {image} would be one file. Rename one of "
+                    "them, or leave out --save_images."
+                )
+
+
+def measure(
+    planned: Iterable[Trial],
+    images: ImageSet,
+    output: Output,
+    workers: int = 1,
+    progress: bool = True,
+) -> list[Result]:
+    """Measures every trial on every image, where `output` lacks the result.
+
+    Args:
+      planned: Codecs and their qualities.
+      images: The images.
+      output: Takes each result as soon as it is there, and the decoded images.
+      workers: Processes.
+      progress: Shows a bar for each codec, on a terminal.
+
+    Returns:
+      The results by codec, quality and image.
+
+    Raises:
+      ResultsError: `output` has figures of other versions, or of other images of the same names.
+      WorkerError: A process died.
+    """
+    digests = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in images.images}
+    results: dict[Key, Result] = {}
+    order: list[Key] = []
+    for trial in planned:
+        system = trial.system
         version = system.version
-        todo = []
+        missing: list[tuple[Key, Quality, Image]] = []
         # Image by image: neighbours then share compiled programs.
-        for name, image in images:
-            for quality in qualities:
+        for name, image in images.images:
+            for quality in trial.qualities:
                 key = (system.name, system.setting(quality), name)
-                saved = _saved(save_images, key)
-                record = records.find(key, version, digests[name])
-                if record is not None and (saved is None or saved.is_file()):
-                    found[key] = record
+                result = output.results.find(key, version, digests[name])
+                saved = not output.save_images or output.image_path(key).is_file()
+                if result is not None and saved:
+                    results[key] = result
                 else:
-                    todo.append((key, quality, image))
-        order += [(system.name, system.setting(q), name) for q in qualities for name, _ in images]
-        bar = tqdm(total=len(todo), desc=system.name, unit="image", disable=not progress)
-        results = run_jobs([(system, quality, image) for _, quality, image in todo], workers)
+                    missing.append((key, quality, image))
+        settings = [system.setting(quality) for quality in trial.qualities]
+        order += [(system.name, s, name) for s in settings for name, _ in images.images]
+        tasks = [(quality, image) for _, quality, image in missing]
+        bar = tqdm(
+            total=len(tasks), desc=system.name, unit="image", disable=None if progress else True
+        )
+        measurements = run_tasks(system, tasks, workers, _process_start(system))
         with bar:
-            for (key, quality, image), coded in zip(todo, results, strict=True):
-                saved = _saved(save_images, key)
-                if saved is not None:
-                    saved.parent.mkdir(parents=True, exist_ok=True)
-                    write_image(saved, coded.image)
-                found[key] = _measure(key, version, quality, digests[key[2]], image, coded)
-                records.add(found[key])
+            for (key, quality, image), measurement in zip(missing, measurements, strict=True):
+                if output.save_images:
+                    path = output.image_path(key)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_image(path, measurement.image)
+                result = _result(key, version, quality, digests[key[2]], image, measurement)
+                output.results.add(result)
+                results[key] = result
                 bar.update()
-    return [found[key] for key in order]
+    return [results[key] for key in order]
 
 
-def _saved(folder: str | Path | None, key: tuple[str, str, str]) -> Path | None:
-    if folder is None:
-        return None
-    codec, setting, image = (part.replace(" ", "_").replace("/", "_") for part in key)
-    return Path(folder) / codec / f"{Path(image).stem}_{setting.split(',')[0]}.png"
+def _process_start(system: CodecUnderTest) -> Any:
+    """What a process does before it runs this codec: it finds the compiled programs of this one."""
+    if system.separate:
+        return None  # JAX must not be imported there
+    return functools.partial(_use_compiled, jax.config.values.get("jax_compilation_cache_dir"))
 
 
-def _measure(
-    key: tuple[str, str, str],
+def _use_compiled(folder: str | None) -> None:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder or ""
+    compilation_cache.enable()
+
+
+def _result(
+    key: Key,
     version: str,
     quality: Quality,
     digest: str,
     image: Image,
-    coded: Coded,
-) -> Record:
+    measurement: Measurement,
+) -> Result:
     height, width = image.shape[:2]
-    similarity = metrics.image_ms_ssim(image, coded.image)
-    return Record(
+    similarity = metrics.image_ms_ssim(image, measurement.image)
+    bits = measurement.bits
+    return Result(
         codec=key[0],
         version=version,
         setting=key[1],
@@ -287,26 +542,36 @@ def _measure(
         digest=digest,
         width=width,
         height=height,
-        bytes=coded.bytes,
-        bpp=8 * coded.bytes / (height * width),
-        bpp_estimated=None if coded.bits is None else coded.bits / (height * width),
-        psnr=metrics.image_psnr(image, coded.image),
-        psnr_y=metrics.image_psnr_y(image, coded.image),
+        bytes=measurement.bytes,
+        bpp=8 * measurement.bytes / (height * width),
+        bpp_estimated=None if bits is None else bits / (height * width),
+        psnr=metrics.image_psnr(image, measurement.image),
+        psnr_y=metrics.image_psnr_y(image, measurement.image),
         ms_ssim=similarity,
         ms_ssim_db=None if similarity is None else metrics.decibel(similarity),
-        encode_seconds=coded.encode_seconds,
-        encode_network_seconds=coded.encode_network_seconds,
-        decode_seconds=coded.decode_seconds,
-        decode_network_seconds=coded.decode_network_seconds,
-        peak_memory=coded.peak_memory,
-        identical=coded.identical,
+        encode_seconds=measurement.encode_seconds,
+        encode_network_seconds=measurement.encode_network_seconds,
+        decode_seconds=measurement.decode_seconds,
+        decode_network_seconds=measurement.decode_network_seconds,
+        peak_memory=measurement.peak_memory,
+        identical=measurement.identical,
     )
 
 
-def summary(records: Sequence[Record], images: ImageSet, workers: int) -> dict[str, Any]:
-    """The means, with what they were measured on."""
+def summary(results: Sequence[Result], images: ImageSet, workers: int = 1) -> dict[str, Any]:
+    """Averages the results, and states what they were measured on.
+
+    Args:
+      results: See `measure`.
+      images: The images.
+      workers: Processes that measured.
+
+    Returns:
+      A tree that is JSON; numbers in it are finite.
+    """
     return {
         "images": {"set": images.name, "count": len(images.images)},
+        "left_out": {name: sorted(names) for name, names in incomparable(results).items()},
         "versions": versions(),
         "machine": {
             "device": jax.devices()[0].device_kind,
@@ -314,51 +579,11 @@ def summary(records: Sequence[Record], images: ImageSet, workers: int) -> dict[s
             "platform": f"{platform.system()} {platform.machine()}",
             "workers": workers,
         },
-        "codecs": averages(records),
+        "codecs": averages(results),
     }
 
 
-def run(
-    checkpoints: Sequence[str | Path],
-    output: str | Path,
-    *,
-    data_dir: Sequence[str | Path] = (),
-    dataset: str | None = None,
-    held_back: int = 0,
-    qualities: Sequence[float] | None = None,
-    coder: str | None = None,
-    efforts: Sequence[int] = (0,),
-    codecs: Sequence[str] | None = None,
-    workers: int = 1,
-    save_images: bool = False,
-    inspect: bool = True,
-    method: str = "pchip",
-    command: str = "",
-) -> Path:
-    """The main job: measures, prints the table, writes the report, and returns its path.
-
-    checkpoints: released folders. data_dir: folders and files. dataset: see `datasets`. held_back:
-    see `load_images`. efforts: steps of refining, a curve each. codecs: names of the codecs to
-    compare with (None: all of `baselines`). inspect: with the pictures of what goes on inside the
-    (first) model. method: of BD-rate. command: as the report shows it.
-    """
-    from llic_jax import report  # matplotlib and jinja2: only where figures become pictures
-
-    output = Path(output)
-    image_set = load_images(data_dir, dataset, held_back)
-    systems = systems_of(checkpoints, coder, efforts)
-    others = baselines.by_names(list(codecs) if codecs is not None else None)
-    jobs: list[tuple[System, Sequence[Quality]]] = []
-    for system in systems:
-        jobs.append((system, system.qualities(qualities)))
-    for other in others:
-        jobs.append((other, other.ladder))
-    records = RecordFile(output / "results.jsonl")
-    folder = output / "images" if save_images else None
-    found = evaluate(jobs, image_set.images, records, workers, folder)
-    print(table(found))
-    figures = summary(found, image_set, workers)
-    (output / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
-    path = report.write(output, systems, found, figures, image_set, inspect, command, method)
-    print(f"figures: {output / 'results.jsonl'}, {output / 'summary.json'}\nreport: {path}")
-    return path
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file that every reader of JSON takes; whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,7 +1,7 @@
 """Draws a training run's learning curve: `python -m llic_jax.learning_curve RUN curve.svg`.
 
 Above the loss, below rate and PSNR, all over steps: what was logged while training (faint, single
-batches) and validation on held-back images (strong).
+batches) and validation on held-out images (strong).
 """
 
 import argparse
@@ -23,10 +23,16 @@ class NoMetricsError(LlicError, ValueError):
 
 
 def learning_curve(run: str | Path) -> Figure:
-    """The figure of one run.
+    """Draws one run.
+
+    Args:
+      run: The run's folder.
+
+    Returns:
+      The figure: loss, rate and PSNR over steps.
 
     Raises:
-      NoMetricsError: no figures in this folder.
+      NoMetricsError: The folder holds no figures.
     """
     try:
         entries = {kind: read_metrics(run, kind) for kind in ("train", "validation")}
@@ -37,9 +43,9 @@ def learning_curve(run: str | Path) -> Figure:
     figure, axes = plots.grid(7.0, 7.0, rows=len(_PANELS))
     for ax, (name, label) in zip(axes.flat, _PANELS.items(), strict=True):
         for kind, width, alpha in (("train", 0.8, 0.35), ("validation", 2.0, 1.0)):
-            shown = [entry for entry in entries[kind] if name in entry]
-            if shown:
-                steps, values = zip(*((e["step"], e[name]) for e in shown), strict=True)
+            present = [entry for entry in entries[kind] if name in entry]
+            if present:
+                steps, values = zip(*((e["step"], e[name]) for e in present), strict=True)
                 marker = "o" if kind == "validation" else ""
                 ax.plot(
                     steps,
@@ -49,7 +55,7 @@ def learning_curve(run: str | Path) -> Figure:
                     alpha=alpha,
                     marker=marker,
                     ms=3,
-                    label=kind if kind == "train" else "validation (held back)",
+                    label=kind if kind == "train" else "validation (held out)",
                 )
         ax.set_ylabel(label)
         if name != "psnr":
@@ -57,11 +63,11 @@ def learning_curve(run: str | Path) -> Figure:
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             ax.yaxis.set_major_formatter(plots.PLAIN)
             ax.yaxis.set_minor_formatter(NullFormatter())
-        if held_back := [entry[name] for entry in entries["validation"] if name in entry]:
+        if held_out := [entry[name] for entry in entries["validation"] if name in entry]:
             # Single batches are of single qualities: they may leave the picture.
-            low, high = min(held_back), max(held_back)
+            low, high = min(held_out), max(held_out)
             ax.set_ylim(*((low - 2, high + 2) if name == "psnr" else (low / 1.3, high * 1.3)))
-        ax.set_xlim(0, max(entry["step"] for found in entries.values() for entry in found))
+        ax.set_xlim(0, max(entry["step"] for kind in entries.values() for entry in kind))
     axes.flat[0].legend()
     axes.flat[-1].set_xlabel("step")
     return figure

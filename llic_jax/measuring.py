@@ -1,4 +1,4 @@
-"""Running image codecs, in this process or in several others, and watching their memory.
+"""Runs codecs under test, in this process or in several others, and watches their memory.
 
 Imports no JAX, so that a process that runs libjpeg shows libjpeg's memory.
 """
@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -18,18 +18,25 @@ from jaxtyping import UInt8
 
 from llic_jax.errors import LlicError
 
-Image = UInt8[np.ndarray, "_ _ 3"]  # of any size: no two of them need be alike
+Image = UInt8[np.ndarray, "_ _ 3"]  # any size: two images need not be of one size
 Quality = float | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Coded:
-    """One image, coded and decoded.
+class Measurement:
+    """One image, coded into a real file and decoded from it.
 
-    bytes: of the file. image: decoded from that file. Seconds are those of compiled programs; of
-    them `*_network_seconds` were spent in networks (None: no networks), the rest in entropy coding.
-    bits: the model's own estimate. identical: the decoded image is the encoder's reconstruction.
-    peak_memory: bytes (see `peak_memory`).
+    Attributes:
+      bytes: Size of the file.
+      image: Decoded from that file, uint8 `(H, W, 3)`.
+      encode_seconds: With compiled programs.
+      decode_seconds: With compiled programs.
+      encode_network_seconds: The part of `encode_seconds` spent in networks; the rest is entropy
+        coding. None: the codec has no networks.
+      decode_network_seconds: Likewise of `decode_seconds`.
+      bits: The model's own estimate of the file's size. None: it makes none.
+      identical: Whether the decoded image equals the encoder's reconstruction. None: not checked.
+      peak_memory: In bytes (see `peak_memory`).
     """
 
     bytes: int
@@ -44,11 +51,13 @@ class Coded:
 
 
 @runtime_checkable
-class System(Protocol):
-    """A codec under test. Systems travel to other processes, so they hold names, not models.
+class CodecUnderTest(Protocol):
+    """A codec that is measured. It is sent to worker processes, so it pickles small.
 
-    name: of its curve. version: everything that its figures depend on, as one line. separate: run
-    it in a process of its own even where one process would do.
+    Attributes:
+      name: The name of its curve.
+      version: Everything that its figures depend on, as one line.
+      separate: Measured in a process of its own, so that its memory is not that of JAX.
     """
 
     @property
@@ -61,35 +70,51 @@ class System(Protocol):
     def version(self) -> str: ...
 
     def setting(self, quality: Quality) -> str:
-        """The complete settings at a quality, in words."""
+        """Returns the complete settings at a quality, in words."""
 
-    def code(self, image: Image, quality: Quality) -> Coded:
+    def code(self, image: Image, quality: Quality) -> Measurement:
         """Compresses the image into a real file and decodes that."""
 
 
-Job = tuple[System, Quality, Image]
+Task = tuple[Quality, Image]
 
 
 class WorkerError(LlicError, RuntimeError):
     """A process that coded images has died."""
 
 
-def run_jobs(jobs: Sequence[Job], workers: int = 1) -> Iterator[Coded]:
-    """Codes every job, in order, in `workers` processes.
+def run_tasks(
+    system: CodecUnderTest,
+    tasks: Sequence[Task],
+    workers: int = 1,
+    start: Callable[[], None] | None = None,
+) -> Iterator[Measurement]:
+    """Codes images, in order.
+
+    Args:
+      system: The codec.
+      tasks: Quality and image, uint8 `(H, W, 3)`, of each.
+      workers: Processes. 1 codes in this process, unless the codec wants a process of its own.
+      start: Called once in each process that is started, before it codes anything.
+
+    Yields:
+      One measurement a task.
 
     Raises:
-      WorkerError: a process was killed, most often for its memory.
+      WorkerError: A process was killed, most often for its memory.
     """
-    if not jobs:
+    if not tasks:
         return
-    if workers == 1 and not any(system.separate for system, _, _ in jobs):
-        yield from map(_run_job, jobs)
+    if workers == 1 and not system.separate:
+        yield from (_measure(system, task) for task in tasks)
         return
     # Spawned, not forked: a fork of a process in which JAX has run hangs, and inherits its memory.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_process, initargs=(system, start)
+    ) as pool:
         try:
-            yield from pool.map(_run_job, jobs)
+            yield from pool.map(_run_in_process, tasks)
         except BrokenProcessPool as error:
             raise WorkerError(
                 "A worker process died, most often for lack of memory. Run with fewer --workers; "
@@ -97,11 +122,27 @@ def run_jobs(jobs: Sequence[Job], workers: int = 1) -> Iterator[Coded]:
             ) from error
 
 
-def _run_job(job: Job) -> Coded:
-    system, quality, image = job
+# The codec of a worker process: sent once, so that it is loaded once and keeps its programs.
+_system: CodecUnderTest | None = None
+
+
+def _start_process(system: CodecUnderTest, start: Callable[[], None] | None) -> None:
+    global _system
+    if start is not None:
+        start()
+    _system = system
+
+
+def _run_in_process(task: Task) -> Measurement:
+    assert _system is not None
+    return _measure(_system, task)
+
+
+def _measure(system: CodecUnderTest, task: Task) -> Measurement:
+    quality, image = task
     reset_peak_memory()
-    coded = system.code(image, quality)
-    return dataclasses.replace(coded, peak_memory=peak_memory())
+    measurement = system.code(image, quality)
+    return dataclasses.replace(measurement, peak_memory=peak_memory())
 
 
 def reset_peak_memory() -> None:
@@ -111,8 +152,12 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process held, in bytes, interpreter and libraries included: since
-    `reset_peak_memory` on Linux, since its start elsewhere; None where that cannot be known."""
+    """Measures the most memory that this process held, interpreter and libraries included.
+
+    Returns:
+      Bytes: since `reset_peak_memory` on Linux, since the process's start elsewhere. None where
+      the system does not tell.
+    """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

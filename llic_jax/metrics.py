@@ -13,29 +13,54 @@ MS_SSIM_MIN_SIDE = (_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
 
 
 def mse(a: Float[Array, "b h w c"], b: Float[Array, "b h w c"]) -> Float[Array, "b"]:
-    """Mean squared error of each sample, over positions and channels."""
+    """Computes the mean squared error over positions and channels.
+
+    Args:
+      a: Images.
+      b: Images.
+
+    Returns:
+      The error of each sample.
+    """
     return jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
 
 
 def psnr(
     a: Float[Array, "b h w c"], b: Float[Array, "b h w c"], data_range: float = 1.0
 ) -> Float[Array, "b"]:
-    """Peak signal-to-noise ratio of each sample in dB; infinite for equal images."""
+    """Computes the peak signal-to-noise ratio.
+
+    Args:
+      a: Images.
+      b: Images.
+      data_range: Span of their values.
+
+    Returns:
+      dB of each sample; infinite for equal images.
+    """
     return 10 * jnp.log10(data_range**2 / mse(a, b))
 
 
 def ms_ssim(
     a: Float[Array, "b h w c"], b: Float[Array, "b h w c"], data_range: float = 1.0
 ) -> Float[Array, "b"]:
-    """Multi-scale structural similarity of each sample, averaged over channels.
+    """Computes the multi-scale structural similarity, averaged over channels.
 
     Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment"
     (2003): five scales, a Gaussian window of 11 with sigma 1.5, no padding. Between scales a 2x2
     mean, odd sides padded with zeros, as the implementation does that published figures of this
     field come from (pytorch-msssim). Negative terms are cut to zero.
 
+    Args:
+      a: Images.
+      b: Images.
+      data_range: Span of their values.
+
+    Returns:
+      The similarity of each sample, from 0 to 1.
+
     Raises:
-      ValueError: a side below 161 pixels, which is too small for five scales.
+      ValueError: A side is below 161 pixels, which is too small for five scales.
     """
     height, width = a.shape[1:3]
     if min(height, width) < MS_SSIM_MIN_SIDE:
@@ -80,15 +105,30 @@ def _halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def image_psnr(a: UInt8[np.ndarray, "h w *c"], b: UInt8[np.ndarray, "h w *c"]) -> float:
-    """PSNR of 8-bit images in dB, over all values, in double precision; infinite for equal ones."""
+    """Computes the PSNR of 8-bit images over all values, in double precision.
+
+    Args:
+      a: An image.
+      b: An image.
+
+    Returns:
+      dB; infinite for equal images.
+    """
     error = np.mean(np.square(a.astype(np.float64) - b))
     return float(10 * np.log10(255**2 / error)) if error else math.inf
 
 
 def image_psnr_y(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float:
-    """PSNR in dB of the luma of 8-bit RGB images, not rounded; infinite where it is equal.
+    """Computes the PSNR of the luma of 8-bit RGB images, which is not rounded.
 
     Luma as JPEG files have it: BT.601 over the full range, 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+      a: An image.
+      b: An image.
+
+    Returns:
+      dB; infinite for equal luma.
     """
     weights = np.array([0.299, 0.587, 0.114])
     error = np.mean(np.square((a.astype(np.float64) - b) @ weights))
@@ -96,7 +136,15 @@ def image_psnr_y(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -
 
 
 def image_ms_ssim(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float | None:
-    """MS-SSIM of 8-bit images; None where a side is below 161 pixels."""
+    """Computes the MS-SSIM of 8-bit images (see `ms_ssim`).
+
+    Args:
+      a: An image.
+      b: An image.
+
+    Returns:
+      The similarity; None where a side is below 161 pixels.
+    """
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return None
     return float(_ms_ssim_8_bits(a[None].astype(np.float32), b[None].astype(np.float32))[0])
@@ -108,10 +156,24 @@ def _ms_ssim_8_bits(a: Float[Array, "b h w c"], b: Float[Array, "b h w c"]) -> F
 
 
 def decibel(similarity: float) -> float:
-    """A similarity s in [0, 1] on the scale of figures: `-10 log10(1 - s)`."""
+    """Converts a similarity s to the scale of figures, `-10 log10(1 - s)`.
+
+    Args:
+      similarity: From 0 to 1.
+
+    Returns:
+      dB; infinite for 1.
+    """
     return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
 
 
 def to_uint8(x: Float[Array, "*shape"]) -> jax.Array:
-    """Image in [0, 1] to 8 bits, rounded and clipped."""
+    """Converts values in [0, 1] to 8 bits, rounded and clipped.
+
+    Args:
+      x: Of any shape.
+
+    Returns:
+      uint8 of the same shape.
+    """
     return jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)

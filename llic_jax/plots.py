@@ -18,11 +18,14 @@ INK, MUTED, GRID = "#1f2933", "#6b7785", "#e4e8ec"
 OURS = ("#c2185b", "#7b1fa2", "#e65100", "#00695c")
 MEASURED = {
     "AVIF": "#0b6fb8",
+    "AVIF (slow)": "#083d6b",
+    "AVIF (default tuning)": "#5aa9e6",
     "JPEG XL": "#1b9e77",
     "WebP": "#b8860b",
     "JPEG 2000": "#8c6bb1",
     "JPEG": "#8b5a3c",
 }
+_WIDEST_BPP = 1.6  # bits per pixel; at higher rates all codecs look alike
 LEAST_SAVING = -150  # per cent; curves below it would press the others together
 # Colour and dashes of published curves, in the order in which they are drawn.
 PUBLISHED = (
@@ -32,6 +35,7 @@ PUBLISHED = (
     ("#9aa5b1", (6, 2)),
     ("#7b8794", (6, 2, 1, 2)),
     ("#9aa5b1", (1, 1)),
+    ("#1f2933", (6, 2, 1, 2)),
 )
 PLAIN = matplotlib.ticker.StrMethodFormatter("{x:g}")  # numbers as one says them
 STYLE: dict[Any, Any] = {
@@ -54,6 +58,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "path",  # looks the same on machines without the font
     "svg.hashsalt": "llic_jax",  # the same figure gives the same file
+    "text.parse_math": False,  # a file's name may have dollars in it
 }
 
 
@@ -62,13 +67,18 @@ def style() -> Any:
     return matplotlib.rc_context(STYLE)
 
 
-def decibels(similarity: Sequence[float]) -> np.ndarray:
-    """MS-SSIM on the scale of the figures."""
-    return -10 * np.log10(1 - np.asarray(similarity))
-
-
 def grid(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of this size in inches, and its axes, `(rows, columns)`."""
+    """Makes an empty figure.
+
+    Args:
+      width: In inches.
+      height: In inches.
+      rows: Of axes.
+      columns: Of axes.
+
+    Returns:
+      The figure, and its axes `(rows, columns)`.
+    """
     # Figure objects of their own: pyplot would keep every one of them open.
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -78,7 +88,14 @@ def grid(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[
 def rate_distortion(
     ours: Sequence[Points], measured: Sequence[Points], published: Sequence[Points], label: str
 ) -> Figure:
-    """Curves over bits per pixel: ours thick, others measured here solid, published ones dashed."""
+    """Draws curves over bits per pixel.
+
+    Args:
+      ours: Drawn thick.
+      measured: Others that were measured here, drawn solid.
+      published: Drawn dashed.
+      label: Of the vertical axis.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(8.0, 5.2)
         ax: Axes = axes[0, 0]
@@ -107,7 +124,7 @@ def rate_distortion(
                 label=curve.name,
             )
         rates = [rate for curve in (*ours, *measured) for rate in curve.rates]
-        span = min(max(rates), 1.6)
+        span = min(max(rates), max(_WIDEST_BPP, min(rates)))
         inside = [
             quality
             for curve in (*ours, *measured)
@@ -127,25 +144,35 @@ def _colour(name: str) -> str:
 
 
 def rate_saving(savings: Mapping[str, tuple[np.ndarray, np.ndarray]], anchor: str) -> Figure:
-    """Rate saving in per cent over PSNR (paper, fig. 4-6); `savings`: PSNR and saving, by name."""
+    """Draws the rate saved over PSNR (paper, fig. 4-6).
+
+    Args:
+      savings: PSNR in dB and saving in per cent, by codec.
+      anchor: Name of the codec that is compared with.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(8.0, 4.4)
         ax: Axes = axes[0, 0]
         ax.axhline(0, color=INK, lw=1)
-        shown = {name: pair for name, pair in savings.items() if pair[1].max() > LEAST_SAVING}
-        for index, (name, (psnr, saving)) in enumerate(shown.items()):
+        drawn = {name: pair for name, pair in savings.items() if pair[1].max() > LEAST_SAVING}
+        for index, (name, (psnr, saving)) in enumerate(drawn.items()):
             colour = MEASURED.get(name) or OURS[index % len(OURS)]
             ax.plot(psnr, saving, color=colour, lw=1.5 if name in MEASURED else 2.6)
             ax.lines[-1].set_label(name)
         ax.set(xlabel="PSNR (dB)", ylabel=f"rate saved over {anchor} (%)")
-        low = min((saving.min() for _, saving in shown.values()), default=0)
+        low = min((saving.min() for _, saving in drawn.values()), default=0)
         ax.set_ylim(bottom=max(low * 1.1, LEAST_SAVING))
         ax.legend(loc="best", fontsize=9)
         return figure
 
 
 def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
-    """BD-rate over peak memory (paper, fig. 1); `points`: MiB and per cent, by name."""
+    """Draws BD-rate over peak memory (paper, fig. 1).
+
+    Args:
+      points: MiB and per cent, by codec.
+      anchor: Name of the codec that BD-rates are over.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(8.0, 3.8)
         ax: Axes = axes[0, 0]
@@ -175,7 +202,7 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
 
 
 def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
-    """Maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it."""
+    """Draws maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = grid(3.0 * len(fields), 3.5, 1, len(fields))
         half = _half_width(fields)
@@ -183,7 +210,7 @@ def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
             rows, columns = np.indices(field.energy.shape)
             centre = (columns * field.energy).sum(), (rows * field.energy).sum()
             level = np.log10(field.energy / field.energy.max() + 1e-12)
-            shown = ax.imshow(level, cmap="magma", vmin=-6, vmax=0, interpolation="nearest")
+            picture = ax.imshow(level, cmap="magma", vmin=-6, vmax=0, interpolation="nearest")
             ax.add_patch(
                 matplotlib.patches.Circle(centre, field.radius, fill=False, color="white", lw=1.2)
             )
@@ -192,7 +219,7 @@ def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
             ax.set_title(f"{field.name}\n95 % within {field.radius:.1f} px", fontsize=9)
             ax.set_xticks([])
             ax.set_yticks([])
-        bar = figure.colorbar(shown, ax=list(axes[0]), shrink=0.7, aspect=30, pad=0.01)
+        bar = figure.colorbar(picture, ax=list(axes[0]), shrink=0.7, aspect=30, pad=0.01)
         bar.set_label("log10 energy, relative", fontsize=8)
         return figure
 
@@ -202,7 +229,12 @@ def _half_width(fields: Sequence[ReceptiveField]) -> float:
 
 
 def channel_bits(bits: Float[np.ndarray, "m"], groups: Mapping[str, float]) -> Figure:
-    """Share of the latent's bits, sorted by channel, and by group in coding order."""
+    """Draws each channel's share of the latent's bits, sorted, and each group's in coding order.
+
+    Args:
+      bits: Of each channel.
+      groups: Bits of each group, by its name.
+    """
     with matplotlib.rc_context(STYLE):
         figure, (row,) = grid(10.0, 3.2, 1, 2)
         order = np.sort(bits)[::-1] / bits.sum() * 100
@@ -220,7 +252,12 @@ def channel_bits(bits: Float[np.ndarray, "m"], groups: Mapping[str, float]) -> F
 
 
 def bit_maps(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> Figure:
-    """Each image beside its bits per pixel, place by place."""
+    """Draws images beside their bits per pixel, place by place.
+
+    Args:
+      images: Each uint8 `(H, W, 3)`.
+      maps: Bits per pixel of each, `(H/16, W/16)`.
+    """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         ratio = images[0].shape[0] / images[0].shape[1]
         figure, axes = grid(10.0, 4.6 * ratio * len(images) + 0.3, len(images), 2)
@@ -229,20 +266,28 @@ def bit_maps(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> Figure
             height, width = image.shape[:2]
             row[0].imshow(image)
             extent = (0, 16 * bits.shape[1], 16 * bits.shape[0], 0)
-            shown = row[1].imshow(bits, cmap="inferno", vmin=0, vmax=top, extent=extent)
+            picture = row[1].imshow(bits, cmap="inferno", vmin=0, vmax=top, extent=extent)
             row[1].set_xlim(0, width)
             row[1].set_ylim(height, 0)
             for ax in row:
                 ax.set_axis_off()
-        figure.colorbar(shown, ax=axes[:, 1], shrink=0.8, aspect=30).set_label("bits per pixel")
+        figure.colorbar(picture, ax=axes[:, 1], shrink=0.8, aspect=30).set_label("bits per pixel")
         return figure
 
 
 def kernels(
     names: Sequence[str], insights: Sequence[Insight], block: str, count: int = 10
 ) -> Figure:
-    """The kernels that a block generates for two images, and their difference, for the channels
-    whose kernels differ most; colours are scaled by channel, the same in all three rows."""
+    """Draws the kernels that a block generates for two images, and their difference.
+
+    Colours are scaled by channel, the same in all three rows.
+
+    Args:
+      names: Of the images.
+      insights: Of the images; the first two count.
+      block: Name of the block of g_a.
+      count: Channels to draw: those whose kernels differ most.
+    """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         a, b = (insight.kernels[block] for insight in insights[:2])
         count = min(count, a.shape[-1])
@@ -264,7 +309,12 @@ def kernels(
 
 
 def factors(names: Sequence[str], insights: Sequence[Insight]) -> Figure:
-    """SCCT's channel importance factors of each block for several images."""
+    """Draws SCCT's channel importance factors of each block for several images.
+
+    Args:
+      names: Of the images.
+      insights: Of the images.
+    """
     with matplotlib.rc_context(STYLE):
         blocks = list(insights[0].factors)
         columns = min(3, len(blocks))

@@ -8,6 +8,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+from llic_jax.metrics import decibel
 from llic_jax.rate_distortion import Curve
 
 ANCHOR = "VTM-17.0 (calibrated)"
@@ -16,7 +17,15 @@ _FOLDER = Path(__file__).parent / "published"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A published curve over a data set. ms_ssim: None where only PSNR was published."""
+    """A published curve over a data set.
+
+    Attributes:
+      codec: Its name.
+      source: Where the figures stand.
+      bpp: Bits per pixel.
+      psnr: In dB.
+      ms_ssim: None where only PSNR was published.
+    """
 
     codec: str
     source: str
@@ -24,15 +33,32 @@ class Published:
     psnr: tuple[float, ...]
     ms_ssim: tuple[float, ...] | None = None
 
-    def curve(self) -> Curve:
-        """Rate in bits per pixel over PSNR in dB."""
-        return Curve(self.codec, self.bpp, self.psnr)
+    def curve(self, figure: str = "psnr") -> Curve | None:
+        """Makes a rate-distortion curve.
+
+        Args:
+          figure: "psnr", or "ms_ssim_db", which is `-10 log10(1 - MS-SSIM)` of the mean MS-SSIM.
+
+        Returns:
+          Rate in bits per pixel and figure in dB; None where the figure was not published.
+        """
+        if figure == "psnr":
+            return Curve(self.codec, self.bpp, self.psnr)
+        if self.ms_ssim is None:
+            return None
+        return Curve(self.codec, self.bpp, tuple(map(decibel, self.ms_ssim)))
 
 
 @cache
 def curves(dataset: str | None) -> dict[str, Published]:
-    """The published curves on a data set (`kodak`, `clic_pro_valid`, `tecnick`), by codec; none for
-    any other."""
+    """Reads the published curves on a data set.
+
+    Args:
+      dataset: `kodak`, `clic_pro_valid` or `tecnick`; any other has none.
+
+    Returns:
+      The curves by codec.
+    """
     path = _FOLDER / f"{dataset}.json"
     if dataset is None or not path.is_file():
         return {}
@@ -45,5 +71,5 @@ def curves(dataset: str | None) -> dict[str, Published]:
 
 @cache
 def bd_rates() -> dict[str, float]:
-    """BD-rates in per cent over VTM-17.0 Intra on Kodak (PSNR), as their authors state them."""
+    """Reads BD-rates in per cent over VTM-17.0 Intra on Kodak (PSNR), as their authors state."""
     return json.loads((_FOLDER / "bd_rates.json").read_text())["percent"]

@@ -31,7 +31,13 @@ class CurveError(LlicError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """What was measured of a codec. rates: bits per pixel. quality: dB (PSNR, or MS-SSIM in dB)."""
+    """Measured points of a codec.
+
+    Attributes:
+      name: The codec's.
+      rates: In bits per pixel.
+      quality: In dB: PSNR, or MS-SSIM as `-10 log10(1 - MS-SSIM)`.
+    """
 
     name: str
     rates: tuple[float, ...]
@@ -43,8 +49,8 @@ class Curve(Points):
     """Points that can be interpolated, sorted by rate.
 
     Raises:
-      CurveError: fewer than two points, values that are not finite, rates that are not above zero,
-        or a quality that does not rise with the rate.
+      CurveError: There are fewer than two points, values that are not finite, rates that are not
+        above zero, or a quality that does not rise with the rate.
     """
 
     def __post_init__(self) -> None:
@@ -75,8 +81,14 @@ class Curve(Points):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """value: per cent or dB. low, high: the common range, in dB (BD-rate) or bits per pixel
-    (BD-PSNR). remarks: what weakens the value, in words; empty if nothing does."""
+    """The mean difference of two curves.
+
+    Attributes:
+      value: In per cent (BD-rate) or dB (BD-PSNR).
+      low: Begin of the common range, in dB (BD-rate) or bits per pixel (BD-PSNR).
+      high: Its end.
+      remarks: What weakens the value, in words; empty if nothing does.
+    """
 
     value: float
     low: float
@@ -86,7 +98,7 @@ class Comparison:
 
 @runtime_checkable
 class Fit(Protocol):
-    """A curve through or near points."""
+    """A curve through points, or near them."""
 
     def __call__(self, x: np.ndarray) -> np.ndarray: ...
 
@@ -117,12 +129,19 @@ METHODS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Fit], int]] = {
 
 
 def bd_rate(anchor: Curve, test: Curve, method: str = "pchip") -> Comparison:
-    """The mean change of rate at equal quality, in per cent: negative where `test` needs less.
+    """Computes the mean change of rate at equal quality (VCEG-M33).
 
-    method: "pchip" (piecewise cubic), "spline" (cubic spline), or "polynomial" (VCEG-M33).
+    Args:
+      anchor: The curve to compare with.
+      test: The curve that is compared.
+      method: "pchip" (piecewise cubic), "spline" (cubic spline), or "polynomial" (VCEG-M33).
+
+    Returns:
+      Per cent: negative where `test` needs less.
 
     Raises:
-      CurveError: too few points for the method, a method that is not known, or no common range.
+      CurveError: The curves have too few points for the method or no common range, or the method
+        is not known.
     """
     low, high = _common(anchor, test, anchor.quality, test.quality, "dB")
     a = _fit(anchor.name, anchor.quality, anchor.log_rates, method)
@@ -132,9 +151,18 @@ def bd_rate(anchor: Curve, test: Curve, method: str = "pchip") -> Comparison:
 
 
 def bd_psnr(anchor: Curve, test: Curve, method: str = "pchip") -> Comparison:
-    """The mean change of quality at equal rate, in dB: positive where `test` is better.
+    """Computes the mean change of quality at equal rate (VCEG-M33).
 
-    The arguments and errors are those of `bd_rate`.
+    Args:
+      anchor: The curve to compare with.
+      test: The curve that is compared.
+      method: As for `bd_rate`.
+
+    Returns:
+      dB: positive where `test` is better.
+
+    Raises:
+      CurveError: As for `bd_rate`.
     """
     low, high = _common(anchor, test, anchor.log_rates, test.log_rates, "log bpp")
     a = _fit(anchor.name, anchor.log_rates, anchor.quality, method)
@@ -146,11 +174,19 @@ def bd_psnr(anchor: Curve, test: Curve, method: str = "pchip") -> Comparison:
 def rate_saving(
     anchor: Curve, test: Curve, method: str = "spline", samples: int = 100
 ) -> tuple[Float[np.ndarray, "samples"], Float[np.ndarray, "samples"]]:
-    """Quality in dB over the common range, and the per cent of the anchor's rate that `test` saves
-    there (paper, fig. 4-6: cubic splines through the points, compared at fixed PSNR).
+    """Computes the rate saved at each quality (paper, fig. 4-6: cubic splines through the points).
+
+    Args:
+      anchor: The curve to compare with.
+      test: The curve that is compared.
+      method: As for `bd_rate`.
+      samples: Number of qualities, evenly spread over the common range.
+
+    Returns:
+      Qualities in dB, and the per cent of the anchor's rate that `test` saves there.
 
     Raises:
-      CurveError: as `bd_rate`.
+      CurveError: As for `bd_rate`.
     """
     low, high = _common(anchor, test, anchor.quality, test.quality, "dB")
     a = _fit(anchor.name, anchor.quality, anchor.log_rates, method)

@@ -40,6 +40,7 @@ from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
 from llic_jax.images import whole_file
 from llic_jax.model import LLIC, build_model
+from llic_jax.provenance import public_source
 
 DEFAULT = Path(__file__).parent / "released" / "llic_elic_small"
 _FILES = ("config.json", "weights.safetensors", "tables.safetensors")
@@ -318,7 +319,7 @@ def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path]
     state = checkpoints.restore(like, step)
     checkpoints.close()
     # No paths of this machine.
-    config["data"]["source"] = Path(config["data"]["source"]).name
+    config["data"]["source"] = public_source(config["data"]["source"])
     starts = config["train"]["start"].split(",")
     config["train"]["start"] = ",".join(Path(start).name for start in starts)
     spent = (int(state.step), *(training_effort(workdir, int(state.step)) or ()))

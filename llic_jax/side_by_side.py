@@ -10,13 +10,20 @@ from PIL import Image as PillowImage
 
 from llic_jax import metrics
 from llic_jax.baselines import Baseline
-from llic_jax.measuring import Image, Quality, System
+from llic_jax.measuring import CodecUnderTest, Image, Quality
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """pixels: the part that is shown. bpp, psnr (dB), ms_ssim: of the whole image; None for the
-    original and where they do not exist."""
+    """A part of an image, as one codec decodes it.
+
+    Attributes:
+      label: The codec's name.
+      pixels: The part, uint8 `(h, w, 3)`.
+      bpp: Of the whole image; None for the original.
+      psnr: Likewise, in dB.
+      ms_ssim: Likewise; None also where the image is too small.
+    """
 
     label: str
     pixels: Image
@@ -33,10 +40,24 @@ class Crop:
 
 
 def side_by_side(
-    system: System, quality: Quality, image: Image, others: Sequence[Baseline], size: int = 208
+    system: CodecUnderTest,
+    quality: Quality,
+    image: Image,
+    others: Sequence[Baseline],
+    size: int = 208,
 ) -> list[Crop]:
-    """The original, ours at `quality`, and each other codec at the quality whose file comes nearest
-    to ours in size; of each the part of at most `size` x `size` pixels with the most detail."""
+    """Codes an image with several codecs into files of about one size.
+
+    Args:
+      system: Our codec; its file's size is that of the others.
+      quality: Of our codec.
+      image: uint8 `(H, W, 3)`.
+      others: The other codecs.
+      size: Side of the part in pixels, at most.
+
+    Returns:
+      The part with the most detail: of the original, of ours, and of the others.
+    """
     window = busiest(image, size)
     ours = system.code(image, quality)
     crops = [
@@ -60,8 +81,15 @@ def _crop(label: str, image: Image, decoded: Image, size: int, window: tuple[sli
 
 
 def busiest(image: Image, size: int) -> tuple[slice, slice]:
-    """The window of `size` x `size` pixels (less where the image is smaller) with the most detail:
-    the largest sum of absolute differences between neighbours."""
+    """Finds the window with the most detail: the largest sum of differences between neighbours.
+
+    Args:
+      image: uint8 `(H, W, 3)`.
+      size: Side in pixels; a smaller image is taken whole.
+
+    Returns:
+      Rows and columns.
+    """
     grey = image.astype(np.float64).mean(-1)
     detail = np.zeros_like(grey)
     detail[:, 1:] += np.abs(np.diff(grey, axis=1))

@@ -26,10 +26,12 @@ from llic_jax.images import SUFFIXES
 TFDS_PREFIX = "tfds:"
 RECORDS_PREFIX = "records:"
 _SMALLEST = 64  # pixels: what is smaller, on either side, is no photograph
+# An evaluation's output: its pictures lie in these folders beside this file.
+RESULTS_FILE, OUTPUT_FOLDERS = "results.jsonl", ("figures", "images")
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, sorted.
+    """All image files below `folder`, sorted; without the pictures of an evaluation's output.
 
     Raises:
       DataError: no such folder, or no image in it.
@@ -37,7 +39,14 @@ def image_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name a folder that holds images.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    outputs = {path.parent / name for path in folder.rglob(RESULTS_FILE) for name in OUTPUT_FOLDERS}
+    files = [path for path in found if outputs.isdisjoint(path.parents)]
+    if found and not files:
+        raise DataError(
+            f"All images in {folder} lie in {' or '.join(OUTPUT_FOLDERS)} beside {RESULTS_FILE}: "
+            "they are an evaluation's output. Name a folder of photographs, or that subfolder."
+        )
     if not files:
         raise DataError(f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}.")
     return files

@@ -15,6 +15,8 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from llic_jax import json_lines
+
 
 class TrainingLog:
     """The log of one run; a context manager. Only the first process of several writes.
@@ -41,6 +43,8 @@ class TrainingLog:
         # disable=None: no bar where nobody watches, as in a file.
         self.bar = tqdm(initial=first, total=last, unit="step", disable=None if main else True)
         self.exits.enter_context(self.bar)
+        if main:
+            json_lines.repair(workdir / "metrics.jsonl")  # else our first line continues a cut one
         self.file = (
             self.exits.enter_context((workdir / "metrics.jsonl").open("a")) if main else None
         )
@@ -115,8 +119,7 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
     """The entries of one kind ("train", "validation") in a run's `metrics.jsonl`, by step; where a
     run went back to an earlier checkpoint, the later entry of a step counts."""
     entries: dict[int, dict[str, Any]] = {}
-    for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+    for entry in json_lines.read(Path(workdir) / "metrics.jsonl", skip_damaged=True):
         if entry["kind"] == kind:
             entries[entry["step"]] = entry
     return [entries[step] for step in sorted(entries)]

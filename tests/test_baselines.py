@@ -5,8 +5,16 @@ import pytest
 from skimage import data
 
 from llic_jax import metrics
-from llic_jax.baselines import FORMATS, Baseline, BaselineError, by_names
-from llic_jax.measuring import run_jobs
+from llic_jax.baselines import (
+    FORMATS,
+    MS_SSIM,
+    PSNR,
+    Baseline,
+    BaselineError,
+    by_names,
+    compared_by,
+)
+from llic_jax.measuring import run_tasks
 
 IMAGE = np.ascontiguousarray(data.chelsea()[60:189, 100:261])
 
@@ -54,10 +62,34 @@ def test_names_in_any_spelling():
         by_names(["heic"])
 
 
+def test_each_is_compared_by_what_it_is_tuned_for():
+    by_psnr = [name for name in FORMATS if compared_by(name, PSNR)]
+    by_ms_ssim = [name for name in FORMATS if compared_by(name, MS_SSIM)]
+    both = ["JPEG", "JPEG 2000", "WebP", "JPEG XL"]
+    assert sorted(by_psnr) == sorted([*both, "AVIF", "AVIF (slow)"])
+    assert sorted(by_ms_ssim) == sorted([*both, "AVIF (default tuning)"])
+    assert compared_by("ours", PSNR) and compared_by("ours", MS_SSIM)
+    assert by_names(["avif-slow", "AVIF-default"]) == [
+        Baseline("AVIF (slow)"),
+        Baseline("AVIF (default tuning)"),
+    ]
+
+
+def test_tuning_does_what_it_says():
+    """At a size of file each is the better one by its own figure."""
+    image = np.ascontiguousarray(data.astronaut()[:256, 100:356])
+    tuned, default = Baseline("AVIF"), Baseline("AVIF (default tuning)")
+    size = tuned.code(image, 40.0).bytes
+    decoded = [codec.format.decode(codec.at_size(image, size)[1]) for codec in (tuned, default)]
+    psnr = [metrics.image_psnr(image, d) for d in decoded]
+    ms_ssim = [metrics.image_ms_ssim(image, d) for d in decoded]
+    assert psnr[0] > psnr[1] + 0.1 and ms_ssim[1] > ms_ssim[0]
+
+
 def test_a_process_of_its_own_gives_the_same_and_its_memory():
     codec = Baseline("JPEG")
     here = codec.code(IMAGE, 40.0)
-    (there,) = run_jobs([(codec, 40.0, IMAGE)])
+    (there,) = run_tasks(codec, [(40.0, IMAGE)])
     assert there.bytes == here.bytes
     np.testing.assert_array_equal(there.image, here.image)
     # An interpreter, numpy and Pillow, but no JAX.

@@ -3,23 +3,42 @@
 import dataclasses
 import json
 import math
+import os
+import pickle
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-import eval as eval_script
-from llic_jax import evaluation, metrics
+from llic_jax import compilation_cache, evaluate, evaluation, measuring, metrics, sources
 from llic_jax.baselines import Baseline
 from llic_jax.coding import effort
 from llic_jax.data import DataError
-from llic_jax.evaluation import LlicSystem, evaluate, load_images, systems_of
+from llic_jax.evaluation import (
+    ImageSet,
+    LlicSystem,
+    Output,
+    OutputError,
+    Trial,
+    TrialError,
+    load_images,
+    measure,
+    released_systems,
+)
 from llic_jax.images import read_image, write_image
-from llic_jax.measuring import peak_memory, reset_peak_memory, run_jobs
-from llic_jax.records import RecordFile, RecordsError, average, averages, points, table
+from llic_jax.measuring import peak_memory, reset_peak_memory, run_tasks
+from llic_jax.records import ResultsError, ResultsFile, average, averages, points, table
 from llic_jax.release import save_release
 
-JPEG = (Baseline("JPEG"), [10.0, 60.0])
+JPEG = Trial(Baseline("JPEG"), (10.0, 60.0))
+
+
+def _measure(trials, images, folder, workers=1, save_images=False):
+    image_set = ImageSet("images", None, images)
+    output = Output(folder, image_set, save_images)
+    return measure(trials, image_set, output, workers, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +53,10 @@ def system(tiny_release):
 
 @pytest.fixture(scope="module")
 def found(system, images, tmp_path_factory):
-    """Records of the tiny model and of JPEG, and the file that holds them."""
-    path = tmp_path_factory.mktemp("evaluation") / "results.jsonl"
-    jobs = [(system, [1.0, 2.0]), JPEG]
-    return evaluate(jobs, images, RecordFile(path), progress=False), path
+    """Results of the tiny model and of JPEG, and the file that holds them."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    results = _measure([Trial(system, (1.0, 2.0)), JPEG], images, folder)
+    return results, folder / "results.jsonl"
 
 
 def test_figures_are_those_of_the_file(found, system, images):
@@ -73,7 +92,7 @@ def test_other_codecs_have_no_networks_and_their_own_memory(found):
 
 def test_the_file_gives_the_records_back(found):
     records, path = found
-    assert list(RecordFile(path).records.values()) == sorted(
+    assert list(ResultsFile(path).results.values()) == sorted(
         records, key=lambda r: (r.codec == "JPEG", r.image)
     )
     assert len(path.read_text().splitlines()) == 8
@@ -87,12 +106,12 @@ def test_a_second_run_measures_only_what_is_missing(found, system, images, monke
     part.write_text("".join(lines[:5]) + lines[5][:40])
     measured = []
 
-    def counting(jobs, workers):
-        measured.extend(jobs)
-        return run_jobs(jobs, workers)
+    def counting(system, tasks, *more):
+        measured.extend(tasks)
+        return run_tasks(system, tasks, *more)
 
-    monkeypatch.setattr(evaluation, "run_jobs", counting)
-    again = evaluate([(system, [1.0, 2.0]), JPEG], images, RecordFile(part), progress=False)
+    monkeypatch.setattr(evaluation, "run_tasks", counting)
+    again = _measure([Trial(system, (1.0, 2.0)), JPEG], images, tmp_path)
     assert len(measured) == 3
     figures = ("codec", "setting", "image", "bytes", "psnr", "ms_ssim")
     for first, second in zip(records, again, strict=True):
@@ -105,40 +124,84 @@ def test_figures_of_another_model_or_image_are_not_gone_on_with(found, system, i
         ({"version": "model 0123"}, r"with version model 0123; this run has model [0-9a-f]{16}, "),
         ({"digest": "0123"}, "with pixels 0123"),
     ):
-        path = tmp_path / f"{message[5:12]}.jsonl"
-        RecordFile(path).add(dataclasses.replace(records[0], **change))
-        with pytest.raises(RecordsError, match=message):
-            evaluate([(system, [1.0])], images, RecordFile(path), progress=False)
+        folder = tmp_path / message[5:12]
+        ResultsFile(folder / "results.jsonl").add(dataclasses.replace(records[0], **change))
+        with pytest.raises(ResultsError, match=message):
+            _measure([Trial(system, (1.0,))], images, folder)
 
 
 def test_a_file_that_is_no_results_is_an_error(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"codec": "JPEG"}\n')
-    with pytest.raises(RecordsError, match="line 1, is no record"):
-        RecordFile(path)
+    with pytest.raises(ResultsError, match="line 1, is no record"):
+        ResultsFile(path)
+    path.write_bytes(b'{"codec": "\xff"}\n')
+    with pytest.raises(ResultsError, match=r"line 1, is no JSON.*Name another --output"):
+        ResultsFile(path)
 
 
 def test_decoded_images_are_kept(system, images, tmp_path):
-    folder = tmp_path / "images"
-    file = RecordFile(tmp_path / "results.jsonl")
-    (record,) = evaluate([(system, [1.0])], images[1:], file, 1, folder, progress=False)
-    (path,) = folder.rglob("*.png")
+    trials = [Trial(system, (1.0,))]
+    (record,) = _measure(trials, images[1:], tmp_path, save_images=True)
+    (path,) = (tmp_path / "images").rglob("*.png")
     assert metrics.image_psnr(images[1][1], read_image(path)) == record.psnr
     # A record whose image is gone is measured again.
     path.unlink()
-    evaluate([(system, [1.0])], images[1:], file, 1, folder, progress=False)
+    _measure(trials, images[1:], tmp_path, save_images=True)
     assert path.is_file()
+
+
+def test_every_decoded_image_has_a_file_of_its_own(tmp_path):
+    names = ["a.png", "a.jpg", "a b.png", "a_b.png", "a%2Fb.png"]
+    images = ImageSet("images", None, [(name, np.zeros((8, 8, 3), np.uint8)) for name in names])
+    output = Output(tmp_path, images, save_images=True)
+    keys = [(c, s, n) for c in ("x y", "x_y", "x/y") for s in ("1", "2") for n in names]
+    assert len({output.image_path(key) for key in keys}) == len(keys)
+    assert output.image_path(("x/y", "1", "a.png")).parent.parent.parent == tmp_path / "images"
+    for first, second in (("a.jpg", "a.jpg.png"), ("B.png", "b.png"), ("a.png", "a")):
+        pair = ImageSet("images", None, [(n, images.images[0][1]) for n in (first, second)])
+        Output(tmp_path, pair)
+        with pytest.raises(OutputError, match=f"{first} and {second} would be one file"):
+            Output(tmp_path, pair, save_images=True)
 
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_files(found, system, images, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    file = RecordFile(tmp_path / "results.jsonl")
-    again = evaluate([(system, [1.0, 2.0])], images, file, workers=2, progress=False)
+    again = _measure([Trial(system, (1.0, 2.0))], images, tmp_path, workers=2)
     assert [(r.image, r.bytes, r.psnr) for r in again] == [
         (r.image, r.bytes, r.psnr) for r in found[0][:4]
     ]
     assert all(r.identical for r in again)
+
+
+def _kept_programs() -> str:
+    assert compilation_cache._folder is not None
+    return str(compilation_cache._folder)
+
+
+class _TellsFolder:
+    """Stands in for a codec: its file's size is the length of the folder of stored programs."""
+
+    name = version = "folder"
+    separate = False
+
+    def setting(self, quality):
+        return ""
+
+    def code(self, image, quality):
+        return measuring.Measurement(len(_kept_programs()), image, 0.0, 0.0)
+
+
+def test_worker_processes_keep_compiled_programs(tmp_path):
+    images = [(name, np.zeros((8, 8, 3), np.uint8)) for name in "ab"]
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+    try:
+        results = _measure([Trial(_TellsFolder(), (None,))], images, tmp_path / "out", workers=2)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert [r.bytes for r in results] == [len(str(tmp_path / "cache" / "whole"))] * 2
 
 
 def test_means_are_over_images(found):
@@ -175,28 +238,63 @@ def test_models_of_one_rate_make_one_curve(tiny_config, tiny_release, tmp_path):
     folders = [tmp_path / "tiny_0067", tmp_path / "tiny_0130"]
     for folder in folders:
         save_release(folder, config.to_dict(), params)
-    systems = systems_of([*folders, tiny_release])
+    systems = released_systems([*folders, tiny_release])
     assert [s.name for s in systems] == ["tiny", "tiny", tiny_release.name]
     assert [s.setting(None) for s in systems[:2]] == ["tiny_0067", "tiny_0130"]
     assert systems[0].qualities([1.0, 2.0]) == [None]
     assert systems[2].qualities(None) == [1.0, 2.0]
-    assert systems[2].qualities([1.5]) == [1.5]
+    assert systems[2].qualities([1.5, 2.0, 1.5]) == [1.5, 2.0]
+    with pytest.raises(TrialError, match=r"--quality 3: .* has qualities 1 to 2"):
+        systems[2].qualities([3.0])
     name = tiny_release.name
-    assert [s.name for s in systems_of([tiny_release], efforts=(0, 5))] == [
+    assert [s.name for s in released_systems([tiny_release], refinements=(0, 5))] == [
         name,
         f"{name}, effort 5",
     ]
 
 
+def _copy(folder, target, change=0.0):
+    """The released folder elsewhere; its weights changed, or not."""
+    shutil.copytree(folder, target)
+    if change:
+        weights = load_file(target / "weights.safetensors")
+        name = next(n for n, w in weights.items() if n.startswith("g_s") and w.dtype == np.float32)
+        weights[name] = weights[name] + np.float32(change)
+        save_file(weights, target / "weights.safetensors")
+    return target
+
+
+def test_folders_of_one_name_are_told_apart(tiny_release, tmp_path):
+    first = _copy(tiny_release, tmp_path / "a" / "JPEG")
+    second = _copy(tiny_release, tmp_path / "b" / "JPEG", change=0.25)
+    systems = released_systems([first, second, first])
+    prints = [system.codec.fingerprint.hex() for system in systems]
+    assert [s.name for s in systems] == [f"JPEG ({prints[0]})", f"JPEG ({prints[1]})"]
+    assert len(set(prints)) == 2
+    # Neither is the baseline of that name.
+    assert released_systems([first])[0].name == f"JPEG ({prints[0]})"
+    third = _copy(tiny_release, tmp_path / "c" / "JPEG")
+    with pytest.raises(TrialError, match=r"hold the same model .* rename a folder"):
+        released_systems([first, third])
+
+
+def test_systems_travel_without_their_programs(system):
+    assert system.codec is system.codec
+    data = pickle.dumps(dataclasses.replace(system, refinement=2))
+    again = pickle.loads(data)
+    assert len(data) < 2000 and again.refinement == 2 and again.name == f"{system.name}, effort 2"
+    assert dataclasses.replace(system, refinement=2).codec is system.codec
+
+
 def test_effort_is_measured_like_any_other_system(system, photograph):
     image = photograph[:60, :50]
-    coded = dataclasses.replace(system, effort=2).code(image, 1.5)
+    coded = dataclasses.replace(system, refinement=2).code(image, 1.5)
     assert coded.bytes == len(effort.encode(system.codec, image, 1.5, steps=2).data)
     # A file of 600 bytes: constriction's words and escapes show.
     assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05, abs=8 * 48)
 
 
-def test_images_from_folders_files_and_the_package(images, tmp_path):
+def test_images_from_folders_files_and_the_package(images, tmp_path, capsys):
     for name, image in images:
         write_image(tmp_path / name, image)
     loaded = load_images([tmp_path])
@@ -209,9 +307,52 @@ def test_images_from_folders_files_and_the_package(images, tmp_path):
         load_images([tmp_path / "c.png"])
     with pytest.raises(DataError, match="takes one folder; 2 are named"):
         load_images([tmp_path, tmp_path], "kodak")
+    (tmp_path / "broken.png").write_bytes(b"x")
+    assert len(load_images([tmp_path]).images) == 2
+    assert "skipped: " in capsys.readouterr().err
+    with pytest.raises(DataError, match="None of the images can be used"):
+        load_images([tmp_path / "broken.png"])
     embedded = load_images()
     assert [name for name, _ in embedded.images] == list(evaluation.EMBEDDED)
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 for _, image in embedded.images)
+
+
+def test_pictures_of_an_output_are_no_photographs(images, tmp_path):
+    photos = tmp_path / "photos"
+    for folder in (photos, photos / "figures", photos / "out" / "figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in ("a.png", "figures/b.png", "out/figures/c.png"):
+        write_image(photos / path, images[1][1])
+    (photos / "out" / "results.jsonl").touch()
+    loaded = load_images([photos])
+    # A folder of that name is a user's own where no results lie beside it.
+    assert [name for name, _ in loaded.images] == ["a.png", "b.png"]
+    Output(photos / "out", loaded)
+    with pytest.raises(OutputError, match=r"b\.png is to be measured"):
+        Output(photos, loaded)
+    assert not (photos / "results.jsonl").exists()
+    with pytest.raises(DataError, match="an evaluation's output"):
+        sources.image_files(photos / "out")
+    assert len(load_images([photos / "out" / "figures"]).images) == 1
+
+
+@pytest.mark.skipif(os.fsencode("\udcff") != b"\xff", reason="names are Unicode here")
+def test_names_that_are_not_unicode_become_text(images, tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, images[1][1])
+    path.rename(tmp_path / "\udcff.png")
+    assert [name for name, _ in load_images([tmp_path]).images] == ["\\xff.png"]
+
+
+def test_an_output_that_cannot_be_made_is_said_at_once(tiny_release, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    (tmp_path / "file").write_text("x")
+    for output in (tmp_path / "file", tmp_path / "file" / "sub", "/proc/nowhere"):
+        arguments = ["--checkpoint", str(tiny_release), "--output", str(output)]
+        assert evaluate.main(arguments) == 1
+        captured = capsys.readouterr()
+        assert "cannot take the results" in captured.err and "image/s" not in captured.err
+        assert captured.err.count("\n") == 1 and not captured.out
 
 
 def test_only_what_training_left_out(images, tmp_path):
@@ -219,16 +360,16 @@ def test_only_what_training_left_out(images, tmp_path):
     folder.mkdir()
     for name in "abcde":
         write_image(folder / f"{name}.png", images[0][1])
-    chosen = load_images([folder], held_back=2)
+    chosen = load_images([folder], held_out=2)
     assert [name for name, _ in chosen.images] == ["a.png", "e.png"]
     assert chosen.name == "2 photographs held back of photographs" and chosen.published is None
-    for sources in ([], [folder / "a.png"], [folder, folder]):
+    for named in ([], [folder / "a.png"], [folder, folder]):
         with pytest.raises(DataError, match="--held_back takes one folder"):
-            load_images(sources, held_back=2)
+            load_images(named, held_out=2)
     with pytest.raises(DataError, match="5 images, of which 5 are to be held back"):
-        load_images([folder], held_back=5)
+        load_images([folder], held_out=5)
     with pytest.raises(DataError, match="--held_back is -1"):
-        load_images([folder], held_back=-1)
+        load_images([folder], held_out=-1)
 
 
 def test_peak_memory_sees_an_array():
@@ -246,7 +387,7 @@ def test_the_script_ends_with_the_reports_path(tiny_release, images, tmp_path, c
     output = tmp_path / "results"
     arguments = ["--data_dir", str(tmp_path / "b.png"), "--checkpoint", str(tiny_release)]
     arguments += ["--codecs", "jpeg", "--no_inspection", "--output", str(output)]
-    assert eval_script.main(arguments) == 0
+    assert evaluate.main(arguments) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"report: {output / 'report.html'}"
     assert (output / "report.html").is_file() and (output / "report.md").is_file()
@@ -257,5 +398,5 @@ def test_the_script_ends_with_the_reports_path(tiny_release, images, tmp_path, c
 
 def test_the_script_names_what_is_wrong(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    assert eval_script.main(["--checkpoint", str(tmp_path)]) == 1
+    assert evaluate.main(["--checkpoint", str(tmp_path)]) == 1
     assert "is no released model" in capsys.readouterr().err

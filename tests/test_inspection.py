@@ -15,10 +15,15 @@ def image(photograph):
 
 
 @pytest.fixture(scope="module")
-def insight(tiny_codec, image):
+def inspector(tiny_codec):
     options = tiny_codec.options
     assert options.rdoq_weight and all(options.back_projection)
-    return inspection.inspect_image(tiny_codec.model, tiny_codec.params, image, 2.0, options)
+    return inspection.Inspector(tiny_codec.model, tiny_codec.params, options)
+
+
+@pytest.fixture(scope="module")
+def insight(inspector, image):
+    return inspector.inspect(image, 2.0)
 
 
 def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image, as_predicted):
@@ -39,11 +44,11 @@ def test_groups_add_up_in_coding_order(insight, tiny_codec):
     assert sum(groups.values()) == pytest.approx(float(channels.sum()), rel=1e-6)
 
 
-def test_bits_follow_detail(tiny_codec, image):
+def test_bits_follow_detail(inspector, image):
     """Half of the image is flat: its bits are on the other half."""
     half = image.copy()
     half[:, 85:] = 128
-    found = inspection.inspect_image(tiny_codec.model, tiny_codec.params, half, 2.0).bit_map()
+    found = inspector.inspect(half, 2.0).bit_map()
     assert found[:, :5].mean() > found[:, 7:].mean()
 
 
@@ -59,8 +64,8 @@ def test_kernels_and_factors_are_those_of_each_block(insight):
     assert all(((f > 0) & (f < 1)).all() for f in insight.factors.values())
 
 
-def test_generated_kernels_differ_between_images(insight, tiny_codec, image):
-    other = inspection.inspect_image(tiny_codec.model, tiny_codec.params, 255 - image, 2.0)
+def test_generated_kernels_differ_between_images(insight, inspector, image):
+    other = inspector.inspect(255 - image, 2.0)
     assert np.abs(other.kernels["block_0_0"] - insight.kernels["block_0_0"]).max() > 0
 
 
@@ -87,9 +92,12 @@ class _Box(nn.Module):
         )
 
 
+_PROBE = inspection.ReceptiveFieldProbe(_Box())
+
+
 def test_a_known_receptive_field_is_found(photograph):
     params = {"kernel": np.ones((32, 32, 3, 1), np.float32)}
-    found = inspection.receptive_field("box", _Box(), params, [photograph, photograph], 192)
+    found = _PROBE.measure("box", params, [photograph, photograph], 192)
     lit = found.energy > 0
     assert found.energy.shape == (192, 192) and found.energy.sum() == pytest.approx(1)
     rows, columns = np.nonzero(lit)
@@ -101,7 +109,7 @@ def test_a_known_receptive_field_is_found(photograph):
 
 def test_images_and_sizes_must_go_together(photograph):
     with pytest.raises(InspectionError, match="multiple of 64"):
-        inspection.receptive_field("box", _Box(), {}, [photograph], 100)
+        _PROBE.measure("box", {}, [photograph], 100)
     with pytest.raises(InspectionError, match="272 x 240 has no middle of 256"):
         inspection.central_crop(photograph, 256)
 

@@ -1,19 +1,22 @@
 """The report: what is measured is in it, nothing else is, and it opens without a network."""
 
+import dataclasses
+import math
 import re
 
 import numpy as np
 import pytest
 
-from llic_jax import evaluation, published, report
+from llic_jax import published
 from llic_jax.baselines import Baseline
 from llic_jax.by_image import by_image
-from llic_jax.evaluation import ImageSet, LlicSystem
-from llic_jax.records import Record, RecordFile
+from llic_jax.evaluation import ImageSet, LlicSystem, Output, Trial, measure
+from llic_jax.records import Result
+from llic_jax.report import ReportOptions, markdown_text, write_report
 from llic_jax.side_by_side import busiest, side_by_side
 
 
-def _record(codec: str, quality: float, bpp: float, psnr: float, **more) -> Record:
+def _record(codec: str, quality: float, bpp: float, psnr: float, **more) -> Result:
     values = dict(
         codec=codec,
         version=f"{codec} 1.0",
@@ -37,18 +40,24 @@ def _record(codec: str, quality: float, bpp: float, psnr: float, **more) -> Reco
         peak_memory=300 << 20,
         identical=True,
     )
-    return Record(**(values | more))
+    return Result(**(values | more))
 
 
 OURS = [(1.0, 0.12, 28.5), (2.0, 0.25, 31.0), (3.0, 0.5, 34.0), (4.0, 0.9, 37.2)]
 AVIF = [(1.0, 0.12, 27.5), (2.0, 0.25, 30.2), (3.0, 0.5, 33.1), (4.0, 0.9, 36.3)]
 
 
-def _write(folder, records, dataset=None, **more):
-    system = LlicSystem(folder / "mine")
+class _Named(LlicSystem):
+    """A system of which a report needs the name alone."""
+
+    version = "1.0"
+
+
+def _write(folder, records, dataset=None, name="mine", **more):
     images = ImageSet("three <photographs>", dataset, [])
-    figures = evaluation.summary(records, images, 1)
-    return report.write(folder, [system], records, figures, images, False, **more)
+    trials = [Trial(_Named(folder / name), ())]
+    options = ReportOptions(inspect=False, **more)
+    return write_report(records, images, trials, Output(folder, images), options)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +162,69 @@ def test_a_decoder_that_went_astray_is_said(tmp_path):
     assert "Not every decoded image" in _write(tmp_path, records).read_text()
 
 
+def test_a_picture_that_is_coded_exactly_leaves_every_mean_of_psnr(tmp_path):
+    """Means over finite values alone would be of other images at each quality."""
+    records = [_record("mine", *point) for point in OURS] + [_record("AVIF", *p) for p in AVIF]
+    flat = dict(image="flat.png", bpp=0.01, psnr_y=60.0)
+    records += [_record("mine", q, **flat | {"psnr": 50.0 + q}) for q, _, _ in OURS]
+    records += [_record("AVIF", q, **flat | {"psnr": math.inf}) for q, _, _ in AVIF[:1]]
+    records += [_record("AVIF", q, **flat | {"psnr": 60.0}) for q, _, _ in AVIF[1:]]
+    path = _write(tmp_path, records)
+    without = _write(tmp_path / "without", [r for r in records if r.image != "flat.png"])
+    line = next(n for n in path.with_name("report.md").read_text().splitlines() if "| ours |" in n)
+    assert line in without.with_name("report.md").read_text()
+    for text in (path.read_text(), path.with_name("report.md").read_text()):
+        assert "Means of PSNR" in text and "1 of 2 images" in text and "flat.png" in text
+        assert f"{OURS[0][1]:.4f}" in text  # the rate of the image that PSNR is of
+
+
+def test_rates_above_what_is_drawn_are_drawn_all_the_same(tmp_path):
+    records = [_record("mine", q, bpp + 5, psnr) for q, bpp, psnr in OURS]
+    assert _write(tmp_path, records).is_file()
+
+
+def test_a_codec_stands_where_it_is_tuned_for(tmp_path):
+    names = ("mine", "AVIF", "AVIF (slow)", "AVIF (default tuning)", "WebP")
+    records = [_record(name, *point) for name in names for point in AVIF]
+    text = _write(tmp_path, records).with_name("report.md").read_text()
+    by_psnr, _, by_ms_ssim = text.partition(
+        "## BD-rate at equal MS-SSIM over AVIF (default tuning)"
+    )
+    assert "## BD-rate over AVIF\n" in by_psnr and by_ms_ssim
+    by_ms_ssim = by_ms_ssim.partition("## How the other codecs were tuned")[0]
+    for name in names:
+        assert (f"\n| {name} | " in by_psnr) == (name != "AVIF (default tuning)")
+        assert (f"\n| {name} | " in by_ms_ssim) == (name not in ("AVIF", "AVIF (slow)"))
+    assert "- AVIF: PSNR (tune=psnr)" in text
+
+
+def test_published_curves_stand_beside_in_both_tables(written):
+    text = (written.parent / "report.md").read_text()
+    by_psnr, _, by_ms_ssim = text.partition("## BD-rate at equal MS-SSIM over VTM")
+    for name in ("AV1", "BPG 4:4:4", "VTM (version not stated)", "bmshj2018-hyperprior"):
+        assert f"| {name} | published |" in by_psnr and f"| {name} | published |" in by_ms_ssim
+
+
+def test_names_are_no_markup(tmp_path):
+    name = "a|b <img src=x onerror=alert(1)> [e](f) $x^$ _em_ `c`.png"
+    records = [_record("mi|ne $<b>", *point, image=name) for point in OURS]
+    records += [_record("AVIF", *point, image=name) for point in AVIF]
+    records += [dataclasses.replace(record, image="b.png") for record in records]
+    path = _write(tmp_path, records, name="mi|ne $<b>", command="python eval.py `x` <b>")
+    text = path.with_name("report.md").read_text()
+    assert "<img" not in text and "[e](" not in text and "a|b" not in text and "_em_" not in text
+    assert "mi|ne" not in text and "mi\\|ne \\$&lt;b&gt;" in text
+    assert "``python eval.py `x` <b>``" in text
+    assert "<img src=x" not in path.read_text() and "<b>.png" not in path.read_text()
+
+
+def test_markdown_text():
+    assert markdown_text("llic_elic_small, quality 3") == "llic_elic_small, quality 3"
+    assert markdown_text("-0.12 %, 4:4:4 (a/b.png)") == "-0.12 %, 4:4:4 (a/b.png)"
+    assert markdown_text("a\nb | *c*") == "a b \\| \\*c\\*"
+    assert markdown_text(3) == 3
+
+
 def test_the_busiest_window_is_found():
     image = np.full((60, 90, 3), 100, np.uint8)
     image[20:36:2, 50:66] = 200
@@ -183,11 +255,11 @@ def test_the_whole_report_of_a_model(tiny_release, photograph, tmp_path):
     system = LlicSystem(tiny_release)
     image = np.ascontiguousarray(photograph[:180, :170])
     images = [("a.png", image), ("b.png", np.ascontiguousarray(image[::-1]))]
-    jobs = [(system, [1.0, 2.0]), (Baseline("JPEG"), [20.0, 70.0])]
-    found = evaluation.evaluate(jobs, images, RecordFile(tmp_path / "r.jsonl"), progress=False)
+    trials = [Trial(system, (1.0, 2.0)), Trial(Baseline("JPEG"), (20.0, 70.0))]
     image_set = ImageSet("photographs", None, images)
-    figures = evaluation.summary(found, image_set, 1)
-    html = report.write(tmp_path, [system], found, figures, image_set).read_text()
+    output = Output(tmp_path, image_set)
+    results = measure(trials, image_set, output, progress=False)
+    html = write_report(results, image_set, trials, output).read_text()
     for title in (
         "Side by side",
         "Effective receptive field",

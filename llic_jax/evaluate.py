@@ -1,0 +1,120 @@
+"""Evaluates a codec on real files and writes a report: `python eval.py --data_dir FOLDER`.
+
+Without arguments: the released model on photographs that scikit-image ships.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llic_jax import streams
+from llic_jax.errors import LlicError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the evaluation that the command line names.
+
+    Args:
+      argv: The arguments (default: those of the process).
+
+    Returns:
+      The exit status: 0, 1 for an error, 130 if interrupted.
+    """
+    with streams.unbreakable():
+        argv = sys.argv[1:] if argv is None else list(argv)
+        args = _parser().parse_args(argv)
+        try:
+            _evaluate(args, shlex.join(["python", "eval.py", *argv]))
+        except (LlicError, OSError) as error:
+            print(f"eval.py: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("eval.py: interrupted; run it again to go on", file=sys.stderr)
+            return 130
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, command: str) -> None:
+    # Heavy imports wait until they are needed: --help answers at once.
+    from llic_jax import allocation
+
+    allocation.keep_freed_memory()
+    from llic_jax import compilation_cache, evaluation, records, release
+    from llic_jax.report import ReportOptions, write_report
+
+    compilation_cache.enable()
+    images = evaluation.load_images(args.data_dir, args.dataset, args.held_back)
+    trials = evaluation.trials(
+        args.checkpoint or [release.DEFAULT],
+        qualities=args.quality,
+        coder=args.coder,
+        refinements=args.effort,
+        codecs=args.codecs,
+    )
+    output = evaluation.Output(args.output, images, args.save_images)
+    results = evaluation.measure(trials, images, output, args.workers)
+    print(records.table(results))
+    summary = output.folder / "summary.json"
+    figures = evaluation.summary(results, images, args.workers)
+    evaluation.write_json(summary, figures)
+    options = ReportOptions(not args.no_inspection, args.bd_method, command, args.workers)
+    report = write_report(results, images, trials, output, options)
+    print(f"figures: {output.results.path}, {summary}\nreport: {report}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__)
+    add = parser.add_argument
+    add("--data_dir", nargs="+", default=[], help="folders and files (default: scikit-image's)")
+    add("--dataset", help="kodak, clic_pro_valid or tecnick: from --data_dir, or else fetched")
+    add(
+        "--held_back", type=int, default=0, metavar="N",
+        help="evaluate only the N images of --data_dir that training with data.held_back=N leaves "
+        "out",
+    )  # fmt: skip
+    add("--checkpoint", nargs="+", help="released folders (default: the built-in model)")
+    add("--quality", type=float, nargs="+", help="default: every level")
+    add(
+        "--effort", type=_steps, nargs="+", default=[0], metavar="N",
+        help="refine the latents of each image with N gradient steps; a curve for each N",
+    )  # fmt: skip
+    add("--coder", help="range coder: tfc or constriction (default: the first that is installed)")
+    add(
+        "--codecs", nargs="*",
+        help="compare with: jpeg jpeg2000 webp avif avif-slow avif-default jpegxl (default: all)",
+    )  # fmt: skip
+    add(
+        "--output", type=Path, default=Path("results"),
+        help="a folder (default: ./results); what is measured there already is not measured again",
+    )  # fmt: skip
+    add(
+        "--workers", type=_count, default=1,
+        help="processes (default: 1; with more, they slow each other down, and times mean less)",
+    )  # fmt: skip
+    add("--save_images", action="store_true", help="keep the decoded images")
+    add("--no_inspection", action="store_true", help="leave out crops and the inside of the model")
+    add(
+        "--bd_method", default="pchip", choices=("pchip", "spline", "polynomial"),
+        help="interpolation of BD-rates; polynomial is the older cubic (default: pchip)",
+    )  # fmt: skip
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _steps(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
