@@ -1,12 +1,12 @@
-"""LLIC-ELIC whose transforms work at 1/8 and 1/16 of the image's size, for training on accelerators.
+"""A LLIC-ELIC that works at 1/8 and 1/16 of the image's size, to be trained on accelerators.
 
-    python train.py --config configs/llic_elic_eighth.py --config.data.source FOLDER \
+    python train.py --config configs/llic_elic_eighth.py --config.data.source FOLDER \\
         --workdir runs/eighth --config.model.dtype bfloat16
 
-Our choice, beside the paper's layout: LLIC's blocks are its own, their 11x11 kernels reach 88 pixels,
-and nothing is computed at 1/2 and 1/4, whose activations are most of what a step of the paper's
-layout moves. Work and entropy model are about those of llic_elic_small.py, and so are its rates.
-No weights of it are released yet.
+Our choice, beside the paper's layout: the blocks are LLIC's, and their 11x11 kernels span 88
+pixels. Nothing is computed at 1/2 and 1/4, whose activations are most of what a training step of
+the paper's layout moves. Work, entropy model and rates are those of llic_elic_small.py. No weights
+of it are released.
 """
 
 from ml_collections import ConfigDict

@@ -94,7 +94,7 @@ def _patch(path: Path, params: dict[Path, Any]) -> int:
 
 
 def _pixels(layer: str, params: dict[Path, Any]) -> int:
-    """The square of the stride of the resampling layer `down_I` or `up_I`, as far as shapes tell."""
+    """The square of the stride of the resampling layer `down_I` or `up_I`."""
     stage = int(layer.rpartition("_")[2])
     kernel = params.get(("g_a", f"down_{stage}", "embed", "conv", "kernel"))
     if kernel is None:

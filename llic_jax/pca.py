@@ -3,8 +3,9 @@
 From a random start a codec spends its first hours on finding what is known beforehand: that a
 decorrelating transform compresses, and a smooth one first of all. Here each stage's resampling is
 set to the best linear one: the blocks of the stage's input, as large as its stride, are projected
-onto their principal components, and synthesis gets the transposed matrices. Residual branches start near zero, so
-`g_s` after `g_a` is an orthogonal projection, and training sets out from a fair linear codec.
+onto their principal components, and synthesis gets the transposed matrices. Residual branches start
+near zero, so `g_s` after `g_a` is an orthogonal projection, and training sets out from a fair
+linear codec.
 """
 
 from collections.abc import Iterable, Sequence
