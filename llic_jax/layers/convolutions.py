@@ -192,22 +192,24 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 class SubpixelConv(Local):
     """`factor` times the size: 3x3 convolution to `factor^2 features`, then depth-to-space (our
-    choice)."""
+    choice).
+
+    Each block of `factor` x `factor` pixels so depends on its neighbours too, and can meet them
+    without a seam; a 1x1 convolution would leave that to the layers before.
+    """
 
     features: int
     factor: int = 2
-    kernel_size: int = 3
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=self.kernel_size // 2, up=self.factor, features=self.features)
+        return Locality(reach=1, up=self.factor, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
-        features = self.factor**2 * self.features
-        x = Conv(features, self.kernel_size, dtype=self.dtype, name="expand")(x)
-        return depth_to_space(x, self.factor)
+        expand = Conv(self.factor**2 * self.features, 3, dtype=self.dtype, name="expand")
+        return depth_to_space(expand(x), self.factor)
 
 
 class PatchEmbedding(Local):
@@ -216,19 +218,17 @@ class PatchEmbedding(Local):
 
     features: int
     patch: int
-    kernel_size: int = 1
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        # From a patch's first row; its rows all lie after it.
-        reach = (self.kernel_size // 2 + 1) * self.patch - 1
-        return Locality(reach=reach, stride=self.patch, features=self.features)
+        # The rows of a patch, counted from its first one, lie on one side; a reach has two.
+        return Locality(self.patch - 1, self.patch, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
         x = space_to_depth(x, self.patch)
-        return Conv(self.features, self.kernel_size, dtype=self.dtype, name="embed")(x)
+        return Conv(self.features, 1, dtype=self.dtype, name="embed")(x)
 
 
 class TransposedConv(nn.Module):
