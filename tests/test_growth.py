@@ -93,7 +93,7 @@ def test_larger_patches_and_wider_generators_compute_the_same(strides, photograp
     grown = grow(initialize(models[1], seed=3), weights)
     x = jnp.asarray(photograph[None, :64, :128], jnp.float32) / 255
     wanted, found = (
-        model.apply({"params": p}, x, jnp.array([4.5]))
+        jax.jit(model.apply)({"params": p}, x, jnp.array([4.5]))
         for model, p in zip(models, (weights, grown), strict=True)
     )
     assert float(jnp.std(wanted.x_hat)) > 1e-3
