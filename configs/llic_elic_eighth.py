@@ -5,8 +5,8 @@
 
 Our choice, beside the paper's layout: the blocks are LLIC's, and their 11x11 kernels span 88
 pixels. Nothing is computed at 1/2 and 1/4, whose activations are most of what a training step of
-the paper's layout moves. Work, entropy model and rates are those of llic_elic_small.py. No weights
-of it are released.
+the paper's layout moves. Entropy model and rates are those of llic_elic_small.py, and so is about
+the work: 168 kMACs a pixel, 27.4 M parameters. No weights of it are released.
 """
 
 from ml_collections import ConfigDict
