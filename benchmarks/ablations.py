@@ -27,9 +27,9 @@ from llic_jax.train_step import create_state
 # the crops of its first stage only.
 ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "llic": [{}],
-    "kernels_5": [{"model.kernel_sizes": (5, 5, 5, 5)}],
-    "kernels_7": [{"model.kernel_sizes": (7, 7, 7, 7)}],
-    "kernels_9": [{"model.kernel_sizes": (9, 9, 9, 9)}],
+    "kernels_5": [{"model.kernel_sizes": (5,)}],  # in every stage
+    "kernels_7": [{"model.kernel_sizes": (7,)}],
+    "kernels_9": [{"model.kernel_sizes": (9,)}],
     "static_weights": [{"model.style.self_conditioned": False}],
     "no_scct": [{"model.style.channel_transform": False}],
     "no_gate": [{"model.style.gate": False}],
@@ -39,9 +39,12 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
 
 
 def overridden(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A copy of `base` with fields, named by their dotted path, set to other values."""
+    """A copy of `base` with fields, named by their dotted path, set to other values. A single
+    kernel size is that of every stage."""
     config = base.copy_and_resolve_references()
     config.update_from_flattened_dict(overrides)
+    if len(config.model.kernel_sizes) == 1:
+        config.model.kernel_sizes *= len(config.model.strides)
     return config
 
 

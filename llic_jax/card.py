@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llic_jax.errors import LlicError
+from llic_jax.upgrade import upgrade_model
 from llic_jax.watching import read_metrics
 
 _DISTORTIONS = {"mse": "255^2 MSE", "ms_ssim": "(1 - MS-SSIM)"}
@@ -35,14 +36,15 @@ def model_card(
     Raises:
       CardError: The summary has no figures of this model.
     """
-    model, data, train = config["model"], config["data"], config["train"]
+    model, data, train = upgrade_model(config["model"]), config["data"], config["train"]
     levels = model["levels"]
     rates = f"{levels} quality levels, continuous between them" if levels > 1 else "one rate"
     crops = _several(config.get("trained_sizes", sorted(set(data["crops"]))))
     batch = train["batch_size"] * train["accumulate"]
     images = config.get("trained_crops", config["trained_steps"] * batch)
     hours = config.get("trained_hours")
-    scaled = "; the quality scales their branches" if model.get("branch_gains") else ""
+    scaled = "; the quality scales their branches" if model["branch_gains"] else ""
+    strides = f",\n  strides {_several(model['strides'])}" if max(model["strides"]) > 2 else ""
     corrected = any(config.get("coding", {}).get("back_projection", ()))
     encoder = "\n* The encoder corrects latents by back-projection: `coding`." if corrected else ""
     figures = "" if summary is None else _figures(summary, fingerprint)
@@ -54,7 +56,7 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 ## Architecture
 
 * Transforms: channels {_several(model["channels"])}, kernels {_several(model["kernel_sizes"])},
-  blocks {_several(model["depths"])}{scaled}.
+  blocks {_several(model["depths"])}{strides}{scaled}.
 * Hyperprior of {model["hyper_channels"]} channels; all of `config.json`'s `model` section.{encoder}
 
 ## Training

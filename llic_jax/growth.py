@@ -1,8 +1,8 @@
 """Weights of a model for a larger one, which at first computes the same.
 
 After Chen et al., "Net2Net: Accelerating Learning via Knowledge Transfer" (ICLR 2016); how the new
-weights start is our choice. The transforms may have more channels in a stage, more blocks, and
-branch gains:
+weights start is our choice. The transforms may have more channels in a stage, more blocks, wider
+weight generators, and branch gains; their strides stay:
 
     kernel of a layer       to old channels    to new channels
     from old channels       as it was          fresh
@@ -52,26 +52,34 @@ def _grown(path: Path, larger: dict[Path, Any], weights: dict[Path, Any]) -> Any
     if (
         not transform
         or _runs(path, larger) != (runs := _runs(path, weights))
+        or _patch(path, larger) != (patch := _patch(path, weights))
         or old.ndim != fresh.ndim
         or any(fresh.shape[axis] != size for axis, size in kept.items())
         or any(fresh.shape[axis] < old.shape[axis] for axis in widened)
     ):
         raise _unfit(f"{name} is {old.shape} there and {fresh.shape} here")
-    places = np.arange(fresh.shape[-1]).reshape(runs, -1)[:, : old.shape[-1] // runs].ravel()
+    places = _first_of_each(runs, old.shape[-1], fresh.shape[-1])
     grown = np.array(fresh)
     if len(widened) == 1:
         grown[..., places] = old
     else:
         grown[..., places] = 0
-        grown[..., : old.shape[-2], places] = old
+        rows = _first_of_each(patch, old.shape[-2], fresh.shape[-2])
+        grown[..., rows[:, None], places] = old
     return jnp.asarray(grown)
+
+
+def _first_of_each(runs: int, old: int, new: int) -> np.ndarray:
+    """Where an axis of `runs` runs has its `old` places when it grows to `new`: at the beginning of
+    each run."""
+    return np.arange(new).reshape(runs, -1)[:, : old // runs].ravel()
 
 
 def _runs(path: Path, params: dict[Path, Any]) -> int:
     """How many times a layer's output axis holds all channels, one run after the other: the halves
-    of a gate, the four pixels of a subpixel convolution, the positions of a generated kernel."""
+    of a gate, the pixels of a subpixel convolution, the positions of a generated kernel."""
     if "expand" in path:
-        return 2 if "gate" in path else 4
+        return 2 if "gate" in path else _pixels(path[1], params)
     if "fc2" in path and "scst" in path:
         generator = path.index("generator")
         values = params[*path[: generator + 1], "fc2", "bias"].shape[-1]
@@ -79,8 +87,26 @@ def _runs(path: Path, params: dict[Path, Any]) -> int:
     return 1
 
 
+def _patch(path: Path, params: dict[Path, Any]) -> int:
+    """How many times a layer's input axis holds all channels: the pixels of a patch embedding."""
+    embeds = path[1].startswith("down_") and "embed" in path
+    return _pixels(path[1], params) if embeds else 1
+
+
+def _pixels(layer: str, params: dict[Path, Any]) -> int:
+    """The square of the stride of the resampling layer `down_I` or `up_I`."""
+    stage = int(layer.rpartition("_")[2])
+    kernel = params.get(("g_a", f"down_{stage}", "embed", "conv", "kernel"))
+    if kernel is None:
+        return 4
+    before = ("g_a", f"down_{stage - 1}")
+    channels = [p.shape[-1] for path, p in params.items() if path[:2] == before]
+    return kernel.shape[-2] // (channels[0] if stage else 3)
+
+
 def _unfit(what: str) -> ConfigError:
     return ConfigError(
         f"train.start: these weights are not of this model: {what}. Use the config that they were "
-        "trained with, or one whose transforms have more channels in a stage or more blocks."
+        "trained with, or one of the same model.strides whose transforms have more channels in a "
+        "stage or more blocks."
     )

@@ -24,10 +24,9 @@ from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.errors import LlicError
 from llic_jax.layers.initializers import fresh_params
 from llic_jax.measuring import Image
-from llic_jax.model import DOWNSAMPLING, LLIC, build_model
+from llic_jax.model import DOWNSAMPLING, LATENT_STRIDE, LLIC, build_model
 from llic_jax.ops import pad_to_multiple
 
-LATENT_STRIDE = 16  # image side to latent side
 ENERGY = 0.95  # share of the energy within the radius of a receptive field
 
 
@@ -162,7 +161,7 @@ def receptive_fields(
     for k in (5, 3):
         static = {
             **config,
-            "kernel_sizes": (k,) * 4,
+            "kernel_sizes": (k,) * len(config["channels"]),
             "style": {**config["style"], "self_conditioned": False},
         }
         variants.append((f"before training, static {k}x{k}", static, False))

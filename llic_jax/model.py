@@ -9,6 +9,7 @@ gains scale them back (Cui et al., "Asymmetric Gained Deep Image Compression", C
 `model.branch_gains` the transforms know the quality too: it scales their residual branches.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from llic_jax.config import Config, as_dict
+from llic_jax.config import Config
 from llic_jax.encoder_options import PLAIN, EncoderOptions, as_shown, back_project
 from llic_jax.entropy import channel, channel_attention, space_channel
 from llic_jax.entropy import walk as coding_walk
@@ -30,8 +31,10 @@ from llic_jax.layers.initializers import fresh_params
 from llic_jax.layers.levels import Quality, interpolate_levels
 from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
 from llic_jax.transforms import AnalysisTransform, BlockStyle, SynthesisTransform
+from llic_jax.upgrade import upgrade_model
 
 DOWNSAMPLING = 64  # image side to `z` side: images are padded to multiples of it
+LATENT_STRIDE = 16  # image side to `y` side
 
 
 class Gain(nn.Module):
@@ -207,24 +210,22 @@ def build_model(config: Config) -> LLIC:
     Raises:
       ConfigError: an entropy model that is not known, or sizes that do not go together.
     """
-    config = as_dict(config)
+    config = upgrade_model(config)
     name = config["entropy_model"]
     if name not in ENTROPY_MODELS:
         raise ConfigError(
             f"model.entropy_model is {name!r}; known are {', '.join(sorted(ENTROPY_MODELS))}."
         )
-    stages = {key: len(config[key]) for key in ("channels", "kernel_sizes", "depths")}
-    if set(stages.values()) != {4}:
-        raise ConfigError(f"A transform has four stages, one entry each; found {stages}.")
+    _check_stages(config)
     latent, levels = config["channels"][-1], config["levels"]
-    # Older released folders do not mention them.
-    branch_gains = levels > 1 and config.get("branch_gains", False)
+    branch_gains = levels > 1 and config["branch_gains"]
     dtype = jnp.dtype(config["dtype"])
     transform = dict(
         channels=tuple(config["channels"]),
         kernel_sizes=tuple(config["kernel_sizes"]),
         depths=tuple(config["depths"]),
-        style=BlockStyle(**config["style"]),
+        strides=tuple(config["strides"]),
+        style=BlockStyle(**config["style"], generator_width=config["generator_width"] or 0),
         levels=levels if branch_gains else 1,
         remat=config["remat"],
         dtype=dtype,
@@ -243,6 +244,25 @@ def build_model(config: Config) -> LLIC:
         takes_quality=branch_gains,
         on_canvas=parts.on_canvas,
     )
+
+
+def _check_stages(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the transforms' fields describe the same stages, down to 1/16."""
+    fields = ("channels", "kernel_sizes", "depths", "strides")
+    stages = {f"model.{key}": len(config[key]) for key in fields}
+    if len(set(stages.values())) != 1 or not config["strides"]:
+        raise ConfigError(
+            "The transforms need one entry a stage in each of "
+            f"{', '.join(f'{name} (has {count})' for name, count in stages.items())}; "
+            "make their lengths equal (the paper has four stages)."
+        )
+    strides = tuple(config["strides"])
+    if min(strides) < 2 or math.prod(strides) != LATENT_STRIDE:
+        raise ConfigError(
+            f"model.strides is {strides}; the latent is at 1/{LATENT_STRIDE} of the image's size, "
+            f"so they must be 2 or more and their product {LATENT_STRIDE}, as (2, 2, 2, 2) or "
+            "(8, 2)."
+        )
 
 
 def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:

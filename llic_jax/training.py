@@ -43,6 +43,7 @@ from llic_jax.train_step import (
     fresh_state,
     make_train_step,
 )
+from llic_jax.upgrade import upgrade_model
 from llic_jax.watching import TrainingLog
 
 
@@ -255,8 +256,13 @@ def _start(
         # From the whole batches, whatever the number of processes: all must start alike.
         sample = itertools.islice(batches(), 256 // config["train"]["batch_size"] + 1)
         crops = [np.asarray(multihost_utils.process_allgather(b, tiled=True)) for b in sample]
+        section = upgrade_model(config["model"])
         params = start_from_components(
-            unravel(state.params), crops, config["model"]["channels"], config["train"]["lmbdas"]
+            unravel(state.params),
+            crops,
+            section["channels"],
+            section["strides"],
+            config["train"]["lmbdas"],
         )
     else:
         params = grow(unravel(state.params), release.mean_weights(*start.split(",")))

@@ -9,6 +9,9 @@ in a model of several quality levels, that the quality may scale every residual 
     x -> [down5, STB, CTB]  x4  -> y          g_a, kernels 11 11 9 9, blocks 1 1 3 1
     y -> [CTB, STB, up]     x4  -> x_hat      g_s, the mirror image of the kernels
 
+Our choice beside it: stages of larger strides, such as 8 and 2, with the same blocks. Activations
+at 1/2 and 1/4 of the image's size are most of what the paper's layout moves through memory.
+
 Everything is NHWC. `H` and `W` at the input of `g_a` are multiples of 16.
 """
 
@@ -22,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
-from llic_jax.layers.convolutions import Conv, SubpixelConv, add_bias
+from llic_jax.layers.convolutions import Conv, PatchEmbedding, SubpixelConv, add_bias
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
 from llic_jax.layers.levels import BranchGain, Quality
@@ -43,6 +46,7 @@ class BlockStyle:
     gate: gated projection; else a plain feed-forward layer of the same width.
     depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
     limit: see `Limit`; 0: none (paper).
+    generator_width: see `WeightGenerator`.
     """
 
     self_conditioned: bool = True
@@ -50,6 +54,7 @@ class BlockStyle:
     gate: bool = True
     depth_rb: bool = True
     limit: float = 0.0
+    generator_width: int = 0
 
 
 def _scaled(branch: Feature, levels: int, quality: Quality | None) -> Feature:
@@ -98,16 +103,20 @@ class DepthRB(Local):
 
 class WeightGenerator(nn.Module):
     """From the mean over all positions to `features` weights: `fc2(gelu(fc1(pooled)))`, float32
-    whatever the computation's type."""
+    whatever the computation's type.
+
+    width: of `fc1`'s output; 0: a quarter of the channels (both our choice).
+    """
 
     features: int
     kernel_init: Initializer
     bias_init: Initializer
+    width: int = 0
 
     @nn.compact
     def __call__(self, pooled: Pooled) -> Float[Array, "b features"]:
-        c = pooled.shape[-1]
-        h = nn.gelu(nn.Dense(c // 4, kernel_init=fan_in_normal(), name="fc1")(pooled))
+        width = self.width or pooled.shape[-1] // 4
+        h = nn.gelu(nn.Dense(width, kernel_init=fan_in_normal(), name="fc1")(pooled))
         return nn.Dense(
             self.features, kernel_init=self.kernel_init, bias_init=self.bias_init, name="fc2"
         )(h)
@@ -125,6 +134,7 @@ class SCST(Local):
     kernel_size: int
     self_conditioned: bool = True
     levels: int = 1
+    generator_width: int = 0
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -141,9 +151,10 @@ class SCST(Local):
         k = self.kernel_size
         kernel_init = normal(1 / k)
         if self.self_conditioned:
-            weights = WeightGenerator(
-                k * k * c, fan_in_normal(1e-4), kernel_init, name="generator"
-            )(mean_over_positions(x) if pooled is None else pooled)
+            generator = WeightGenerator(
+                k * k * c, fan_in_normal(1e-4), kernel_init, self.generator_width, name="generator"
+            )
+            weights = generator(mean_over_positions(x) if pooled is None else pooled)
             kernel = weights.reshape(b, k, k, c)
         else:
             kernel = self.param("kernel", kernel_init, (k, k, c))
@@ -159,6 +170,7 @@ class SCCT(Local):
     from the pooled input scale the channels between two 1x1 convolutions."""
 
     levels: int = 1
+    generator_width: int = 0
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -170,11 +182,13 @@ class SCCT(Local):
         self, x: Feature, pooled: Pooled | None = None, *, quality: Quality | None = None
     ) -> Feature:
         c = x.shape[-1]
-        generator = WeightGenerator(c, fan_in_normal(1.0), nn.initializers.zeros, name="generator")
+        generator = WeightGenerator(
+            c, fan_in_normal(1.0), nn.initializers.zeros, self.generator_width, name="generator"
+        )
         factors = nn.sigmoid(generator(mean_over_positions(x) if pooled is None else pooled))
         self.sow("intermediates", "factors", factors)
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
-        h = h * factors[:, None, None, :].astype(self.dtype)
+        h = h * factors[:, None, None, :]  # float32, and its gradient too: see `BranchGain`
         h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
         return x + _scaled(h, self.levels, quality)
 
@@ -237,9 +251,10 @@ class STB(Chain):
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
         style, levels, dtype = self.style, self.levels, self.dtype
+        width = style.generator_width
         return (
             DepthRB(style.depth_rb, levels, dtype=dtype, name="embed"),
-            SCST(self.kernel_size, style.self_conditioned, levels, dtype=dtype, name="scst"),
+            SCST(self.kernel_size, style.self_conditioned, levels, width, dtype=dtype, name="scst"),
             Gate(style.gate, levels, dtype=dtype, name="gate"),
             *_limits(style, dtype),
         )
@@ -257,8 +272,10 @@ class CTB(Chain):
         style, levels, dtype = self.style, self.levels, self.dtype
         embed = DepthRB(style.depth_rb, levels, dtype=dtype, name="embed")
         gate = Gate(style.gate, levels, dtype=dtype, name="gate")
-        scct = (SCCT(levels, dtype=dtype, name="scct"),) if style.channel_transform else ()
-        return embed, *scct, gate, *_limits(style, dtype)
+        if not style.channel_transform:
+            return embed, gate, *_limits(style, dtype)
+        scct = SCCT(levels, style.generator_width, dtype=dtype, name="scct")
+        return embed, scct, gate, *_limits(style, dtype)
 
 
 class BasicBlock(Chain):
@@ -280,9 +297,14 @@ class BasicBlock(Chain):
 class _Transform(Chain):
     """What both transforms are told. All tuples run from the image to the latent.
 
+    The layer that yields the latent or the image is computed in float32 whatever `dtype` is, unless
+    it is a block: bfloat16 has steps of 1/256 near white, and of 1/4 where a latent is beyond 32.
+
     channels: after each stage; the paper's N, N, N, M = 192, 192, 192, 320.
     kernel_sizes: of the spatial transforms in each stage (paper).
     depths: basic blocks in each stage; the paper's 1, 1, 3, 1 for both transforms.
+    strides: of each stage, 2 or more. At 2 (paper) it resamples by `Conv` 5x5 and `SubpixelConv`;
+        beyond, by `PatchEmbedding` and `SubpixelConv` (our choice).
     style: ablation switches.
     levels: of quality, if it scales the residual branches (`BranchGain`); 1: it does not.
     remat: recompute each block in the backward pass instead of keeping its activations.
@@ -291,6 +313,7 @@ class _Transform(Chain):
     channels: tuple[int, ...] = (192, 192, 192, 320)
     kernel_sizes: tuple[int, ...] = (11, 11, 9, 9)
     depths: tuple[int, ...] = (1, 1, 3, 1)
+    strides: tuple[int, ...] = (2, 2, 2, 2)
     style: BlockStyle = BlockStyle()
     levels: int = 1
     remat: bool = False
@@ -312,6 +335,10 @@ class _Transform(Chain):
         ]
 
 
+def _at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 class AnalysisTransform(_Transform):
     """`g_a`: image `(B, H, W, 3)` in [0, 1] to latent `(B, H/16, W/16, M)`, float32."""
 
@@ -319,7 +346,13 @@ class AnalysisTransform(_Transform):
     def layers(self) -> Sequence[nn.Module]:
         layers: list[nn.Module] = []
         for stage, channels in enumerate(self.channels):
-            layers.append(Conv(channels, 5, stride=2, dtype=self.dtype, name=f"down_{stage}"))
+            stride, name = self.strides[stage], f"down_{stage}"
+            last = stage == len(self.channels) - 1 and not self.depths[stage]
+            dtype = _at_least_float32(self.dtype) if last else self.dtype
+            if stride == 2:
+                layers.append(Conv(channels, 5, stride=2, dtype=dtype, name=name))
+            else:
+                layers.append(PatchEmbedding(channels, stride, dtype=dtype, name=name))
             layers += self._blocks(stage, inverse=False)
         return layers
 
@@ -342,7 +375,9 @@ class SynthesisTransform(_Transform):
         for stage in reversed(range(len(self.channels))):
             layers += self._blocks(stage, inverse=True)
             features = self.channels[stage - 1] if stage else 3
-            layers.append(SubpixelConv(features, dtype=self.dtype, name=f"up_{stage}"))
+            dtype = self.dtype if stage else _at_least_float32(self.dtype)
+            up = SubpixelConv(features, self.strides[stage], dtype=dtype, name=f"up_{stage}")
+            layers.append(up)
         return layers
 
     def __call__(

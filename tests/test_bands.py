@@ -10,7 +10,7 @@ from llic_jax import bands
 from llic_jax.bands import GIB, LIBRARIES
 from llic_jax.coding.codec import Codec
 from llic_jax.layers.chain import flatten
-from llic_jax.layers.convolutions import Conv, SubpixelConv
+from llic_jax.layers.convolutions import Conv, PatchEmbedding, SubpixelConv
 from llic_jax.layers.initializers import fresh_params
 from llic_jax.transforms import (
     SCST,
@@ -21,17 +21,22 @@ from llic_jax.transforms import (
     SynthesisTransform,
 )
 
-# Two stages of the four, with the paper's kernels.
+# Two stages of the paper's four, with its kernels, and both stages of strides 8 and 2.
 SIZES = dict(channels=(4, 8), kernel_sizes=(11, 9), depths=(1, 1))
 SHAPES = {AnalysisTransform: (1, 212, 20, 3), SynthesisTransform: (1, 53, 5, 8)}
+EIGHTH = {AnalysisTransform: (1, 832, 32, 3), SynthesisTransform: (1, 52, 2, 8)}
+CASES = [
+    *((kind, levels, (2, 2), SHAPES[kind]) for kind, levels in itertools.product(SHAPES, (1, 3))),
+    *((kind, 3, (8, 2), shape) for kind, shape in EIGHTH.items()),
+]
 
 
-@pytest.fixture(scope="module", params=itertools.product(SHAPES, (1, 3)))
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
     """A transform's layers, its input and quality, and what is made of it at once."""
-    (kind, levels), quality = request.param, ()
+    (kind, levels, strides, shape), quality = request.param, ()
     style = BlockStyle(limit=1.0 if levels > 1 else 0.0)  # the input alone is beyond it
-    transform, shape = kind(**SIZES, style=style, levels=levels), SHAPES[kind]
+    transform = kind(**SIZES, strides=strides, style=style, levels=levels)
     if levels > 1:
         quality = (jnp.array([1.7]),)
     rng = np.random.default_rng(1)
@@ -69,9 +74,17 @@ DOWN = (Conv(4, 5, stride=2), DepthRB(), SCST(11), Gate(), Conv(4, 5, stride=2),
 UP = (SCST(9), SubpixelConv(4), DepthRB(), SCST(11), SubpixelConv(3))
 
 
-@pytest.mark.parametrize(("layers", "rate"), [(DOWN, 1 / 4), (UP, 4), ((DepthRB(), Gate()), 1)])
+PATCHES = (PatchEmbedding(4, 8), SCST(11), Conv(4, 5, stride=2))
+PIXELS = (SubpixelConv(4), SCST(11), SubpixelConv(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("layers", "rate"),
+    [(DOWN, 1 / 4), (UP, 4), ((DepthRB(), Gate()), 1), (PATCHES, 1 / 16), (PIXELS, 16)],
+)
 @pytest.mark.parametrize("height", [4, 44, 148, 1000])
 def test_windows_hold_what_their_bands_need(layers, rate, height):
+    height = height * 4 if rate == 1 / 16 else height
     out_height = int(height * rate)
     for count in range(1, min(out_height, 40)):
         cut, window = bands._cut(layers, height, out_height, count)
@@ -98,6 +111,9 @@ def reach(layers, row: int) -> set[int]:
     seen = {row}
     for layer in reversed(layers):
         at = layer.locality
+        if isinstance(layer, PatchEmbedding):
+            seen = {i * layer.patch + j for i in seen for j in range(layer.patch)}
+            continue
         middle = {i * at.stride // at.up for i in seen}
         seen = {i + j for i in middle for j in range(-at.reach, at.reach + 1)}
     return seen

@@ -22,6 +22,10 @@ MODELS = {
         slices=2, max_support=1, context_widths=(8,), attention_channels=8, head_dims=(2, 4),
         window_sizes=(4, 8),
     ),
+    "llic_elic_eighth": dict(
+        channels=(12, 16), kernel_sizes=(5, 3), depths=(1, 1), groups=(4, 12), context_widths=(8,),
+        generator_width=4, levels=1,
+    ),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from configs import smoke_eighth
 from llic_jax.errors import ConfigError
 from llic_jax.growth import grow
 from llic_jax.loss import rate_distortion
@@ -72,6 +73,43 @@ def test_branch_gains_may_join_in(tiny_params):
     both = grow(jax.tree.map(jnp.zeros_like, tiny_params), traverse_util.unflatten_dict(older))
     for path, p in traverse_util.flatten_dict(both).items():
         np.testing.assert_array_equal(p, older.get(path, 0))
+
+
+def two_stages(strides, channels, width):
+    """A tiny config that works at coarser sizes than the paper's."""
+    config = smoke_eighth.get_config().model.to_dict()
+    sizes = {"strides": strides, "channels": channels, "kernel_sizes": (3, 3), "depths": (1, 0)}
+    return {**config, **sizes, "groups": (4, channels[1] - 4), "generator_width": width}
+
+
+@pytest.mark.parametrize("strides", [(8, 2), (2, 8)])
+def test_larger_patches_and_wider_generators_compute_the_same(strides, photograph):
+    models = [build_model(two_stages(strides, *size)) for size in (((6, 8), 4), ((9, 8), 6))]
+    weights = initialize(models[0], seed=1)
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda p: p + np.float32(0.05) * rng.standard_normal(p.shape, np.float32), weights
+    )
+    grown = grow(initialize(models[1], seed=3), weights)
+    x = jnp.asarray(photograph[None, :64, :128], jnp.float32) / 255
+    wanted, found = (
+        jax.jit(model.apply)({"params": p}, x, jnp.array([4.5]))
+        for model, p in zip(models, (weights, grown), strict=True)
+    )
+    assert float(jnp.std(wanted.x_hat)) > 1e-3
+    np.testing.assert_allclose(found.bits_y, wanted.bits_y, rtol=1e-4)
+    np.testing.assert_allclose(found.x_hat, wanted.x_hat, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_do_not_grow_to_other_strides(tiny_params):
+    four_four, eight_two = (two_stages(s, (8, 8), 4) for s in ((4, 4), (8, 2)))
+    for weights, config in (
+        (initialize(build_model(four_four)), eight_two),
+        (initialize(build_model(eight_two)), four_four),
+        (tiny_params, eight_two),
+    ):
+        with pytest.raises(ConfigError, match=r"train\.start.*same model\.strides"):
+            grow(initialize(build_model(config)), weights)
 
 
 @pytest.mark.parametrize(

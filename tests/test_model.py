@@ -96,12 +96,24 @@ def test_gains_start_as_inverses(tiny_model):
     np.testing.assert_allclose(forward[-1] / forward[0], np.sqrt(483 / 18), rtol=1e-3)
 
 
+def test_a_config_without_later_fields_is_the_paper_s_layout(tiny_config):
+    """As in the config.json of folders that were released before these fields existed."""
+    section = tiny_config.model.to_dict()
+    older = {k: section[k] for k in section if k not in ("strides", "generator_width")}
+    assert len(older) == len(section) - 2
+    assert build_model(older) == build_model(section)
+    assert "strides" not in older
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         ("entropy_model", "jpeg", "known are"),
         ("groups", (4, 4), "adds up to 8"),
         ("depths", (1, 1, 1), "four stages"),
+        ("strides", (8, 2), r"model\.strides \(has 2\).*four stages"),
+        ("strides", (2, 2, 2, 4), r"model\.strides is \(2, 2, 2, 4\).*product 16"),
+        ("strides", (16, 1, 1, 1), r"2 or more and their product 16"),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(tiny_config, field, value, message):

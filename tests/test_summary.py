@@ -8,12 +8,14 @@ import pytest
 
 from configs import (
     llic_elic,
+    llic_elic_eighth,
     llic_elic_small,
     llic_stf,
     llic_stf_small,
     llic_tcm,
     llic_tcm_small,
     smoke,
+    smoke_eighth,
 )
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.model import build_model
@@ -174,7 +176,33 @@ def test_counts_products_convolutions_and_loops():
     assert macs(lambda x: jax.lax.map(lambda row: row @ jnp.ones((4, 7)), x[0]), x) == 8 * 6 * 4 * 7
 
 
-@pytest.mark.parametrize("config", [llic_elic_small, llic_stf_small, llic_tcm_small, smoke])
+def test_the_model_at_an_eighth_against_counts_by_hand():
+    summary = summarize(build_model(llic_elic_eighth.get_config().model), 512, 768)
+    c, latent, size, width, levels = 256, 320, 11, 32, 8
+    generators = conv(1, c, width, size**2 * c) + conv(1, c, width, c)
+    gains = 6 * levels * c  # of the residual branches
+    block = basic_block(c, size) - generator(c, size**2 * c) - generator(c, c) + generators + gains
+    # `analyze` and `synthesize` read the gain of y, too.
+    assert summary.g_a.parameters == (
+        4 * block + conv(1, 8 * 8 * 3, c) + conv(5, c, latent) + levels * latent
+    )
+    assert summary.g_s.parameters == (
+        4 * block + up(latent, c) + conv(3, c, 8 * 8 * 3) + levels * latent
+    )
+    at_eighth = 4 * (14 * c**2 + (size**2 + 2 * 9) * c) / 8**2
+    ends = {"g_a": 192 * c / 8**2 + 25 * c * latent / 16**2}
+    ends["g_s"] = 9 * 192 * c / 8**2 + 9 * latent * 4 * c / 16**2
+    for part in (summary.g_a, summary.g_s):
+        expected = (at_eighth + ends[part.name]) * summary.pixels + 4 * generators
+        assert part.macs == pytest.approx(expected, rel=0.005)
+    # About the small model's work.
+    small = summarize(build_model(llic_elic_small.get_config().model), 512, 768)
+    assert summary.macs == pytest.approx(small.macs, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "config", [llic_elic_small, llic_stf_small, llic_tcm_small, smoke, smoke_eighth]
+)
 def test_small_configs_make_models_that_suit_a_cpu(config):
     model = build_model(config.get_config().model)
     small = summarize(model, 64, 64)

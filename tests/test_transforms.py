@@ -18,6 +18,8 @@ from llic_jax.transforms import (
     SynthesisTransform,
 )
 
+KEY = jax.random.key(0)
+
 
 def count(module, *shape) -> int:
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
@@ -176,3 +178,30 @@ def test_a_limit_keeps_what_explodes_finite_and_leaves_the_rest_alone(kind):
     found = [jax.jit(jax.value_and_grad(partial(loss, t)))(params) for t in (free, held)]
     finite = [all(bool(np.isfinite(v).all()) for v in jax.tree.leaves(f)) for f in found]
     assert finite == [False, True]
+
+
+def test_stages_of_larger_strides_against_hand_counts():
+    """Patches of 8 x 8 and their mirror image, then the paper's resampling; narrow generators."""
+    sizes = dict(channels=(24, 20), kernel_sizes=(7, 5), depths=(2, 1), strides=(8, 2))
+    style, width = BlockStyle(generator_width=3), 3
+    analysis, synthesis = (t(**sizes, style=style) for t in (AnalysisTransform, SynthesisTransform))
+
+    def block(c, k):
+        wide = pointwise(c, c // 4) + pointwise(c // 4, k * k * c)
+        wide += pointwise(c, c // 4) + pointwise(c // 4, c)
+        narrow = pointwise(c, width) + pointwise(width, k * k * c)
+        narrow += pointwise(c, width) + pointwise(width, c)
+        return block_parameters(c, k) - wide + narrow
+
+    blocks = 2 * block(24, 7) + block(20, 5)
+    down = pointwise(8 * 8 * 3, 24) + 25 * 24 * 20 + 20
+    up = 9 * 20 * 4 * 24 + 4 * 24 + 9 * 24 * 64 * 3 + 64 * 3
+    assert count(analysis, 1, 64, 64, 3) == blocks + down
+    assert count(synthesis, 1, 4, 4, 20) == blocks + up
+    for strides, channels in (((4, 4), (8, 8)), ((2, 4, 2), (8, 8, 8)), ((16,), (8,))):
+        some = dict(channels=channels, kernel_sizes=(3,) * len(strides), strides=strides)
+        some["depths"] = (1,) * len(strides)
+        x = jnp.zeros((1, 32, 64, 3))
+        y, _ = jax.eval_shape(AnalysisTransform(**some).init_with_output, KEY, x)
+        x_hat, _ = jax.eval_shape(SynthesisTransform(**some).init_with_output, KEY, y)
+        assert y.shape == (1, 2, 4, 8) and x_hat.shape == x.shape

@@ -105,7 +105,8 @@ class ChannelModel(nn.Module):
     def setup(self) -> None:
         def networks() -> list[ConvStack]:
             widths = (*self.widths, self.slice_channels)
-            return [ConvStack(widths, 3, nn.gelu, dtype=self.dtype) for _ in range(self.slices)]
+            stack = partial(ConvStack, widths, 3, nn.gelu, float32_out=True, dtype=self.dtype)
+            return [stack() for _ in range(self.slices)]
 
         self.g_mean, self.g_scale, self.g_lrp = networks(), networks(), networks()
 

@@ -110,7 +110,8 @@ class Aggregation(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:
         c, out = x.shape[-1], self.features
         widths = (c - (c - out) // 3, c - 2 * (c - out) // 3, out)
-        return ConvStack(widths, 1, dtype=self.dtype, name="stack")(x).astype(jnp.float32)
+        stack = ConvStack(widths, 1, float32_out=True, dtype=self.dtype, name="stack")
+        return stack(x).astype(jnp.float32)
 
 
 def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:

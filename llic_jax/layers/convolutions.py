@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.layers.platform import target_platform
-from llic_jax.ops import depth_to_space
+from llic_jax.ops import depth_to_space, space_to_depth
 
 
 class Conv(Local):
@@ -192,18 +192,44 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 class SubpixelConv(Local):
-    """Twice the size: 3x3 convolution to `4 features`, then depth-to-space (our choice)."""
+    """`factor` times the size: 3x3 convolution to `factor^2 features`, then depth-to-space (our
+    choice).
+
+    Each block of `factor` x `factor` pixels so depends on its neighbours too, and can meet them
+    without a seam; a 1x1 convolution would leave that to the layers before.
+    """
 
     features: int
+    factor: int = 2
     dtype: DTypeLike = jnp.float32
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=1, up=2, features=self.features)
+        return Locality(reach=1, up=self.factor, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
-        return depth_to_space(Conv(4 * self.features, 3, dtype=self.dtype, name="expand")(x))
+        expand = Conv(self.factor**2 * self.features, 3, dtype=self.dtype, name="expand")
+        return depth_to_space(expand(x), self.factor)
+
+
+class PatchEmbedding(Local):
+    """1 / `patch` of the size: each `patch` x `patch` patch to `features` numbers, by
+    space-to-depth and a 1x1 convolution (our choice). The sides are multiples of `patch`."""
+
+    features: int
+    patch: int
+    dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        # The rows of a patch, counted from its first one, lie on one side; a reach has two.
+        return Locality(self.patch - 1, self.patch, features=self.features)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
+        x = space_to_depth(x, self.patch)
+        return Conv(self.features, 1, dtype=self.dtype, name="embed")(x)
 
 
 class TransposedConv(nn.Module):
@@ -256,11 +282,15 @@ conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 
 
 class ConvStack(nn.Module):
-    """Convolutions of one kernel size with an activation between them (none after the last)."""
+    """Convolutions of one kernel size with an activation between them (none after the last).
+
+    float32_out: compute the last one in float32 at least, whatever `dtype` is.
+    """
 
     features: tuple[int, ...]
     kernel_size: int
     activation: Callable = nn.relu
+    float32_out: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -268,5 +298,7 @@ class ConvStack(nn.Module):
         for i, features in enumerate(self.features):
             if i:
                 x = self.activation(x)
-            x = Conv(features, self.kernel_size, dtype=self.dtype, name=f"conv_{i}")(x)
+            widened = self.float32_out and i == len(self.features) - 1
+            dtype = jnp.promote_types(self.dtype, jnp.float32) if widened else self.dtype
+            x = Conv(features, self.kernel_size, dtype=dtype, name=f"conv_{i}")(x)
         return x

@@ -45,4 +45,6 @@ class BranchGain(nn.Module):
         shape = (self.levels, branch.shape[-1])
         table = self.param("branch_gain", nn.initializers.zeros, shape)
         factors = jnp.exp(_PACE * interpolate_levels(table, quality))
-        return branch * factors[:, None, None, :].astype(branch.dtype)
+        # In float32 whatever the branch's type: the factors' gradient is a sum over all positions,
+        # and in bfloat16 what is added to a large sum is lost.
+        return (branch * factors[:, None, None, :]).astype(branch.dtype)
