@@ -199,7 +199,7 @@ class SCCT(Local):
 
 
 @jax.custom_vjp
-def multiply_halves(h: Float[Array, "*b 2c"]) -> Float[Array, "*b c"]:
+def multiply_halves(h: Float[Array, "*b c2"]) -> Float[Array, "*b c"]:
     """The first half of the channels times the second."""
     u, v = jnp.split(h, 2, axis=-1)
     return u * v

@@ -137,7 +137,7 @@ def test_an_accelerator_s_way_stays_within_the_image(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     rng = np.random.default_rng(0)
     module, quality = BasicBlock(3, levels=2), jnp.array([1.4])
-    x = rng.standard_normal((1, 20, 4, 8)).astype(np.float32)
+    x = jnp.asarray(rng.standard_normal((1, 20, 4, 8)), jnp.float32)
     params = jax.tree.map(
         lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32),
         module.init(jax.random.key(0), x, quality),

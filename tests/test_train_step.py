@@ -166,10 +166,10 @@ def test_checkpoints_of_earlier_runs_fit(tiny_config, tmp_path):
 
     rng = np.random.default_rng(0)
     averages = [rng.standard_normal(n).astype(np.float32) for _ in range(4)]
-    count = np.int32(7)
+    count, none = np.asarray(7, np.int32), np.asarray(0, np.int32)
     adam = optax.ScaleByAdamState(count, averages[2], averages[3])
     old = (optax.EmptyState(), adam, optax.ScaleByScheduleState(count))
-    written = train_step.TrainState(count, averages[0], averages[1], old, np.int32(0))
+    written = train_step.TrainState(count, averages[0], averages[1], old, none)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(7, written)
     found = checkpoints.restore(state)
@@ -197,8 +197,7 @@ def test_steps_are_those_of_optax_s_own_parts_on_a_tree(tiny_config, tiny_params
     on the tree of parameters. And once something was not finite, nothing moves any more."""
     train = tiny_config.train.copy_and_resolve_references()
     train.transforms_rate, train.frozen, train.learning_rate = 0.5, ("fc2",), 1e-3
-    train.level_balance, train.level_density, train.warmup_steps = 0.1, 0.5, 2
-    train.clip_norm = 0.1
+    train.level_balance, train.level_density, train.clip_norm = 0.1, 0.5, 0.1
     model, lmbdas = build_model(tiny_config.model), tuple(train.lmbdas)
     images = np.random.default_rng(0).integers(0, 256, (3, 1, 2, 64, 64, 3), np.uint8)
 
