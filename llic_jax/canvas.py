@@ -19,12 +19,12 @@ from jaxtyping import Array, Bool
 
 from llic_jax.layers.attention import WindowAttention
 from llic_jax.layers.chain import Local, mean_over_positions
-from llic_jax.layers.convolutions import Conv, TransposedConv
+from llic_jax.layers.convolutions import Conv, SampleConv, TransposedConv
 from llic_jax.model import DOWNSAMPLING
 from llic_jax.transforms import DepthwiseConv
 
 # Layers that make something of nothing: by a bias, or by what lies within their reach.
-_SPREADING = (Conv, DepthwiseConv, TransposedConv)
+_SPREADING = (Conv, DepthwiseConv, SampleConv, TransposedConv)
 
 _Result = TypeVar("_Result")
 

@@ -70,11 +70,12 @@ def hold_within(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *s
 
 
 def _hold_within_fwd(x, limit):
-    return jnp.clip(x, -limit, limit), jnp.where(jnp.abs(x) <= limit, 0, jnp.sign(x))
+    held = jnp.clip(x, -limit, limit)
+    return held, held  # which the next layer keeps too; a value at the limit counts as beyond
 
 
-def _hold_within_bwd(limit, beyond, g):
-    g = jnp.where((beyond == 0) | (beyond * g > 0), g, 0)
+def _hold_within_bwd(limit, held, g):
+    g = jnp.where((jnp.abs(held) < limit) | (held * g > 0), g, 0)
     largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
     return (g * jnp.minimum(1, _LARGEST_GRADIENT / largest),)
 

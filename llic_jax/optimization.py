@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from llic_jax.config import Config
 from llic_jax.errors import ConfigError
@@ -75,3 +76,31 @@ def build_optimizer(train: Config, unravel: Callable[[Array], Any]) -> optax.Gra
         known[train["optimizer"]](),
         optax.scale_by_learning_rate(learning_rate_schedule(train)),
     )
+
+
+def scale_by_part(
+    updates: Float[Array, "n"], unravel: Callable[[Array], Any], rate: Callable[[Any], float]
+) -> Float[Array, "n"]:
+    """Updates times the learning rates of their parts; exactly zero where a rate is zero.
+
+    A part is a range of the vector, so this is elementwise and XLA makes it a piece of the loop
+    over all parameters. As a tree (`optax.partition`), or as a vector that is cut up and put
+    together again, it would take one kernel and one more pass for each parameter.
+
+    Args:
+        updates: the optimizer's, one vector of all parameters.
+        unravel: from that vector to the tree of parameters.
+        rate: from a parameter's path in that tree to the factor of its updates.
+
+    Returns:
+        The updates to apply.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(jax.eval_shape(unravel, updates))[0]
+    position = jax.lax.iota(jnp.int32, len(updates))
+    factors, last, begin = 1.0, None, 0
+    for path, leaf in leaves:
+        if rate(path) != last:
+            last = rate(path)
+            factors = jnp.where(position >= begin, last, factors) if begin else last
+        begin += leaf.size
+    return jnp.where(factors == 0, 0, factors * updates)

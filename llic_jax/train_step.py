@@ -24,7 +24,7 @@ from llic_jax.encoder_options import PLAIN, EncoderOptions
 from llic_jax.loss import lmbda_of_quality, rate_distortion
 from llic_jax.model import LLIC, initialize
 from llic_jax.ops import fold_in
-from llic_jax.optimization import build_optimizer
+from llic_jax.optimization import build_optimizer, scale_by_part
 
 AXIS = "batch"
 TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
@@ -191,12 +191,12 @@ def make_train_step(
         grads, figures = jax.grad(loss_fn, has_aux=True)(unravel(params))
         return ravel_pytree(grads)[0], figures
 
-    def paced(path: Any, update: Array) -> Array:
+    def rate(path: Any) -> float:
         names = [key.key for key in path]
         analysis = stage is Stage.DECODER and not set(names).isdisjoint(ANALYSIS)
         if analysis or stands_still(path):
-            return jnp.zeros_like(update)  # Adam's averages would still move them
-        return train["transforms_rate"] * update if names[0] in TRANSFORMS else update
+            return 0.0  # Adam's averages would still move them
+        return train["transforms_rate"] if names[0] in TRANSFORMS else 1.0
 
     @partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
     def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
@@ -217,12 +217,14 @@ def make_train_step(
             total, _ = jax.lax.scan(add, zeros, tuple(pieces))
             grads, figures = jax.tree.map(lambda t: t / parts, total)
         grads, figures = jax.lax.pmean((grads, figures), AXIS)
-        figures["gradient_norm"] = optax.global_norm(grads)
+        # Written once, before it is used: with the pieces of the vector drawn into it, the update
+        # is no plain loop any more, and XLA cuts it in two or copies what it changes in place.
+        grads = jax.lax.optimization_barrier(grads)
+        figures["gradient_norm"] = optax.tree.norm(grads)
         causes = [~jnp.isfinite(figures.get(name, jnp.zeros(()))) for name in CAUSES]
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        if train["transforms_rate"] != 1 or stage is Stage.DECODER or frozen:
-            updates = ravel_pytree(tree_map_with_path(paced, unravel(updates)))[0]
+        updates = scale_by_part(updates, unravel, rate)
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))

@@ -20,15 +20,24 @@ from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
-from llic_jax.layers.convolutions import Conv, PatchEmbedding, SubpixelConv, add_bias
+from llic_jax.layers.convolutions import (
+    Conv,
+    PatchEmbedding,
+    SampleConv,
+    SubpixelConv,
+    add_bias,
+    prefers_sample_kernels,
+)
 from llic_jax.layers.depthwise import depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
 from llic_jax.layers.levels import BranchGain, Quality
+from llic_jax.layers.platform import target_platform
 from llic_jax.ops import hold_within
 
 Feature = Float[Array, "b h w c"]
@@ -57,9 +66,9 @@ class BlockStyle:
     generator_width: int = 0
 
 
-def _scaled(branch: Feature, levels: int, quality: Quality | None) -> Feature:
-    """A residual branch, scaled by the quality if there are several levels."""
-    return BranchGain(levels, name="gain")(branch, quality) if levels > 1 else branch
+def _gain(x: Feature, levels: int, quality: Quality | None) -> Float[Array, "b c"] | None:
+    """What the quality scales the channels of a residual branch of `x` by; None: one level."""
+    return BranchGain(levels, name="gain")(x.shape[-1], quality) if levels > 1 else None
 
 
 class DepthwiseConv(nn.Module):
@@ -97,8 +106,8 @@ class DepthRB(Local):
         h = leaky_relu(Conv(c, 1, dtype=self.dtype, name="conv_in")(x))
         if self.spatial:
             h = leaky_relu(DepthwiseConv(3, dtype=self.dtype, name="depthwise")(h))
-        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _scaled(h, self.levels, quality)
+        project = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")
+        return x + project(h, _gain(x, self.levels, quality))
 
 
 class WeightGenerator(nn.Module):
@@ -161,8 +170,8 @@ class SCST(Local):
         self.sow("intermediates", "kernel", kernel)
         h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
         h = depthwise_conv(h, kernel.astype(self.dtype))
-        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _scaled(h, self.levels, quality)
+        project = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")
+        return x + project(h, _gain(x, self.levels, quality))
 
 
 class SCCT(Local):
@@ -187,10 +196,45 @@ class SCCT(Local):
         )
         factors = nn.sigmoid(generator(mean_over_positions(x) if pooled is None else pooled))
         self.sow("intermediates", "factors", factors)
-        h = Conv(c, 1, dtype=self.dtype, name="conv_in")(x)
-        h = h * factors[:, None, None, :]  # float32, and its gradient too: see `BranchGain`
-        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")(h)
-        return x + _scaled(h, self.levels, quality)
+        gain = _gain(x, self.levels, quality)
+        conv_in = Conv(c, 1, dtype=self.dtype, name="conv_in")
+        conv_out = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="conv_out")
+        if prefers_sample_kernels(x, c):
+            # Both convolutions and the factors between them are one matrix for each sample.
+            (first, first_bias), (last, bias) = conv_in.weights(c), conv_out.weights(c)
+            last = factors[:, :, None] * last[None]
+            biases = jnp.einsum("c,bcf->bf", first_bias, last) + bias[None]
+            if gain is not None:
+                last, biases = last * gain[:, None], biases * gain
+            first, last = first.astype(self.dtype), last.astype(self.dtype)
+            kernels = jnp.einsum("kc,bcf->bkf", first, last)
+            return x + SampleConv(self.dtype)(x, kernels, biases)
+        h = conv_in(x)
+        h = h * factors[:, None, None, :]  # in float32, as a scale in `Conv`
+        return x + conv_out(h, gain)
+
+
+@jax.custom_vjp
+def multiply_halves(h: Float[Array, "*b c2"]) -> Float[Array, "*b c"]:
+    """The first half of the channels times the second."""
+    u, v = jnp.split(h, 2, axis=-1)
+    return u * v
+
+
+def _multiply_halves_forward(h: Array) -> tuple[Array, Array]:
+    return multiply_halves(h), h
+
+
+def _multiply_halves_backward(h: Array, g: Array) -> tuple[Array]:
+    if target_platform() == "cpu":
+        u, v = jnp.split(h, 2, axis=-1)
+        return (jnp.concatenate([g * v, g * u], axis=-1),)
+    # One elementwise product: XLA would write two halves and put them together in another pass.
+    halves = h.reshape(*g.shape[:-1], 2, -1)
+    return ((halves[..., ::-1, :] * g[..., None, :]).reshape(h.shape),)
+
+
+multiply_halves.defvjp(_multiply_halves_forward, _multiply_halves_backward)
 
 
 class Gate(Local):
@@ -211,13 +255,9 @@ class Gate(Local):
     def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
         h = Conv(2 * c, 1, dtype=self.dtype, name="expand")(x)
-        if self.gated:
-            u, v = jnp.split(h, 2, axis=-1)
-            h = u * v
-        else:
-            h = nn.gelu(h)
-        h = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")(h)
-        return x + _scaled(h, self.levels, quality)
+        h = multiply_halves(h) if self.gated else nn.gelu(h)
+        project = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")
+        return x + project(h, _gain(x, self.levels, quality))
 
 
 class Limit(Local):

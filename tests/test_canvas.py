@@ -13,6 +13,7 @@ from llic_jax.coding.programs import Programs
 from llic_jax.compilation_cache import jit
 from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.model import build_model, initialize
+from llic_jax.transforms import BasicBlock
 
 SIZES = dict(channels=(8, 8, 12, 16), kernel_sizes=(5, 5, 3, 3), hyper_channels=8)
 MODELS = {
@@ -132,3 +133,21 @@ def test_a_file_written_on_a_canvas_decodes_without_one(tiny_codec, photograph):
     difference = np.abs(own.decompress(data).astype(int) - tiny_codec.decompress(data))
     assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
     assert abs(len(own.compress(image)) - len(data)) <= 2
+
+
+def test_an_accelerator_s_way_stays_within_the_image(monkeypatch):
+    """Where kernels are made for each sample, biases must not leave the image either."""
+    monkeypatch.setenv("LLIC_PALLAS", "0")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    rng = np.random.default_rng(0)
+    module, quality = BasicBlock(3, levels=2), jnp.array([1.4])
+    x = jnp.asarray(rng.standard_normal((1, 20, 4, 8)), jnp.float32)
+    params = jax.tree.map(
+        lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32),
+        module.init(jax.random.key(0), x, quality),
+    )
+    canvas = Canvas((6, 2), np.array((5, 1), np.int32))
+    whole = canvas.apply(lambda: module.apply(params, jnp.asarray(canvas.put(x)), quality))
+    expected = module.apply(params, x, quality)
+    np.testing.assert_allclose(canvas.crop(whole), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(whole, canvas.put(canvas.crop(whole)))

@@ -14,9 +14,12 @@ import pytest
 from flax import traverse_util
 
 from llic_jax import ops, train_step
+from llic_jax.checkpoint import Checkpoints
 from llic_jax.encoder_options import EncoderOptions
+from llic_jax.loss import rate_distortion
 from llic_jax.model import build_model, initialize
-from llic_jax.train_step import Stage
+from llic_jax.optimization import build_optimizer, learning_rate_schedule, scale_by_part
+from llic_jax.train_step import TRANSFORMS, Stage
 
 
 def fresh(model, optimizer):
@@ -144,6 +147,122 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
     assert analysis <= still
     assert {path[0] for path in set(before) - still} >= {"g_s", "h_s", "entropy_model", "prior"}
     assert ("gain_y", "log_inverse") not in still
+
+
+def test_checkpoints_of_earlier_runs_fit(tiny_config, tmp_path):
+    """The names and shapes of a state's arrays are those of every checkpoint written so far, also
+    where layers are frozen or transforms have a rate of their own."""
+    train = tiny_config.train.copy_and_resolve_references()
+    train.frozen, train.transforms_rate = ("fc2",), 0.5
+    state, _, _ = train_step.create_state(build_model(tiny_config.model), train, 0)
+    n = state.params.size
+    shapes = {
+        ".step": (), ".params": (n,), ".ema": (n,), ".failed": (),
+        ".opt_state[1].count": (), ".opt_state[1].mu": (n,), ".opt_state[1].nu": (n,),
+        ".opt_state[2].count": (),
+    }  # fmt: skip
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    assert {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves} == shapes
+
+    rng = np.random.default_rng(0)
+    averages = [rng.standard_normal(n).astype(np.float32) for _ in range(4)]
+    count, none = np.asarray(7, np.int32), np.asarray(0, np.int32)
+    adam = optax.ScaleByAdamState(count, averages[2], averages[3])
+    old = (optax.EmptyState(), adam, optax.ScaleByScheduleState(count))
+    written = train_step.TrainState(count, averages[0], averages[1], old, none)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(7, written)
+    found = checkpoints.restore(state)
+    checkpoints.close()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(written), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_updates_are_scaled_by_part():
+    tree = {"a": jnp.ones((2, 2)), "b": {"c": jnp.ones(3), "d": jnp.ones(1)}, "e": jnp.ones(2)}
+    vector, unravel = jax.flatten_util.ravel_pytree(tree)
+    rates = {"a": 0.5, "c": 0.0, "d": 1.0, "e": 0.0}
+    updates = jnp.where(jnp.arange(len(vector)) == 5, jnp.nan, vector)
+    found = unravel(scale_by_part(updates, unravel, lambda path: rates[path[-1].key]))
+    assert {
+        path[-1]: set(np.ravel(v).tolist()) for path, v in traverse_util.flatten_dict(found).items()
+    } == {k: {r} for k, r in rates.items()}
+    same = scale_by_part(vector, unravel, lambda path: 1.0)
+    np.testing.assert_array_equal(same, vector)
+
+
+@pytest.mark.slow
+def test_steps_are_those_of_optax_s_own_parts_on_a_tree(tiny_config, tiny_params):
+    """Clipping, Adam, rates by part, frozen layers, moving average: several steps against `optax`
+    on the tree of parameters. And once something was not finite, nothing moves any more."""
+    train = tiny_config.train.copy_and_resolve_references()
+    train.transforms_rate, train.frozen, train.learning_rate = 0.5, ("fc2",), 1e-3
+    train.level_balance, train.level_density, train.clip_norm = 0.1, 0.5, 0.1
+    model, lmbdas = build_model(tiny_config.model), tuple(train.lmbdas)
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 2, 64, 64, 3), np.uint8)
+
+    vector, unravel = jax.flatten_util.ravel_pytree(tiny_params)
+    optimizer = build_optimizer(train, unravel)
+    state = jax.tree.map(lambda x: jnp.stack([x]), train_step.fresh_state(vector, optimizer))
+    step = train_step.make_train_step(model, optimizer, unravel, train, 0)
+
+    def part(path, _):
+        names = [key.key for key in path]
+        return "still" if "fc2" in names else "slow" if names[0] in TRANSFORMS else "rest"
+
+    by_part = {"still": optax.set_to_zero(), "slow": optax.scale(0.5), "rest": optax.identity()}
+    oracle = optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(learning_rate_schedule(train)),
+        optax.partition(by_part, jax.tree_util.tree_map_with_path(part, tiny_params)),
+    )
+
+    @jax.jit
+    def gradients(params, x, count):
+        key = jax.random.fold_in(jax.random.key(0), count)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(2))
+        quality, lmbda = train_step.draw_qualities(
+            ops.fold_in(keys, 0), jnp.arange(2), 2, lmbdas, train.level_density
+        )
+        weight = train_step.level_weights(lmbda, lmbdas, train.level_balance, train.level_density)
+
+        def loss(params):
+            # Frozen layers have no part in the gradient's norm.
+            held = jax.tree_util.tree_map_with_path(
+                lambda path, p: jax.lax.stop_gradient(p) if part(path, p) == "still" else p, params
+            )
+            out = model.apply({"params": held}, x, quality, ops.fold_in(keys, 1))
+            return rate_distortion(out, x, lmbda, train.distortion, weight, train.loss_knee)[0]
+
+        return jax.grad(loss)(params)
+
+    params = ema = tiny_params
+    averages = oracle.init(params)
+    for count, batch in enumerate(images):
+        grads = gradients(params, jnp.asarray(batch[0], jnp.float32) / 255, count)
+        updates, averages = oracle.update(grads, averages, params)
+        params = optax.apply_updates(params, updates)
+        decay = min(train.ema_decay, (1 + count) / (10 + count))
+        ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, params)
+        state, figures = step(state, batch)
+        np.testing.assert_allclose(figures["gradient_norm"][0], optax.tree.norm(grads), rtol=1e-4)
+        for found, expected in ((state.params, params), (state.ema, ema)):
+            expected = jax.flatten_util.ravel_pytree(expected)[0]
+            change = float(jnp.abs(expected - vector).max())
+            assert change > 1e-5
+            # Adam divides by the root of a square: where a gradient is nearly nothing, so is
+            # what is known of its direction.
+            far = jnp.abs(found[0] - expected) > 0.01 * change
+            assert float(far.mean()) < 1e-3
+    moved = unmoved(unravel, vector, state)
+    assert moved[1] == {path for path in moved[0] if "fc2" in path}
+
+    failed = dataclasses.replace(state, failed=state.failed + 4)
+    before = jax.tree.map(np.asarray, failed)
+    after, _ = step(failed, images[0])
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from llic_jax.transforms import (
     DepthRB,
     Gate,
     SynthesisTransform,
+    multiply_halves,
 )
 
 KEY = jax.random.key(0)
@@ -205,3 +206,53 @@ def test_stages_of_larger_strides_against_hand_counts():
         y, _ = jax.eval_shape(AnalysisTransform(**some).init_with_output, KEY, x)
         x_hat, _ = jax.eval_shape(SynthesisTransform(**some).init_with_output, KEY, y)
         assert y.shape == (1, 2, 4, 8) and x_hat.shape == x.shape
+
+
+def gradients(module, params, x, quality):
+    def loss(params, x):
+        out = module.apply(params, x, quality).astype(jnp.float32)
+        return jnp.vdot(out, jnp.cos(jnp.arange(out.size)).reshape(out.shape))
+
+    return jax.tree.leaves(jax.value_and_grad(loss, (0, 1))(params, x))
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [("float32", 1), ("float32", 3), ("bfloat16", 3)])
+def test_an_accelerator_s_way_has_the_values_and_gradients_of_the_plain_one(
+    monkeypatch, dtype, levels
+):
+    """Kernels per sample, halves multiplied at once, biases summed; XLA's plain way is the oracle.
+    In bfloat16 both round, differently: neither is further than the other from float32."""
+    monkeypatch.setenv("LLIC_PALLAS", "0")
+    rng = np.random.default_rng(0)
+    quality = jnp.array([1.3, 2.7])
+    x = jnp.asarray(2 * rng.standard_normal((2, 6, 7, 8)), dtype)
+    style = BlockStyle(limit=4.0)  # which some values exceed
+    module = BasicBlock(3, style=style, levels=levels, dtype=dtype)
+    params = jax.tree.map(
+        lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32),
+        module.init(jax.random.key(1), x, quality),
+    )
+    plain = gradients(module, params, x, quality)
+    exact = gradients(BasicBlock(3, style=style, levels=levels), params, x, quality)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = str(jax.make_jaxpr(lambda x: module.apply(params, x, quality))(x))
+    assert "2,42,8" in text.replace(" ", ""), "no product sample by sample"
+    found = gradients(module, params, x, quality)
+    for a, b, true in zip(found, plain, exact, strict=True):
+        a, b, true = (np.asarray(leaf, np.float32) for leaf in (a, b, true))
+        norm = np.linalg.norm(true)
+        if dtype == "float32":
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * norm)
+        else:
+            assert np.linalg.norm(a - true) < 1.5 * np.linalg.norm(b - true) + 0.02 * norm
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_product_of_halves_and_its_gradient(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rng = np.random.default_rng(0)
+    h, g = (jnp.asarray(rng.standard_normal((2, 3, c)), jnp.float32) for c in (10, 5))
+    u, v = h[..., :5], h[..., 5:]
+    y, pull = jax.vjp(multiply_halves, h)
+    np.testing.assert_array_equal(y, u * v)
+    np.testing.assert_array_equal(pull(g)[0], jnp.concatenate([g * v, g * u], -1))

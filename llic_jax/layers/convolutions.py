@@ -39,10 +39,23 @@ class Conv(Local):
         return Locality(self.kernel_size // 2, self.stride, features=self.features)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
-        kernel, bias = Weights(
-            (self.kernel_size, self.kernel_size), self.features, self.init_scale, name="conv"
-        )(x.shape[-1])
+    def weights(self, channels: int) -> tuple[Any, Any]:
+        """Kernel and bias for an input of `channels`, as `Weights` has them, float32."""
+        size = (self.kernel_size, self.kernel_size)
+        return Weights(size, self.features, self.init_scale, name="conv")(channels)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], scale: Float[Array, "b features"] | None = None
+    ) -> Float[Array, "b out_h out_w features"]:
+        """The convolution of `x`, times `scale` by sample and channel if it is given."""
+        kernel, bias = self.weights(x.shape[-1])
+        if scale is not None and self.kernel_size == 1 and prefers_sample_kernels(x, self.features):
+            by_sample = SampleConv(self.dtype, parent=None)
+            return by_sample(
+                x[:, :: self.stride, :: self.stride],
+                kernel[None] * scale[:, None],
+                bias[None] * scale,
+            )
         x, kernel = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
         if self.kernel_size == 1:
             x = x[:, :: self.stride, :: self.stride]
@@ -52,7 +65,41 @@ class Conv(Local):
             x = flat.reshape(*x.shape[:-1], self.features)
         else:
             x = conv2d(x, kernel, self.stride)
-        return add_bias(x, jnp.asarray(bias, self.dtype))
+        x = add_bias(x, jnp.asarray(bias, self.dtype))
+        if scale is None:
+            return x
+        # In float32 whatever the type of `x`: the gradient of `scale` is a sum over all positions,
+        # and bfloat16 loses what is added to a large sum.
+        return (x * scale[:, None, None, :]).astype(x.dtype)
+
+
+def prefers_sample_kernels(x: Float[Array, "b h w c"], features: int) -> bool:
+    """Whether to scale the kernel of a 1x1 convolution for each sample, not its output.
+
+    The gradients by the factors are then sums over kernels, not over positions: the backward pass
+    needs no output and writes no gradient that is scaled again. Kernels and their gradients cross
+    the memory some six times, so they have to be smaller than the activations (our choice). On a
+    CPU one large product is faster.
+    """
+    positions = x.shape[1] * x.shape[2]
+    return target_platform() != "cpu" and positions >= 2 * max(x.shape[-1], features)
+
+
+class SampleConv(nn.Module):
+    """A 1x1 convolution with a kernel and a bias for each sample, which are given, not learned."""
+
+    dtype: DTypeLike = jnp.float32
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        kernels: Float[Array, "b c features"],
+        biases: Float[Array, "b features"],
+    ) -> Float[Array, "b h w features"]:
+        flat = x.astype(self.dtype).reshape(len(x), -1, x.shape[-1])
+        flat = jnp.einsum("bpc,bcf->bpf", flat, kernels.astype(self.dtype))
+        flat = add_biases(flat, biases.astype(self.dtype))
+        return flat.reshape(*x.shape[:3], -1)
 
 
 class Weights(nn.Module):
@@ -172,8 +219,8 @@ def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 
 @jax.custom_vjp
 def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
-    """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones: a sum over all but
-    the last axis takes XLA four times as long on a CPU."""
+    """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones on a CPU: a sum over
+    all but the last axis takes XLA four times as long there."""
     return x + bias
 
 
@@ -183,12 +230,31 @@ def _add_bias_forward(x: Array, bias: Any) -> tuple[Array, None]:
 
 def _add_bias_backward(_: None, g: Array) -> tuple[Array, Array]:
     flat = g.reshape(-1, g.shape[-1])
+    if target_platform() != "cpu":  # a sum that joins the kernel which computes `g`
+        return g, flat.sum(0, dtype=jnp.float32).astype(g.dtype)
     ones = jnp.ones((1, len(flat)), g.dtype)
     total = jnp.dot(ones, flat, preferred_element_type=jnp.float32)[0]
     return g, total.astype(g.dtype)
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@jax.custom_vjp
+def add_biases(x: Float[Array, "b p c"], biases: Float[Array, "b c"]) -> Float[Array, "b p c"]:
+    """`x` plus a bias for each sample; the gradient by the biases is summed in float32."""
+    return x + biases[:, None]
+
+
+def _add_biases_forward(x: Array, biases: Array) -> tuple[Array, None]:
+    return x + biases[:, None], None
+
+
+def _add_biases_backward(_: None, g: Array) -> tuple[Array, Array]:
+    return g, g.sum(1, dtype=jnp.float32).astype(g.dtype)
+
+
+add_biases.defvjp(_add_biases_forward, _add_biases_backward)
 
 
 class SubpixelConv(Local):

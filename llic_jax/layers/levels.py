@@ -30,7 +30,7 @@ def interpolate_levels(
 
 
 class BranchGain(nn.Module):
-    """Scales a residual branch by one factor per channel and quality level, interpolated
+    """What a residual branch is scaled by: one factor per channel and quality level, interpolated
     geometrically, all of them one at first (our choice).
 
     levels: number of levels; quality runs continuously from 1 to `levels`.
@@ -39,12 +39,7 @@ class BranchGain(nn.Module):
     levels: int
 
     @nn.compact
-    def __call__(
-        self, branch: Float[Array, "b h w c"], quality: Quality | None
-    ) -> Float[Array, "b h w c"]:
-        shape = (self.levels, branch.shape[-1])
-        table = self.param("branch_gain", nn.initializers.zeros, shape)
-        factors = jnp.exp(_PACE * interpolate_levels(table, quality))
-        # In float32 whatever the branch's type: the factors' gradient is a sum over all positions,
-        # and in bfloat16 what is added to a large sum is lost.
-        return (branch * factors[:, None, None, :]).astype(branch.dtype)
+    def __call__(self, features: int, quality: Quality | None) -> Float[Array, "b features"]:
+        """The factors of a branch of `features` channels, float32."""
+        table = self.param("branch_gain", nn.initializers.zeros, (self.levels, features))
+        return jnp.exp(_PACE * interpolate_levels(table, quality))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.levels import BranchGain, interpolate_levels
 
 
@@ -18,10 +19,17 @@ def test_tables_are_linear_between_levels_and_constant_beyond_them():
 def test_branches_are_scaled_by_sample_and_channel_geometrically():
     branch = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 4, 2)), jnp.float32)
     gain, quality = BranchGain(levels=2), jnp.array([1.0, 1.5, 2.0])
-    fresh = gain.init(jax.random.key(0), branch, quality)
+    fresh = gain.init(jax.random.key(0), 2, quality)
     assert fresh["params"]["branch_gain"].shape == (2, 2)
-    np.testing.assert_array_equal(gain.apply(fresh, branch, quality), branch)
+    np.testing.assert_array_equal(gain.apply(fresh, 2, quality), jnp.ones((3, 2)))
     table = np.log([[1.0, 2.0], [4.0, 0.5]]) / 4
-    out = gain.apply({"params": {"branch_gain": jnp.asarray(table, jnp.float32)}}, branch, quality)
+    found = gain.apply({"params": {"branch_gain": jnp.asarray(table, jnp.float32)}}, 2, quality)
     factors = np.array([[1, 2], [2, 1], [4, 0.5]])
-    np.testing.assert_allclose(out, branch * factors[:, None, None], rtol=1e-5)
+    np.testing.assert_allclose(found, factors, rtol=1e-5)
+    conv = Conv(2, 1)
+    params = conv.init(jax.random.key(1), branch)
+    np.testing.assert_allclose(
+        conv.apply(params, branch, found),
+        conv.apply(params, branch) * factors[:, None, None],
+        rtol=1e-5,
+    )
