@@ -85,12 +85,12 @@ def device(args: argparse.Namespace, note: Note) -> None:
         from jax._src.lib import xla_client
 
         topology = xla_client.get_topology_for_devices(jax.devices())
-        note(fingerprint=str(topology.fingerprint()))
         (args.out / "autotune").mkdir(exist_ok=True)
         (args.out / "autotune" / "target_config.txt").write_text(str(topology.target_config))
         note(target_config=str(topology.target_config))
+        note(fingerprint=str(topology.fingerprint()))
     except Exception as error:
-        note(target_config=f"not told: {type(error).__name__}: {error}")
+        note(not_told=f"{type(error).__name__}: {error}")
 
 
 def programs(args: argparse.Namespace, note: Note) -> None:

@@ -28,7 +28,8 @@ def test_device_and_carried_programs(carried, tmp_path):
         "--steps", 2, "--profile",
     )  # fmt: skip
     assert found["device"]["status"] == "done" and found["device"]["platform"] == "cpu"
-    assert found["device"]["versions"]["jax"] and found["device"]["target_config"]
+    assert found["device"]["versions"]["jax"]
+    assert "not_told" in found["device"] or "target_config" in found["device"]
     row = found["programs"]["all-64"]
     assert row["loaded"] and row["log"] == [] and "fails" not in row
     assert row["ms"] > 0 and row["first_step_s"] > 0 and row["crops_per_second"] > 0
