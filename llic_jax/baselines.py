@@ -58,7 +58,7 @@ def _pillow_library(feature: str, name: str) -> str:
     if not features.check(feature):
         raise BaselineError(
             f"This Pillow was built without {name}; install a wheel of Pillow 11.3 or later, or "
-            "leave the codec out of --baselines."
+            "leave the codec out of --codecs."
         )
     return f"{name} {features.version(feature)}"
 
@@ -82,7 +82,7 @@ def _imagecodecs() -> Any:
     except ImportError as error:
         raise BaselineError(
             "JPEG XL needs imagecodecs, which is not installed; install llic_jax[eval], or leave "
-            "it out of --baselines."
+            "it out of --codecs."
         ) from error
     return imagecodecs
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -27,7 +28,7 @@ from llic_jax import baselines, datasets, metrics, release
 from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError, split_held_back
-from llic_jax.images import SUFFIXES, read_image, write_image
+from llic_jax.images import SUFFIXES, ImageFileError, read_image, write_image
 from llic_jax.measuring import Coded, Image, Quality, System, run_jobs
 from llic_jax.provenance import versions
 from llic_jax.records import Record, RecordFile, averages, table
@@ -60,7 +61,7 @@ def load_images(
     Raises:
       DataError: nothing there, two files of one name, or not the data set's files; `held_back`
         without a folder.
-      ImageFileError: a file in it that is no RGB image.
+      ImageFileError: a file of a data set that is no RGB image. Others are skipped.
     """
     if held_back < 0:
         raise DataError(f"--held_back is {held_back}; it takes a number of photographs.")
@@ -76,25 +77,41 @@ def load_images(
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
         files = datasets.dataset_files(dataset, sources[0] if sources else None)
-        return ImageSet(dataset, dataset, _read(files))
+        return ImageSet(dataset, dataset, _read(files, whole=True))
     if not sources:
         return ImageSet("scikit-image's photographs", None, _embedded())
     files = []
-    for source in map(Path, sources):
+    for source in (Path(name).expanduser() for name in sources):
         files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
     published = datasets.identify(files)
     return ImageSet(published or ", ".join(Path(s).name for s in sources), published, _read(files))
 
 
-def _read(files: Sequence[Path]) -> Images:
+def _read(files: Sequence[Path], whole: bool = False) -> Images:
+    """The images of files. whole: one that cannot be used is an error; else it is skipped, with a
+    line that names it."""
     names = [path.name for path in files]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
-    try:
-        return [(path.name, read_image(path)) for path in files]
-    except FileNotFoundError as error:
-        raise DataError(f"No file {error.filename}.") from error
+    images = []
+    for path in files:
+        try:
+            images.append((_printable(path.name), read_image(path)))
+        except FileNotFoundError as error:
+            raise DataError(f"No file {error.filename}.") from error
+        except ImageFileError as error:
+            if whole:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+    if files and not images:
+        raise DataError("None of the images can be used; the reasons stand above.")
+    return images
+
+
+def _printable(name: str) -> str:
+    """A file's name without what is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _embedded() -> Images:
@@ -247,7 +264,9 @@ def evaluate(
                 else:
                     todo.append((key, quality, image))
         order += [(system.name, system.setting(q), name) for q in qualities for name, _ in images]
-        bar = tqdm(total=len(todo), desc=system.name, unit="image", disable=not progress)
+        bar = tqdm(
+            total=len(todo), desc=system.name, unit="image", disable=None if progress else True
+        )
         results = run_jobs([(system, quality, image) for _, quality, image in todo], workers)
         with bar:
             for (key, quality, image), coded in zip(todo, results, strict=True):

@@ -2,18 +2,12 @@
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import importlib.util
 import io
 import os
 import re
-import secrets
-import shutil
-import stat
 import struct
-import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,6 +20,7 @@ from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageErr
 
 from llic_jax import colour, metadata, png
 from llic_jax.errors import LlicError
+from llic_jax.files import whole_file
 
 # What is written, and what is looked for in folders.
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
@@ -83,6 +78,7 @@ class Photograph:
         xmp: The XMP packet.
         dpi: Horizontal and vertical dots per inch.
         notes: What the file holds beyond this, or what was changed in reading, in words.
+        comments: Number of texts in the file that are not kept.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -93,6 +89,19 @@ class Photograph:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    comments: int = 0
+
+    @property
+    def visible(self) -> np.ndarray | None:
+        """Where alpha is not 0, boolean `(H, W)`; None where all pixels are visible."""
+        return None if self.alpha is None else self.alpha > 0
+
+    def described(self) -> str:
+        """What metadata it holds, in words; empty if none."""
+        names = [name for name, content in (("EXIF", self.exif), ("XMP", self.xmp)) if content]
+        if self.dpi:
+            names.append(f"{self.dpi[0]:g} x {self.dpi[1]:g} dpi")
+        return ", ".join(names)
 
     def colours_to_code(self) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels, with colours that nobody sees (alpha 0) replaced by smooth ones."""
@@ -295,8 +304,6 @@ def _read(
         notes.append(f"{bits} bits a channel are converted to 8")
     icc, lost = _fitting_profile(icc, image.mode, grey)
     notes += lost
-    if comments:
-        notes.append("comments are not kept")
     kept: dict[str, bytes | None] = {"icc": icc, "exif": exif, "xmp": xmp}
     for kind, content in kept.items():
         if content is not None and len(content) > metadata.LARGEST:
@@ -311,6 +318,7 @@ def _read(
         kept["xmp"],
         dpi[::-1] if dpi and orientation >= 5 else dpi,
         tuple(notes),
+        comments,
     )
 
 
@@ -641,9 +649,9 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 # ---------------------------------------------------------------- writing
 
 
-def check_suffix(path: Path) -> None:
-    """Raises ImageFileError unless the name says a format that can be written."""
-    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+def check_suffix(path: Path, suffix: str | None = None) -> None:
+    """Raises ImageFileError unless the suffix (the path's by default) can be written."""
+    if (path.suffix if suffix is None else suffix).lower() not in WRITTEN_SUFFIXES:
         raise ImageFileError(
             f"{path} has no suffix of an image format that is written; use one of "
             f"{' '.join(WRITTEN_SUFFIXES)}."
@@ -779,77 +787,3 @@ def _writable(tags: Image.Exif) -> Image.Exif:
     Image.new("L", (1, 1)).save(trial, "TIFF", exif=tags)
     Image.open(trial).load()
     return tags
-
-
-# ---------------------------------------------------------------- whole files
-
-STANDARD = Path("-")  # this very object stands for standard input and standard output
-_unfinished: set[Path] = set()
-
-
-@contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary file whose bytes get to `path` if the block succeeds, and vanish if not.
-
-    A regular file appears at once and whole. A file that is replaced keeps its permissions; a
-    symbolic link stays, and the file that it points to is replaced. FIFOs, devices and standard
-    output (`STANDARD`) get the bytes when the block has ended.
-
-    Args:
-        path: The output.
-
-    Yields:
-        The temporary file's path: beside a regular output, or else in the folder for these.
-    """
-    stream = path is STANDARD or is_stream(Path(path))
-    target = Path(path) if stream else Path(os.path.realpath(path))
-    if not stream and target.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    # A short name: the output's own may have as many bytes as a name can have.
-    folder = Path(tempfile.gettempdir()) if stream else target.parent
-    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.part"
-    mode = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
-    _unfinished.add(temporary)
-    try:
-        os.close(os.open(temporary, mode, 0o600 if stream else 0o666))
-        yield temporary
-        if stream:
-            _pour(temporary, path)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            before = target.stat()
-            with contextlib.suppress(OSError):  # another's file
-                os.chown(temporary, before.st_uid, before.st_gid)
-            temporary.chmod(stat.S_IMODE(before.st_mode))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-        _unfinished.discard(temporary)
-
-
-def discard_unfinished() -> None:
-    """Removes the temporary files of outputs that are being written, before the process ends."""
-    for path in list(_unfinished):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def is_stream(path: Path) -> bool:
-    """Whether bytes are to be written into what is there: a FIFO, a device, an open descriptor."""
-    try:
-        kind = path.stat().st_mode
-    except OSError:
-        return False
-    descriptor = os.path.realpath(path.parent).startswith(("/proc/", "/dev/fd"))
-    named = path.parent == Path("/dev") and path.name in ("stdin", "stdout", "stderr")
-    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or descriptor or named
-
-
-def _pour(temporary: Path, path: str | Path) -> None:
-    with temporary.open("rb") as source:
-        if path is STANDARD:
-            shutil.copyfileobj(source, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        else:
-            with open(path, "wb") as target:
-                shutil.copyfileobj(source, target)

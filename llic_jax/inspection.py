@@ -137,7 +137,7 @@ def receptive_fields(
             "style": {**config["style"], "self_conditioned": False},
         }
         variants.append((f"before training, static {k}x{k}", build_model(static).g_a, None))
-    for name, g_a, weights in tqdm(variants, "receptive fields", leave=False):
+    for name, g_a, weights in tqdm(variants, "receptive fields", leave=False, disable=None):
         if weights is None:
             like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
             weights = fresh_params(g_a, seed, like, *quality)

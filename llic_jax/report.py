@@ -115,7 +115,7 @@ def write(
         pictures += _inside(systems[0], image_set.images, means)
     folder = output / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in tqdm(pictures, "figures", leave=False):
+    for picture in tqdm(pictures, "figures", leave=False, disable=None):
         picture.save(folder)
     context = {
         "title": f"{' and '.join(ours)} on {image_set.name}",
@@ -285,7 +285,7 @@ def _crops(
     others = baselines.by_names(list(CROP_CODECS))
     return [
         (name, side_by_side(system, chosen["quality"], image, others))
-        for name, image in tqdm(images[:CROP_IMAGES], "side by side", leave=False)
+        for name, image in tqdm(images[:CROP_IMAGES], "side by side", leave=False, disable=None)
     ]
 
 
@@ -302,7 +302,7 @@ def _inside(
     names = [name for name, _ in alike]
     seen = [
         inspection.inspect_image(codec.model, codec.params, image, quality, codec.options)
-        for _, image in tqdm(alike, "bits and weights", leave=False)
+        for _, image in tqdm(alike, "bits and weights", leave=False, disable=None)
     ]
     channels = sum(s.bits_y.sum((0, 1)) for s in seen) / len(seen)
     at = "" if quality is None else f" at quality {quality:g}"

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llic_jax import folders
 from llic_jax.data import DataError, Photographs
 from llic_jax.images import SUFFIXES
 
@@ -32,15 +33,22 @@ def image_files(folder: str | Path) -> list[Path]:
     """All image files below `folder`, sorted.
 
     Raises:
-      DataError: no such folder, or no image in it.
+      DataError: no such folder, no image in it, or a folder below it that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name a folder that holds images.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
+    found = folders.scan(folder, SUFFIXES)
+    for error in found.unreadable:
+        raise DataError(
+            f"The folder {error.filename} cannot be read ({error.strerror}); the images in it "
+            "would be missing. Allow it, or name another folder."
+        )
+    if not found.files:
         raise DataError(f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}.")
-    return files
+    if found.left_out:
+        logging.warning("%s: left out are %s", folder, found.summary())
+    return found.files
 
 
 @dataclasses.dataclass
