@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from llic_jax import files
 from llic_jax.errors import LlicError
@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     common.add_argument(
         "output",
-        help="a file, - for standard output, or a folder (for several inputs, or with a slash at its "
-        "end; made if need be)",
+        help="a file, - for standard output, or a folder (for several inputs, or with a slash at "
+        "its end; made if need be)",
     )
     common.add_argument(
         "--checkpoint", type=files.path_argument, help="released model folder (default: built-in)"
@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     decompress.add_argument(
         "--format",
         default="png",
-        help="of images in an output folder or stream: png, jpg, webp, tif, bmp, ppm (default: png)",
+        help="of images in a folder or stream: png, jpg, webp, tif, bmp, ppm (default: png)",
     )
     decompress.set_defaults(command=_decompress)
 
@@ -208,7 +208,7 @@ def _check_output(args: argparse.Namespace) -> None:
         raise LlicError("Standard output is a terminal; redirect it into a file or a pipe.")
 
 
-def _input(path: Path) -> Path | BinaryIO:
+def _input(path: Path) -> Path | io.BufferedIOBase:
     """What an image is read from: the file, or the bytes of what can be read once."""
     if path is files.STANDARD or files.is_stream(path):
         return io.BytesIO(files.read(path))

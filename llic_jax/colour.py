@@ -199,7 +199,7 @@ def of_code_points(primaries: int, transfer: int, grey: bool = False) -> bytes |
         _SRGB_TRANSFER: _srgb_curve,
         4: lambda: _gamma_curve(2.2),
         5: lambda: _gamma_curve(2.8),
-        8: lambda: _gamma_curve(1),
+        8: lambda: _gamma_curve(1.0),
         **dict.fromkeys(_BT709, _bt709_curve),
     }
     chromaticities = SRGB if primaries == _UNSPECIFIED else _PRIMARIES.get(primaries)

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -112,7 +112,7 @@ class Photograph:
 
 
 def read_photograph(
-    source: str | Path | BinaryIO,
+    source: str | Path | io.BufferedIOBase,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -152,7 +152,7 @@ def read_photograph(
 
 
 def read_rgb(
-    source: str | Path | BinaryIO,
+    source: str | Path | io.BufferedIOBase,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -188,7 +188,7 @@ def read_image(path: str | Path, *, to_8bit: bool = False) -> UInt8[np.ndarray, 
     return photograph.rgb
 
 
-def image_mode(source: str | Path | BinaryIO) -> str:
+def image_mode(source: str | Path | io.BufferedIOBase) -> str:
     """Pillow's name for the pixels' mode ("RGB", "L", "CMYK" ...), from the file's header alone.
 
     Raises:
@@ -197,7 +197,7 @@ def image_mode(source: str | Path | BinaryIO) -> str:
     return _header(source)[0]
 
 
-def image_size(source: str | Path | BinaryIO) -> tuple[int, int]:
+def image_size(source: str | Path | io.BufferedIOBase) -> tuple[int, int]:
     """Width and height of the upright image, from the file's header alone.
 
     Raises:
@@ -207,7 +207,7 @@ def image_size(source: str | Path | BinaryIO) -> tuple[int, int]:
     return _header(source)[1]
 
 
-def _header(source: str | Path | BinaryIO) -> tuple[str, tuple[int, int]]:
+def _header(source: str | Path | io.BufferedIOBase) -> tuple[str, tuple[int, int]]:
     try:
         with _opened(source) as file, _without_pillows_limit():
             image, found = _open(file, header_only=True)
@@ -273,7 +273,7 @@ def _doubled(x: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    file: BinaryIO, name: str, max_pixels: int, to_8bit: bool, convert_cmyk: bool
+    file: io.BufferedIOBase, name: str, max_pixels: int, to_8bit: bool, convert_cmyk: bool
 ) -> Photograph:
     image, found = _open(file)
     width, height = _stored_size(image)
@@ -294,7 +294,7 @@ def _read(
             "it with --to_8bit (to_8bit=True)."
         )
     notes = list(_further_pictures(image, found))
-    grey = image.mode in ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+    grey = found.grey if found else image.mode.startswith(("1", "L", "I")) and image.mode != "LAB"
     icc = _profile(image, found, grey, file)
     orientation, exif, xmp = _orientation_and_metadata(image, found)
     dpi = _dpi(image, found)
@@ -323,7 +323,7 @@ def _read(
 
 
 @contextlib.contextmanager
-def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+def _opened(source: str | Path | io.BufferedIOBase) -> Iterator[io.BufferedIOBase]:
     """The file, positioned at its start and able to go back there."""
     if not isinstance(source, str | os.PathLike):
         at_start = source.seekable() and source.tell() == 0
@@ -354,7 +354,7 @@ def _without_pillows_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _pillows_limit
 
 
-def _open(file: BinaryIO, header_only: bool = False) -> tuple[Image.Image, png.Png | None]:
+def _open(file: io.BufferedIOBase, header_only: bool = False) -> tuple[Image.Image, png.Png | None]:
     """Opens a file with Pillow; of a PNG file, the chunks that Pillow does not get as well."""
     head = file.read(64)
     file.seek(0)
@@ -414,7 +414,7 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
     return image.size
 
 
-def _bits(image: Image.Image, found: png.Png | None, file: BinaryIO) -> int:
+def _bits(image: Image.Image, found: png.Png | None, file: io.BufferedIOBase) -> int:
     """Bits a channel, of the file. Pillow cuts many formats to 8 bits without a word."""
     if found is not None:
         return found.bits
@@ -429,7 +429,7 @@ def _bits(image: Image.Image, found: png.Png | None, file: BinaryIO) -> int:
     return {"I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;") else 8)
 
 
-def _beginning(file: BinaryIO) -> bytes:
+def _beginning(file: io.BufferedIOBase) -> bytes:
     position = file.tell()
     file.seek(0)
     head = file.read(1 << 16)
@@ -437,7 +437,7 @@ def _beginning(file: BinaryIO) -> bytes:
     return head
 
 
-def _ppm_maximum(file: BinaryIO) -> int:
+def _ppm_maximum(file: io.BufferedIOBase) -> int:
     """The largest value that a PPM file's header names; 1 for bitmaps."""
     head = re.sub(rb"#[^\r\n]*", b"", _beginning(file)[:4096])
     fields = head.split(None, 4)
@@ -483,7 +483,9 @@ def _further_pictures(image: Image.Image, found: png.Png | None) -> Iterator[str
         yield f"only the first of {count} pictures in the file is taken"
 
 
-def _profile(image: Image.Image, found: png.Png | None, grey: bool, file: BinaryIO) -> bytes | None:
+def _profile(
+    image: Image.Image, found: png.Png | None, grey: bool, file: io.BufferedIOBase
+) -> bytes | None:
     """The profile that the file states, in whatever way; None where it states none."""
     if found is not None:
         return colour.of_png(found.chunks, found.profile(), grey)
@@ -563,11 +565,11 @@ def _dpi(image: Image.Image, found: png.Png | None) -> tuple[float, float] | Non
 
 
 def _pixels(
-    file: BinaryIO, image: Image.Image, found: png.Png | None, bits: int
+    file: io.BufferedIOBase, image: Image.Image, found: png.Png | None, bits: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """RGB and alpha, 8 bits, as they are stored."""
     low_bytes = None
-    if bits > 8 and image.mode in ("RGB", "RGBA", "LA"):
+    if bits > 8 and image.mode in ("RGB", "RGBA"):
         low_bytes = _low_bytes(io.BytesIO(found.pixels) if found else file, image.format)
     if image.format == "TIFF":
         vars(image)["load_end"] = lambda: None  # Pillow's own stumbles over odd metadata
@@ -588,7 +590,7 @@ def _pixels(
     return np.array(image.convert("RGB")), alpha
 
 
-def _low_bytes(file: BinaryIO, kind: str | None) -> Image.Image | None:
+def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
     """The low bytes of 16 bits a channel, of which Pillow gives the high ones.
 
     Read with the other byte order, the low bytes stand where the high ones do. None where Pillow
@@ -598,6 +600,8 @@ def _low_bytes(file: BinaryIO, kind: str | None) -> Image.Image | None:
         return None
     file.seek(0)
     image = Image.open(file, formats=[kind])
+    if image.tile and str(image.tile[0][3]) == "LA;16B":
+        return _low_bytes_of_grey_and_alpha(image)
     native = "L" if struct.pack("=H", 1)[0] else "B"
 
     def swapped(argument: Any) -> Any:
@@ -620,6 +624,17 @@ def _low_bytes(file: BinaryIO, kind: str | None) -> Image.Image | None:
     vars(image)["load_end"] = lambda: None
     image.load()
     return image.copy()
+
+
+def _low_bytes_of_grey_and_alpha(image: Image.Image) -> Image.Image:
+    """The same for a PNG of grey and alpha, whose four bytes Pillow can take for four channels."""
+    image._mode = "RGBA"  # type: ignore[attr-defined]
+    image.tile = [
+        ImageFile._Tile(codec, extent, offset, "RGBA")
+        for codec, extent, offset, _ in image.tile  # type: ignore[attr-defined]
+    ]
+    _, low_grey, _, low_alpha = image.split()
+    return Image.merge("RGBA", (low_grey, low_grey, low_grey, low_alpha))
 
 
 def _combined(high: Image.Image, low: Image.Image) -> Image.Image:

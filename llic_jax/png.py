@@ -4,9 +4,10 @@ Pillow refuses a photograph for the size of a comment, and passes over most of w
 its colours. So Pillow gets the chunks that make the pixels, and this module keeps the others.
 """
 
+import io
 import struct
 import zlib
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _XMP = b"XML:com.adobe.xmp"
@@ -36,8 +37,12 @@ class Png(NamedTuple):
     @property
     def bits(self) -> int:
         """Bits per channel (per index, for palettes)."""
-        start = len(SIGNATURE) + 8
-        return self.pixels[start + 8] if len(self.pixels) > start + 8 else 0
+        return self.pixels[24] if len(self.pixels) > 24 else 0
+
+    @property
+    def grey(self) -> bool:
+        """Whether the pixels are grey, with or without alpha."""
+        return self.pixels[25:26] in (b"\0", b"\4")
 
     def profile(self) -> bytes | None:
         """The ICC profile in iCCP; None without one, or with one that cannot be inflated."""
@@ -45,7 +50,7 @@ class Png(NamedTuple):
         return inflate(content[1:], _LARGEST) if content else None
 
 
-def split(file: BinaryIO, header_only: bool = False) -> Png:
+def split(file: io.BufferedIOBase, header_only: bool = False) -> Png:
     """Reads the chunks of a PNG file from its signature on.
 
     A chunk that is cut short ends the reading; whether pixels are missing is for Pillow to say.
@@ -97,7 +102,7 @@ def inflate(content: bytes, largest: int) -> bytes | None:
     return inflated if stream.eof else None
 
 
-def _skip(file: BinaryIO, length: int) -> bytes:
+def _skip(file: io.BufferedIOBase, length: int) -> bytes:
     """Passes over `length` bytes; returns the last one, empty if the file ends before."""
     file.seek(length - 1, 1)
     return file.read(1)
