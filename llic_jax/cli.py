@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; exit status 0 if every file went through, 1 if not, 2 for bad usage."""
-    for stream in (sys.stdout, sys.stderr):
-        # Names may hold what the terminal's encoding, or any, does not.
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    files.print_any_name()
     try:
         args = _parser().parse_args(argv)
         return args.command(args)

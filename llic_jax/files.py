@@ -20,6 +20,13 @@ _PATIENCE = 2.0  # seconds to wait for somebody who writes into a FIFO
 _unfinished: set[Path] = set()
 
 
+def print_any_name() -> None:
+    """Lets names be printed that the terminal's encoding does not have, or that are no text."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def path_argument(text: str) -> Path:
     """A path on the command line: `-` is `STANDARD`, `./-` a file, `~` the home folder."""
     if text == "-":
