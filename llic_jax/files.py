@@ -86,7 +86,7 @@ def said(source: Path, error: Exception) -> str:
             text = f"{error.filename}: {text}"
     elif not isinstance(error, LlicError):  # out of memory, mostly
         text = f"{type(error).__name__}: {text}"
-    return text if name in text else f"{name}: {text}"
+    return text if text.startswith(name) else f"{name}: {text}"
 
 
 @contextlib.contextmanager

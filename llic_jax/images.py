@@ -137,7 +137,7 @@ def read_photograph(
     try:
         with _opened(source) as file, _without_pillows_limit():
             return _read(file, name, max_pixels, to_8bit, convert_cmyk)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, ImageFileError):
+    except (FileNotFoundError, ImageFileError):
         raise
     except colour.ColourError as error:
         raise ImageFileError(f"{name} cannot be read without loss: {error}.") from error
@@ -148,7 +148,8 @@ def read_photograph(
     except MemoryError as error:
         raise ImageFileError(f"{name} cannot be read: memory does not suffice.") from error
     except Exception as error:  # decoders raise all kinds: ValueError, struct.error, IndexError ...
-        raise ImageFileError(f"{name} cannot be read as an image: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageFileError(f"{name} cannot be read as an image: {reason}") from error
 
 
 def read_rgb(
@@ -577,8 +578,9 @@ def _pixels(
     if image.mode == "I" or image.mode.startswith("I;"):
         # TIFF's values have as many bits as it says; other formats' are stretched to 16 bits.
         largest = (1 << bits) - 1 if image.format == "TIFF" else 65535
-        grey = _rounded(np.asarray(image).astype(np.int64), largest)
-        return np.repeat(grey[..., None], 3, -1), None
+        values = np.asarray(image).astype(np.int64)
+        grey = _rounded(values, largest)
+        return np.repeat(grey[..., None], 3, -1), _alpha_of_key(values[..., None], image)
     if low_bytes is not None:
         image = _combined(image, low_bytes)
     # A copy has the size of its pixels: Pillow's TIFF images have the turned one.
@@ -622,7 +624,10 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
     tile = ImageFile._Tile
     image.tile = [tile(*piece) for piece in changed]
     vars(image)["load_end"] = lambda: None
-    image.load()
+    try:
+        image.load()
+    except ValueError:  # Pillow does not know the other order
+        return None
     return image.copy()
 
 
@@ -641,8 +646,17 @@ def _combined(high: Image.Image, low: Image.Image) -> Image.Image:
     high = high.copy()
     value = np.asarray(high, np.uint32) << 8 | np.asarray(low, np.uint32)
     eight = Image.fromarray(_rounded(value, 65535))
-    eight.info = {key: v for key, v in high.info.items() if key != "transparency"}
+    if (alpha := _alpha_of_key(value, high)) is not None:
+        eight.putalpha(Image.fromarray(alpha))
     return eight
+
+
+def _alpha_of_key(values: np.ndarray, image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
+    """The opacity of a PNG of 16 bits that names one colour as the transparent one."""
+    key = image.info.get("transparency")
+    if key is None or image.mode == "RGBA":
+        return None
+    return np.where((values == key).all(-1), 0, 255).astype(np.uint8)
 
 
 def _rounded(values: np.ndarray, largest: int) -> UInt8[np.ndarray, "*shape"]:

@@ -175,6 +175,10 @@ def test_16_bits_become_the_nearest_8_when_told_to(channels):
     if channels in (2, 4):
         np.testing.assert_array_equal(photograph.alpha, right[..., -1])
     assert "16 bits" in photograph.notes[0]
+    if channels in (1, 3):
+        key = chunk(b"tRNS", deep[5, 7].astype(">u2").tobytes())
+        alpha = read(png(deep, key), to_8bit=True).alpha
+        np.testing.assert_array_equal(alpha == 0, (deep == deep[5, 7]).all(-1))
 
 
 @pytest.mark.parametrize(
