@@ -366,7 +366,7 @@ def _open(file: io.BufferedIOBase, header_only: bool = False) -> tuple[Image.Ima
         return Image.open(io.BytesIO(pixels), formats=["PNG"]), found
     formats = _formats()
     try:
-        return Image.open(file, formats=formats), None
+        return Image.open(file, formats=formats), None  # type: ignore[arg-type]
     except Exception:
         # Metadata that Pillow stumbles over is no reason to refuse the pixels.
         file.seek(0)
@@ -601,7 +601,7 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
     if kind not in ("PNG", "TIFF"):
         return None
     file.seek(0)
-    image = Image.open(file, formats=[kind])
+    image = Image.open(file, formats=[kind])  # type: ignore[arg-type]
     if image.tile and str(image.tile[0][3]) == "LA;16B":
         return _low_bytes_of_grey_and_alpha(image)
     native = "L" if struct.pack("=H", 1)[0] else "B"
@@ -631,12 +631,11 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
     return image.copy()
 
 
-def _low_bytes_of_grey_and_alpha(image: Image.Image) -> Image.Image:
+def _low_bytes_of_grey_and_alpha(image: Any) -> Image.Image:
     """The same for a PNG of grey and alpha, whose four bytes Pillow can take for four channels."""
-    image._mode = "RGBA"  # type: ignore[attr-defined]
+    image._mode = "RGBA"
     image.tile = [
-        ImageFile._Tile(codec, extent, offset, "RGBA")
-        for codec, extent, offset, _ in image.tile  # type: ignore[attr-defined]
+        ImageFile._Tile(codec, extent, offset, "RGBA") for codec, extent, offset, _ in image.tile
     ]
     _, low_grey, _, low_alpha = image.split()
     return Image.merge("RGBA", (low_grey, low_grey, low_grey, low_alpha))

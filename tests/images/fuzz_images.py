@@ -1,6 +1,6 @@
 """Damages image files in many ways and looks at what the reader makes of them.
 
-    python tests/images/fuzz.py --count 20000
+    python tests/images/fuzz_images.py --count 20000
 
 Every damaged file must be read, or refused with an ImageFileError; nothing else may be raised, and
 nothing may take long. Prints how many ended how, and the slowest.
