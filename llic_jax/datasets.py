@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from llic_jax.data import DataError
-from llic_jax.images import whole_file
+from llic_jax.files import whole_file
 from llic_jax.sources import image_files
 
 _KODAK_HASHES = Path(__file__).parent / "published" / "kodak.sha256"
@@ -126,7 +126,9 @@ def _check(name: str, files: Sequence[Path], home: Path) -> None:
 
 def _fetch_kodak(home: Path) -> None:
     missing = {n: digest for n, digest in kodak_hashes().items() if not (home / n).is_file()}
-    for name, digest in tqdm(missing.items(), "kodak", unit="file", disable=not missing):
+    for name, digest in tqdm(
+        missing.items(), "kodak", unit="file", disable=None if missing else True
+    ):
         _fetch(_KODAK_URL + name, home / name, digest, "kodak", home)
 
 
@@ -153,7 +155,14 @@ def _fetch(url: str, target: Path, digest: str, name: str, home: Path) -> None:
         with whole_file(target) as temporary:
             with urllib.request.urlopen(url, timeout=_SECONDS) as response:
                 total = int(response.headers.get("Content-Length") or 0)
-                bar = tqdm(total=total, desc=target.name, unit="B", unit_scale=True, leave=False)
+                bar = tqdm(
+                    total=total,
+                    desc=target.name,
+                    unit="B",
+                    unit_scale=True,
+                    leave=False,
+                    disable=None,
+                )
                 with bar, temporary.open("wb") as file:
                     while chunk := response.read(1 << 20):
                         file.write(chunk)

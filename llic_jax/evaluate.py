@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llic_jax import streams
 from llic_jax.errors import LlicError
+from llic_jax.files import path_argument, print_any_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 0, 1 for an error, 130 if interrupted.
     """
+    print_any_name()
     with streams.unbreakable():
         argv = sys.argv[1:] if argv is None else list(argv)
         args = _parser().parse_args(argv)
@@ -74,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         help="evaluate only the N images of --data_dir that training with data.held_back=N leaves "
         "out",
     )  # fmt: skip
-    add("--checkpoint", nargs="+", help="released folders (default: the built-in model)")
+    add(
+        "--checkpoint", nargs="+", type=path_argument,
+        help="released folders (default: the built-in model)",
+    )  # fmt: skip
     add("--quality", type=float, nargs="+", help="default: every level")
     add(
         "--effort", type=_steps, nargs="+", default=[0], metavar="N",
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="compare with: jpeg jpeg2000 webp avif avif-slow avif-default jpegxl (default: all)",
     )  # fmt: skip
     add(
-        "--output", type=Path, default=Path("results"),
+        "--output", type=path_argument, default=Path("results"),
         help="a folder (default: ./results); what is measured there already is not measured again",
     )  # fmt: skip
     add(

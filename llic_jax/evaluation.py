@@ -31,7 +31,8 @@ from llic_jax.coding import effort
 from llic_jax.coding.codec import Codec
 from llic_jax.data import DataError, split_held_back
 from llic_jax.errors import LlicError
-from llic_jax.images import SUFFIXES, ImageFileError, read_image, whole_file, write_image
+from llic_jax.files import whole_file
+from llic_jax.images import SUFFIXES, ImageFileError, read_image, write_image
 from llic_jax.measuring import CodecUnderTest, Image, Measurement, Quality, run_tasks
 from llic_jax.provenance import versions
 from llic_jax.records import Key, Result, ResultsFile, averages, incomparable

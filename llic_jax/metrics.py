@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
@@ -104,16 +104,25 @@ def _halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
-def image_psnr(a: UInt8[np.ndarray, "h w *c"], b: UInt8[np.ndarray, "h w *c"]) -> float:
+def image_psnr(
+    a: UInt8[np.ndarray, "h w *c"],
+    b: UInt8[np.ndarray, "h w *c"],
+    where: Bool[np.ndarray, "h w"] | None = None,
+) -> float:
     """Computes the PSNR of 8-bit images over all values, in double precision.
 
     Args:
       a: An image.
-      b: An image.
+      b: An image of the same shape.
+      where: The pixels that count; all of them by default.
 
     Returns:
       dB; infinite for equal images.
     """
+    if where is not None:
+        if not where.any():
+            return math.inf
+        a, b = a[where], b[where]
     error = np.mean(np.square(a.astype(np.float64) - b))
     return float(10 * np.log10(255**2 / error)) if error else math.inf
 

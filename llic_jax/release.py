@@ -38,7 +38,7 @@ from llic_jax.coding.offsets import with_all_rows
 from llic_jax.coding.tables import Tables, build_tables
 from llic_jax.encoder_options import EncoderOptions
 from llic_jax.errors import LlicError
-from llic_jax.images import whole_file
+from llic_jax.files import whole_file
 from llic_jax.model import LLIC, build_model
 from llic_jax.provenance import public_source
 

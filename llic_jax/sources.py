@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llic_jax import folders
 from llic_jax.data import DataError, Photographs
 from llic_jax.images import SUFFIXES
 
@@ -34,21 +35,28 @@ def image_files(folder: str | Path) -> list[Path]:
     """All image files below `folder`, sorted; without the pictures of an evaluation's output.
 
     Raises:
-      DataError: no such folder, or no image in it.
+      DataError: no such folder, no image in it, or a folder below it that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name a folder that holds images.")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = folders.scan(folder, SUFFIXES)
+    for error in found.unreadable:
+        raise DataError(
+            f"The folder {error.filename} cannot be read ({error.strerror}); the images in it "
+            "would be missing. Allow it, or name another folder."
+        )
     outputs = {path.parent / name for path in folder.rglob(RESULTS_FILE) for name in OUTPUT_FOLDERS}
-    files = [path for path in found if outputs.isdisjoint(path.parents)]
-    if found and not files:
+    files = [path for path in found.files if outputs.isdisjoint(path.parents)]
+    if found.files and not files:
         raise DataError(
             f"All images in {folder} lie in {' or '.join(OUTPUT_FOLDERS)} beside {RESULTS_FILE}: "
             "they are an evaluation's output. Name a folder of photographs, or that subfolder."
         )
     if not files:
         raise DataError(f"No image in {folder} or below it; looked for {' '.join(SUFFIXES)}.")
+    if found.left_out:
+        logging.warning("%s: left out are %s", folder, found.summary())
     return files
 
 

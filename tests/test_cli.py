@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -240,7 +242,8 @@ def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
     assert exit_.value.code == 2
 
 
-def test_effort(pictures, tiny_release, tiny_codec, capsys):
+def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # where progress bars are drawn
     output, model = pictures / "a.llic", ("--checkpoint", tiny_release)
     options = ("--effort", 2, "--quality", 1.5)
     assert llic("compress", pictures / "a.png", output, *options, *model) == 0

@@ -24,6 +24,10 @@ class BitstreamError(LlicError, ValueError):
     """Bytes that cannot be read as an image; the subclasses say why."""
 
 
+class ArgumentTypeError(LlicError, TypeError):
+    """An argument of a type that cannot be used."""
+
+
 class NotLlicError(BitstreamError):
     """These bytes are no `.llic` file."""
 
@@ -113,6 +117,7 @@ def parse(data: bytes, known: Collection[int] = ()) -> File:
       NotLlicError, VersionError, TruncatedError, CorruptError, ImageSizeError, UnknownSectionError:
         see there.
     """
+    data = as_bytes(data)
     if data[: len(MAGIC)] != MAGIC:
         if MAGIC.startswith(data[: len(MAGIC)]):
             raise TruncatedError(f"The file ends after {len(data)} bytes, within its first word.")
@@ -125,6 +130,42 @@ def parse(data: bytes, known: Collection[int] = ()) -> File:
             f"The file is of format version {data[len(MAGIC)]}; this software reads versions 1 to "
             f"{VERSION}. Install a newer llic_jax."
         )
+    try:
+        file = _parse(data)
+    except (TruncatedError, CorruptError):
+        if following := _following(data):
+            raise CorruptError(
+                f"{following} bytes follow the end of the file; expected none. Up to there it is "
+                "sound: cut them off."
+            ) from None
+        raise
+    for tag in file.sections:
+        if tag < SKIPPABLE and tag not in known:
+            raise UnknownSectionError(
+                f"The file has a section {tag} that this software does not know and may not pass "
+                "over. Install a newer llic_jax."
+            )
+    return file
+
+
+def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """The bytes of a bytes-like object.
+
+    Raises:
+      ArgumentTypeError: anything else.
+    """
+    if isinstance(data, bytes):
+        return data
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise ArgumentTypeError(
+            f"Found {type(data).__name__}; expected the bytes of a .llic file (bytes, bytearray, "
+            "memoryview). A file's are Path(name).read_bytes()."
+        ) from None
+
+
+def _parse(data: bytes) -> File:
     reader = _Reader(data)
     _, version, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
     (units,) = _UNITS.unpack(reader.take(_UNITS.size)) if version > 1 else (0,)
@@ -146,12 +187,6 @@ def parse(data: bytes, known: Collection[int] = ()) -> File:
             "Get it anew from where it came from."
         )
     _check_size(width, height)
-    for tag in sections:
-        if tag < SKIPPABLE and tag not in known:
-            raise UnknownSectionError(
-                f"The file has a section {tag} that this software does not know and may not pass "
-                "over. Install a newer llic_jax."
-            )
     return File(
         fingerprint,
         coder,
@@ -164,6 +199,27 @@ def parse(data: bytes, known: Collection[int] = ()) -> File:
         sections,
         version,
     )
+
+
+def _following(data: bytes) -> int:
+    """The number of bytes behind the end of a sound file; 0 if no sound file starts here."""
+    reader = _Reader(data)
+    try:
+        version = reader.take(_PREFIX.size)[len(MAGIC)]
+        reader.take(_UNITS.size if version > 1 else 0)
+        reader.varint(), reader.varint()
+        reader.take(reader.varint())
+        start = crc = 0
+        while reader.left > _CHECKSUM.size:
+            end = reader.position
+            crc, start = zlib.crc32(data[start:end], crc), end
+            if crc == _CHECKSUM.unpack_from(data, end)[0]:
+                return reader.left - _CHECKSUM.size
+            reader.take(1)
+            reader.take(reader.varint())
+    except (TruncatedError, CorruptError):
+        pass
+    return 0
 
 
 def _check_size(width: int, height: int) -> None:

@@ -123,7 +123,7 @@ class Codec:
         Raises:
           InputError: as `encode`.
         """
-        return self._analyze([image], quality)
+        return self._analyze([refusals.as_image(image)], quality)
 
     def encode(
         self,
@@ -134,7 +134,7 @@ class Codec:
     ) -> Compressed:
         """Compresses an RGB image of any size from 1x1 up.
 
-        image: `(H, W, 3)`, uint8.
+        image: `(H, W, 3)`, uint8; or an opaque Pillow image.
         quality: 1 to the model's number of levels, continuous; for models of several rates only.
         sections: what else goes into the file (`container.py`), by tag.
         latents: what to code in place of `analyze`'s latents of this image at this quality. Whoever
@@ -142,8 +142,9 @@ class Codec:
 
         Raises:
           InputError: an array that is no such image, or a quality out of range.
+          ArgumentTypeError: neither an array nor a Pillow image.
         """
-        return self._encode([image], quality, [sections or {}], latents)[0]
+        return self._encode([refusals.as_image(image)], quality, [sections or {}], latents)[0]
 
     def encode_batch(
         self,
@@ -160,6 +161,7 @@ class Codec:
         Raises:
           InputError: as `encode`; or sizes that do not go together.
         """
+        images = [refusals.as_image(image) for image in images]
         if sections is None:
             sections = [{}] * len(images)
         if self.units and len(images) > 1:
@@ -204,7 +206,6 @@ class Codec:
 
     def _analyze(self, images: Sequence[np.ndarray], quality: float | None) -> Latents:
         for image in images:
-            refusals.check_image(image)
             refusals.check_size(image.shape[1], image.shape[0], self.max_pixels)
         level = self._level([self._file_quality(quality)] * len(images))
         canvas = self._common_canvas([image.shape[:2] for image in images])
@@ -368,9 +369,8 @@ class Codec:
     def _images(
         self, canvas: Canvas, y_hat: Any, level: Array | None, clock: "Clock"
     ) -> UInt8[np.ndarray, "b h w 3"]:
-        return np.asarray(
-            clock.network(self._programs.synthesize(self.params, canvas, y_hat, level))
-        )
+        # A copy: what JAX hands out cannot be written to.
+        return np.array(clock.network(self._programs.synthesize(self.params, canvas, y_hat, level)))
 
     def _hyper_rows(self, shape: tuple[int, ...]) -> np.ndarray:
         """The row of every element of `z`: its channel."""

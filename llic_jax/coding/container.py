@@ -4,8 +4,11 @@ All of these may be passed over by a reader that does not know them: the image i
 """
 
 import io
+import math
+import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +23,10 @@ ICC = 129  # colour profile, deflated
 EXIF = 130  # metadata, deflated
 ALPHA = 131  # opacity, a grey PNG of the image's size
 GREY = 132  # empty: the image is grey
+XMP = 133  # an XMP packet, deflated
+RESOLUTION = 134  # horizontal and vertical dots per inch, two float32
+
+_DPI = struct.Struct("<2f")
 
 MAX_METADATA = 1 << 24  # bytes of a profile or of metadata, inflated
 
@@ -32,6 +39,10 @@ def sections(photograph: Photograph, keep_exif: bool = False) -> dict[int, bytes
         found[ICC] = zlib.compress(photograph.icc, 9)
     if photograph.exif and keep_exif:
         found[EXIF] = zlib.compress(photograph.exif, 9)
+    if photograph.xmp and keep_exif:
+        found[XMP] = zlib.compress(photograph.xmp, 9)
+    if photograph.dpi and keep_exif:
+        found[RESOLUTION] = _DPI.pack(*photograph.dpi)
     if photograph.alpha is not None:
         buffer = io.BytesIO()
         Image.fromarray(photograph.alpha).save(buffer, "PNG", optimize=True)
@@ -58,18 +69,41 @@ def decompress_batch(codec: Codec, data: Sequence[bytes]) -> list[Photograph]:
       BitstreamError: as `decompress`, for the first file with which something is wrong.
       InputError: as `Codec.decode_batch`.
     """
-    sections = [bitstream.parse(of_image).sections for of_image in data]
-    metadata = [(_inflated(found, ICC), _inflated(found, EXIF)) for found in sections]
+    files = [bitstream.parse(of_image) for of_image in data]
+    # Before any image is decoded: damage here is found at once.
+    belongings = [_belongings(file) for file in files]
     images = [decoded.image for decoded in codec.decode_batch(data)]
     return [
-        Photograph(
-            image,
-            GREY in found,
-            _alpha(found[ALPHA], image.shape[:2]) if ALPHA in found else None,
-            *icc_and_exif,
-        )
-        for image, found, icc_and_exif in zip(images, sections, metadata, strict=True)
+        Photograph(image, **of_image) for image, of_image in zip(images, belongings, strict=True)
     ]
+
+
+def _belongings(file: bitstream.File) -> dict[str, Any]:
+    """What a file's sections hold, by the fields of `Photograph`."""
+    found = file.sections
+    return {
+        "grey": GREY in found,
+        "alpha": _alpha(found[ALPHA], (file.height, file.width)) if ALPHA in found else None,
+        "icc": _inflated(found, ICC),
+        "exif": _inflated(found, EXIF),
+        "xmp": _inflated(found, XMP),
+        "dpi": _dpi(found[RESOLUTION]) if RESOLUTION in found else None,
+    }
+
+
+def _dpi(content: bytes) -> tuple[float, float]:
+    if len(content) != _DPI.size:
+        raise CorruptError(
+            f"Section {RESOLUTION} (resolution) has {len(content)} bytes; expected {_DPI.size}. "
+            "The file is damaged."
+        )
+    x, y = _DPI.unpack(content)
+    if not all(math.isfinite(value) and value > 0 for value in (x, y)):
+        raise CorruptError(
+            f"Section {RESOLUTION} gives {x:g} x {y:g} dots per inch; expected numbers above 0. "
+            "The file is damaged."
+        )
+    return x, y
 
 
 def _inflated(found: dict[int, bytes], tag: int) -> bytes | None:
@@ -80,6 +114,11 @@ def _inflated(found: dict[int, bytes], tag: int) -> bytes | None:
         content = inflate.decompress(found[tag], MAX_METADATA)
     except zlib.error as error:
         raise CorruptError(f"Section {tag} cannot be inflated: {error}.") from error
+    if not inflate.eof and len(content) < MAX_METADATA:
+        raise CorruptError(
+            f"Section {tag} ends within its deflated stream, after {len(found[tag])} bytes; "
+            "expected all of it. The file is damaged."
+        )
     if not inflate.eof:
         raise CorruptError(
             f"Section {tag} has no end within {MAX_METADATA} bytes, which is the most that is read."

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from llic_jax.coding import bitstream
 from llic_jax.coding.codec import Codec, Compressed
 from llic_jax.coding.programs import Latents
-from llic_jax.coding.refusals import InputError
+from llic_jax.coding.refusals import InputError, as_image
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import CoderFunction, Step, walk
 from llic_jax.loss import lmbda_of_quality
@@ -71,6 +71,7 @@ def encode(
         raise InputError(f"Effort is {steps} steps in {seconds:g} seconds; neither goes below 0.")
     if steps == 0 or seconds == 0:
         return codec.encode(image, quality, sections)
+    image = as_image(image)
     height, width = image.shape[:2]
     if height * width > MAX_PIXELS:
         raise InputError(

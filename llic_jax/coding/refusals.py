@@ -1,12 +1,20 @@
 """What a codec refuses to read or to write, before it allocates anything for it."""
 
 import math
+from typing import Any
 
 import numpy as np
-from jaxtyping import Array
+import PIL.Image
+from jaxtyping import Array, UInt8
 
 from llic_jax.coding.agreement import MIN_UNITS
-from llic_jax.coding.bitstream import BitstreamError, CorruptError, File, ImageSizeError
+from llic_jax.coding.bitstream import (
+    ArgumentTypeError,
+    BitstreamError,
+    CorruptError,
+    File,
+    ImageSizeError,
+)
 from llic_jax.coding.range_coder import CODERS, FORMER_CODERS, coder_by_ident
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
@@ -28,7 +36,34 @@ class UnknownCoderError(BitstreamError):
     """The file was written with a range coder that this software does not have."""
 
 
-def check_image(image: np.ndarray) -> None:
+def as_image(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an array `(H, W, 3)` of uint8, or of an opaque Pillow image of 8 bits.
+
+    Args:
+        image: An array, a jax.Array, or a Pillow image.
+
+    Raises:
+        ArgumentTypeError: Anything else.
+        InputError: An array of another shape or type; a Pillow image that is not opaque, or in a
+            mode of more than 8 bits.
+    """
+    if isinstance(image, PIL.Image.Image):
+        if image.mode not in ("1", "L", "P", "RGB", "RGBX", "YCbCr") or image.has_transparency_data:
+            raise InputError(
+                f"Found a Pillow image of mode {image.mode}, or with transparency; expected an "
+                "opaque one of 8 bits a channel. Convert it to RGB first."
+            )
+        image = np.array(image.convert("RGB"))
+    elif not isinstance(image, np.ndarray | Array):
+        raise ArgumentTypeError(
+            f"Found {type(image).__name__}; expected an image as an array (height, width, 3) of "
+            "uint8, or a Pillow image. Read a file with PIL.Image.open(name)."
+        )
+    check_image(image)
+    return np.asarray(image)
+
+
+def check_image(image: np.ndarray | Array) -> None:
     """Refuses what is no RGB image, `(H, W, 3)` uint8.
 
     Raises:

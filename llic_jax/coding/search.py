@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from llic_jax import metrics
 from llic_jax.coding.bitstream import QUALITY_STEPS
 from llic_jax.coding.codec import Codec, Compressed
-from llic_jax.coding.refusals import InputError
+from llic_jax.coding.refusals import InputError, as_image
 
 _FINEST = 4  # steps of quality at which the search ends: a 64th of a level
 
@@ -20,9 +20,12 @@ def encode_to_target(
     bpp: float | None = None,
     psnr: float | None = None,
     sections: Mapping[int, bytes] | None = None,
+    visible: Bool[np.ndarray, "h w"] | None = None,
 ) -> Compressed:
     """Compresses with the highest quality whose file has at most `bpp` bits per pixel, or with the
     lowest that reaches `psnr` (dB, over RGB), to a 64th of a quality level.
+
+    visible: where PSNR is measured; everywhere by default.
 
     Rate and PSNR are taken to rise with quality; eight to ten encodings are made.
 
@@ -33,6 +36,7 @@ def encode_to_target(
         raise InputError("Name one target: bits per pixel or PSNR.")
     if codec.model.levels == 1:
         raise InputError("This model has one rate; a target needs one of several.")
+    image = as_image(image)
     height, width = image.shape[:2]
 
     def attempt(step: int) -> tuple[Compressed, float, bool]:
@@ -42,7 +46,7 @@ def encode_to_target(
             rate = 8 * len(encoded.data) / (height * width)
             return encoded, rate, rate > bpp
         assert psnr is not None
-        reached = metrics.image_psnr(image, codec.reconstruct(encoded, height, width))
+        reached = metrics.image_psnr(image, codec.reconstruct(encoded, height, width), visible)
         return encoded, reached, reached >= psnr
 
     low, high = QUALITY_STEPS, codec.model.levels * QUALITY_STEPS

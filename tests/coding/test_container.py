@@ -16,7 +16,15 @@ def whole(photograph) -> Photograph:
     """A photograph with everything that a file can hold."""
     rgb = photograph[:40, :50]
     alpha = np.arange(2000, dtype=np.uint32).reshape(40, 50).astype(np.uint8)
-    return Photograph(rgb, False, alpha, icc=b"profile " * 50, exif=b"Exif\0\0 metadata")
+    return Photograph(
+        rgb,
+        False,
+        alpha,
+        icc=b"profile " * 50,
+        exif=b"Exif\0\0 metadata",
+        xmp=b"<x:xmpmeta/>",
+        dpi=(300.0, 72.5),
+    )
 
 
 def test_all_sections_come_back(tiny_codec, whole):
@@ -25,10 +33,13 @@ def test_all_sections_come_back(tiny_codec, whole):
     np.testing.assert_array_equal(decoded.rgb, tiny_codec.decompress(data))
     np.testing.assert_array_equal(decoded.alpha, whole.alpha)
     assert (decoded.icc, decoded.exif, decoded.grey) == (whole.icc, whole.exif, False)
+    assert (decoded.xmp, decoded.dpi) == (whole.xmp, whole.dpi)
 
 
 def test_metadata_is_kept_only_where_asked_for(whole):
-    assert container.EXIF not in container.sections(whole)
+    assert not {container.EXIF, container.XMP, container.RESOLUTION} & set(
+        container.sections(whole)
+    )
 
 
 def test_a_plain_photograph_has_no_sections(tiny_codec, photograph):
@@ -57,14 +68,24 @@ def png(array: np.ndarray) -> bytes:
         (container.ICC, b"not deflated"),
         (container.ICC, zlib.compress(b"cut short" * 100)[:-6]),
         (container.EXIF, zlib.compress(bytes(container.MAX_METADATA + 1))),
+        (container.ICC, b""),
+        (container.XMP, b"not deflated"),
+        (container.RESOLUTION, bytes(7)),
+        (container.RESOLUTION, bytes(8)),
+        (container.RESOLUTION, b"\xff" * 8),
         (container.ALPHA, b"no image"),
         (container.ALPHA, png(np.zeros((40, 51), np.uint8))),
         (container.ALPHA, png(np.zeros((40, 50, 3), np.uint8))),
         (container.ALPHA, png(np.arange(2000, dtype=np.uint8).reshape(40, 50))[:-40]),
     ],
 )
-def test_damaged_sections_are_corrupt(tiny_codec, whole, tag, content):
+def test_damaged_sections_are_corrupt(tiny_codec, whole, tag, content, monkeypatch):
     file = bitstream.parse(tiny_codec.compress(whole.rgb))
     data = dataclasses.replace(file, sections={tag: content}).to_bytes()
-    with pytest.raises(CorruptError):
+    # Found before the image is decoded.
+    monkeypatch.setattr(type(tiny_codec), "decode_batch", None)
+    with pytest.raises(CorruptError) as error:
         container.decompress(tiny_codec, data)
+    assert ("is the most that is read" in str(error.value)) == (
+        len(content) > 0 and tag == container.EXIF
+    )
