@@ -20,8 +20,9 @@ class Crop(NamedTuple):
     """One crop of one photograph.
 
     height, width: that the photograph is reduced to before. top, left: of the crop in it.
-    symmetry: of the square: bit 2 exchanges rows and columns, then bit 1 turns the rows around, then
-    bit 0 the columns. order: which channel becomes red, green, blue. gains: of these, in 256ths.
+    symmetry: of the square: bit 2 exchanges rows and columns, then bit 1 turns the rows around,
+    then bit 0 the columns. order: which channel becomes red, green, blue. gains: of these, in
+    256ths.
     """
 
     height: int
@@ -97,9 +98,7 @@ class RandomCrop:
 def cut(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     """The pixels of a crop `(size, size, 3)` of `image` `(H, W, 3)`, uint8."""
     if image.shape[:2] != (crop.height, crop.width):
-        reduced = Image.fromarray(image).resize(
-            (crop.width, crop.height), Image.Resampling.LANCZOS
-        )
+        reduced = Image.fromarray(image).resize((crop.width, crop.height), Image.Resampling.LANCZOS)
         image = np.asarray(reduced)
     pixels = image[crop.top : crop.top + size, crop.left : crop.left + size]
     short = [(0, size - side) for side in pixels.shape[:2]]

@@ -105,7 +105,7 @@ def split_held_back(
 class Draw(NamedTuple):
     """What a sample is made of: a photograph and its crop, and perhaps a second one in a window."""
 
-    index: int
+    photograph: int
     crop: Crop
     second: tuple[int, Crop, Window] | None = None
 
@@ -193,7 +193,7 @@ def training_batches(
 
         drawn, rng = sampler.draw(step, place, shape)
         size = sampler.crop(step).size
-        pixels = cut(decoded[drawn.index], drawn.crop, size)
+        pixels = cut(decoded[drawn.photograph], drawn.crop, size)
         if drawn.second is not None:
             other, crop, window = drawn.second
             pixels = paste(pixels, cut(decoded[other], crop, size), window)

@@ -96,11 +96,11 @@ class DevicePhotographs:
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """First crops, second crops and their windows of these places, as arrays of integers."""
         draws = [sampler.draw(step, place, self.shapes.__getitem__)[0] for place in places]
-        first = np.array([self._row(draw.index, draw.crop) for draw in draws], np.int32)
+        first = np.array([self._row(draw.photograph, draw.crop) for draw in draws], np.int32)
         if not sampler.pasted:
             return first, None, None
         nothing = Window(0, 0, 0, 0)
-        seconds = [draw.second or (draw.index, draw.crop, nothing) for draw in draws]
+        seconds = [draw.second or (draw.photograph, draw.crop, nothing) for draw in draws]
         rows = np.array([self._row(index, crop) for index, crop, _ in seconds], np.int32)
         return first, rows, np.array([window for *_, window in seconds], np.int32)
 

@@ -32,6 +32,11 @@ from llic_jax.images import whole_file
 PARTS = TRAINING, VALIDATION = "training", "validation"
 _INDEX = "package.json"
 _QUALITIES = (97, 95, 93, 90, 87, 84, 80, 75, 70, 65, 60, 55, 50)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "avif": {"subsampling": "4:4:4", "speed": 8, "max_threads": 1},
+    "webp": {"method": 4},
+    "jpeg": {"subsampling": "4:4:4", "optimize": True, "progressive": True},
+}
 _SAMPLE = 24  # photographs that the quality is chosen by
 _THUMBNAIL = 16  # pixels a side, of the comparison with validation
 _ALIKE = 0.98  # correlation of the thumbnails of one picture at two sizes
@@ -64,13 +69,8 @@ class Encoding:
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
         """The bytes of a file."""
-        options: dict[str, Any] = {
-            "avif": {"subsampling": "4:4:4", "speed": 8, "max_threads": 1},
-            "webp": {"method": 4},
-            "jpeg": {"subsampling": "4:4:4", "optimize": True, "progressive": True},
-        }[self.format]
         file = io.BytesIO()
-        image.save(file, self.format, quality=quality, **options)
+        image.save(file, self.format, quality=quality, **_OPTIONS[self.format])
         return file.getvalue()
 
 
@@ -210,7 +210,7 @@ def _marks(path: Path) -> tuple[str, str, np.ndarray] | None:
     small = np.asarray(grey.resize(side, Image.Resampling.BOX), np.float64).ravel()
     small -= small.mean()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return path.stem, digest, small / max(np.linalg.norm(small), 1e-9)
+    return path.stem, digest, small / max(float(np.linalg.norm(small)), 1e-9)
 
 
 def _known(mark: Any, known: Sequence[Any]) -> bool:

@@ -13,11 +13,10 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import tree_map_with_path
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from llic_jax.config import Config
 from llic_jax.encoder_options import PLAIN, EncoderOptions
@@ -31,7 +30,7 @@ TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy mod
 ANALYSIS = ("g_a", "h_a", "log_gain")  # what stands still while the decoder's side trains alone
 CAUSES = ("bpp_y", "bpp_z", "mse", "ms_ssim", "gradient_norm")  # what may cease to be finite
 
-Step = Callable[["TrainState", UInt8[np.ndarray, "..."]], tuple["TrainState", dict[str, Array]]]
+Step = Callable[..., tuple["TrainState", dict[str, Array]]]
 
 
 class Stage(enum.Enum):
@@ -150,6 +149,8 @@ def make_train_step(
 
     A device works through its share in `train.accumulate` parts, one after the other. stage: who
     learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`).
+    With `train.schedule "time"` the step takes the learning rate as a third argument, float32
+    `(devices,)`.
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     density = train.get("level_density", 0.0)  # configs of folders released before it have none
@@ -197,7 +198,9 @@ def make_train_step(
         return train["transforms_rate"] * update if names[0] in TRANSFORMS else update
 
     @partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
-    def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
+    def step(
+        state: TrainState, images: Array, rate: Array | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
         batch_size = jax.lax.psum(len(images), AXIS)
@@ -221,6 +224,8 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         if train["transforms_rate"] != 1 or stage is Stage.DECODER or frozen:
             updates = ravel_pytree(tree_map_with_path(paced, unravel(updates)))[0]
+        if rate is not None:
+            updates = rate * updates
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))
