@@ -86,7 +86,7 @@ class Photo:
 
 def write_package(
     source: str,
-    validation: str | None,
+    validation: str,
     folder: str | Path,
     budget_bytes: int,
     piece_bytes: int,
@@ -110,7 +110,7 @@ def write_package(
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; name a new folder.")
     files = sorted(_files(source), key=lambda path: hashlib.sha256(path.name.encode()).digest())
-    held = _files(validation) if validation else []
+    held = _files(validation)
     kept = [_as_it_is(path) for path in held]
     of_validation = [photo for photo in kept if photo is not None]
     left = budget_bytes - sum(len(photo.content) for photo in of_validation)

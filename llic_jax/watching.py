@@ -20,7 +20,8 @@ class TrainingLog:
     """The log of one run; a context manager. Only the first process of several writes.
 
     workdir: where `metrics.jsonl` and `tensorboard/` lie. first, last: steps; no last one where the
-    time decides. batch_size: of all devices. tensorboard: also write that. main: whether this process is the one that writes.
+    time decides. batch_size: of all devices. tensorboard: also write that. main: whether this
+    process is the one that writes.
     """
 
     def __init__(
