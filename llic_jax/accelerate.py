@@ -5,10 +5,10 @@
     python -m llic_jax.accelerate run PACKAGE run.json OUTPUT --minutes 12
     python -m llic_jax.accelerate unpack OUTPUT RUN
 
-`pack` and `config` run at home. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow, safetensors,
-SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given minutes, all
-included, with the learning rate at zero. OUTPUT then holds a few files of limited size:
-`manifest.json` and `state.*` (weights, see `portable.py`), `metrics.jsonl`, `runs.jsonl`,
+`pack` and `config` run at home. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
+safetensors, SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given
+minutes, all included, with the learning rate at zero. OUTPUT then holds a few files of limited
+size: `manifest.json` and `state.*` (weights, see `portable.py`), `metrics.jsonl`, `runs.jsonl`,
 `log.txt`. They are written at the start and anew every `--export_minutes`, so there is something to
 take home whatever happens. `unpack` makes a run folder of them, which `train.py`, `release` and
 `run --start_from` take.
