@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -39,7 +39,7 @@ class Photograph:
     exif: bytes | None = None
 
 
-def read_photograph(path: str | Path | BinaryIO) -> Photograph:
+def read_photograph(path: str | Path | io.BytesIO) -> Photograph:
     """The image with its colour profile, its metadata and its alpha channel.
 
     Raises:
@@ -76,7 +76,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.size[::-1] if turned else image.size
 
 
-def read_image(path: str | Path | BinaryIO) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(path: str | Path | io.BytesIO) -> UInt8[np.ndarray, "h w 3"]:
     """The image as RGB. Grey and palette images are converted, EXIF orientation is applied.
 
     Raises:
@@ -92,7 +92,7 @@ def read_image(path: str | Path | BinaryIO) -> UInt8[np.ndarray, "h w 3"]:
     return photograph.rgb
 
 
-def _open(path: str | Path | BinaryIO) -> Image.Image:
+def _open(path: str | Path | io.BytesIO) -> Image.Image:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)

@@ -118,7 +118,8 @@ def write_package(
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         marks = pool.map(_marks, [*held, *files], chunksize=8)
         known = [mark for mark in itertools.islice(marks, len(held)) if mark is not None]
-        own = [path for path, mark in zip(files, marks, strict=True) if not _known(mark, known)]
+        found = [(path, mark) for path, mark in zip(files, marks, strict=True) if mark is not None]
+        own = [path for path, mark in found if not _known(mark, known)]
         if not own:
             raise DataError(f"No photograph for training in {source} (validation has the rest).")
         quality = encoding.quality or _quality(own, encoding, left, pool)
@@ -133,8 +134,11 @@ def write_package(
     index = {
         "encoding": {**dataclasses.asdict(encoding), "quality": quality},
         "left_out": {
-            "in validation": len(files) - len(own),
-            "too small, unreadable, or without room": len(own) - len(packed),
+            "in validation": len(found) - len(own),
+            "too small, unreadable, or without room": len(files)
+            - len(found)
+            + len(own)
+            - len(packed),
         },
         **_write(folder, {TRAINING: packed, VALIDATION: of_validation}, piece_bytes),
     }
@@ -213,10 +217,8 @@ def _marks(path: Path) -> tuple[str, str, np.ndarray] | None:
     return path.stem, digest, small / max(float(np.linalg.norm(small)), 1e-9)
 
 
-def _known(mark: Any, known: Sequence[Any]) -> bool:
-    """Whether a photograph is one of those that are known, or cannot be read."""
-    if mark is None:
-        return True
+def _known(mark: tuple[str, str, np.ndarray], known: Sequence[Any]) -> bool:
+    """Whether a photograph is one of those that are known."""
     stem, digest, small = mark
     for other_stem, other_digest, other in known:
         if stem == other_stem or digest == other_digest or small @ other > _ALIKE:

@@ -72,19 +72,19 @@ class TimeSchedule:
                 f"train.minutes is {train['minutes']}; with train.schedule 'time' it is how long "
                 "the run lasts."
             )
-        crops_from = tuple(section["crop_fractions"])
+        crops_from = tuple(map(float, section["crop_fractions"]))
         if len(section["crops"]) != len(crops_from) + 1 or list(crops_from) != sorted(crops_from):
             raise ConfigError(
                 f"data.crops {section['crops']} needs {len(section['crops']) - 1} ascending "
                 f"fractions between its stages; data.crop_fractions is {crops_from}."
             )
         return cls(
-            train["learning_rate"],
-            train["warmup_fraction"],
-            train["decay_fraction"],
-            train["transforms_from_fraction"],
-            train["decoder_fraction"],
-            train["decoder_learning_rate"],
+            float(train["learning_rate"]),
+            float(train["warmup_fraction"]),
+            float(train["decay_fraction"]),
+            float(train["transforms_from_fraction"]),
+            float(train["decoder_fraction"]),
+            float(train["decoder_learning_rate"]),
             crops_from,
         )
 

@@ -134,7 +134,7 @@ def train(
     used = minutes_used(workdir, first) if by_time else 0.0
     timed = None
     if by_time:
-        timed = _ByTime(config, Clock(settings["minutes"], used, hooks.deadline))
+        timed = _ByTime(config, Clock(float(settings["minutes"]), used, hooks.deadline))
     course = timed or _BySteps(settings)
     make_step = partial(
         make_train_step, model, optimizer, unravel, settings, config["seed"],
@@ -342,8 +342,8 @@ def _open_pictures(config: Config, workdir: Path, main: bool) -> _Pictures:
             gap = data.central_crops(data.Subset(seen, chosen.tolist()), size, "training")
     on_device = None
     if section["on_device"]:
-        refuse_unknown(_crop(section, size), section["drawings"])
-        on_device = DevicePhotographs(seen, section["device_gb"], section["threads"])
+        refuse_unknown(_crop(section, size), float(section["drawings"]))
+        on_device = DevicePhotographs(seen, float(section["device_gb"]), section["threads"])
         logging.info(
             "%d photographs, %.2f GiB, in the device's memory",
             len(on_device), on_device.bytes / 2**30,
@@ -392,8 +392,8 @@ def _crop(section: Config, size: int) -> RandomCrop:
         flip=section["flip"],
         downsample=section["downsample"],
         symmetries=section["symmetries"],
-        gain=section["channel_gain"],
-        exchange=section["channel_exchange"],
+        gain=float(section["channel_gain"]),
+        exchange=float(section["channel_exchange"]),
     )
 
 
@@ -424,8 +424,8 @@ def _host_batches(
         seed=config["seed"],
         first_step=first_step,
         threads=section["threads"],
-        drawings=section["drawings"],
-        pasted=section["pasted"],
+        drawings=float(section["drawings"]),
+        pasted=float(section["pasted"]),
         share=(jax.process_index(), jax.process_count()),
     )
 
@@ -452,7 +452,7 @@ class _Feed:
                 _stages(config, crops),
                 config["train"]["batch_size"],
                 config["seed"],
-                config["data"]["pasted"],
+                float(config["data"]["pasted"]),
             )
             share = jax.process_index(), jax.process_count()
             return photographs.batches(sampler, step, share)

@@ -18,7 +18,7 @@ def config(tiny_config):
 
 def test_the_rate_rises_stays_and_falls_to_zero(config):
     schedule = TimeSchedule.of(config)
-    rates = [schedule.at(fraction).rate for fraction in (0, 0.05, 0.1, 0.3, 0.5, 0.75, 1)]
+    rates = [schedule.at(fraction).rate for fraction in (0.0, 0.05, 0.1, 0.3, 0.5, 0.75, 1.0)]
     assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0])
     assert rates[-1] == 0
     assert schedule.kinds() == [(Stage.ALL, 0)]
@@ -31,7 +31,8 @@ def test_stages_and_crops_are_fractions_of_the_time(config):
     expected = [(Stage.ENTROPY_MODEL, 0), (Stage.ALL, 0), (Stage.ALL, 1), (Stage.DECODER, 1)]
     assert [schedule.at(fraction)[:2] for fraction in (0.1, 0.3, 0.7, 0.9)] == expected
     assert schedule.kinds() == expected
-    assert schedule.at(0.2).rate == 0 and schedule.at(0.3).rate == 1  # joining in, a new warm-up
+    assert schedule.at(0.2).rate == 0  # joining in: a new warm-up
+    assert schedule.at(0.3).rate == pytest.approx(1)
     assert schedule.at(0.8 - 1e-9).rate == pytest.approx(0, abs=1e-6)
     assert schedule.at(0.8).rate == pytest.approx(0.5) and schedule.at(1.0).rate == 0
 
@@ -56,7 +57,7 @@ def test_fractions_that_do_not_go_together_are_refused(config):
 def test_the_clock_counts_steps_only_and_keeps_to_its_deadline(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock = Clock(minutes=10, used=2)
+    clock = Clock(minutes=10.0, used=2.0)
     now[0] += 300  # before the start: compiling
     assert clock.fraction() == pytest.approx(0.2)
     clock.start()
@@ -65,9 +66,9 @@ def test_the_clock_counts_steps_only_and_keeps_to_its_deadline(monkeypatch):
     now[0] += 1e6
     assert clock.fraction() == 1
 
-    clock = Clock(minutes=10, deadline=now[0] + 100)
+    clock = Clock(minutes=10.0, deadline=now[0] + 100)
     now[0] += 30
-    clock.start(reserve=20)
+    clock.start(reserve=20.0)
     now[0] += 25
     assert clock.fraction() == pytest.approx(0.5)
     now[0] += 25
