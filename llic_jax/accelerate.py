@@ -97,7 +97,9 @@ def run(
 
     Args:
       package: of photographs.
-      config: a whole one; its schedule becomes "time" and its data the package.
+      config: a whole one; its schedule becomes "time" and its data the package. Where it does not
+        say how many minutes lie between checkpoints and between validations, these are
+        `export_minutes` and a quarter of `minutes`.
       output: folder for what is to be taken home.
       workdir: folder of the run, on this machine.
       start_from: pieces of a run to go on from; with its moving average or its whole state.
@@ -118,7 +120,10 @@ def run(
         "source": f"package:{package}:training",
         "validation": f"package:{package}:validation",
     }
-    config["train"] |= {"schedule": "time", "minutes": minutes}
+    train = config["train"]
+    train |= {"schedule": "time", "minutes": minutes}
+    train["checkpoint_minutes"] = train["checkpoint_minutes"] or export_minutes
+    train["eval_minutes"] = train["eval_minutes"] or minutes / 4
     if start_from is not None:
         step = portable.unpack(start_from, workdir)
         logging.info("going on from step %d of %s", step, start_from)

@@ -38,6 +38,7 @@ from llic_jax.train_step import TrainState, create_state, fresh_state
 FORMS = FULL, AVERAGE, RELEASED = "full", "average", "released"
 _MANIFEST = "manifest.json"
 _EMA = "ema"
+_HEADER = 200  # bytes that an array's name, type and shape take, at most
 _HISTORY = ("metrics.jsonl", "runs.jsonl", "held_back.json")
 
 
@@ -79,13 +80,15 @@ def write_pieces(
       CheckpointError: none fits.
     """
     for form in FORMS:
-        data = save(_arrays(form, config, state))
-        if limit_bytes is None or len(data) <= limit_bytes:
+        arrays = _arrays(form, config, state)
+        size = sum(array.nbytes for array in arrays.values()) + _HEADER * (1 + len(arrays))
+        if limit_bytes is None or size <= limit_bytes:
             break
     else:
         raise CheckpointError(
-            f"The smallest form takes {len(data)} bytes, and the limit is {limit_bytes}."
+            f"The smallest form takes {size} bytes, and the limit is {limit_bytes}."
         )
+    data = save(arrays)
     pieces = [data[i : i + piece_bytes] for i in range(0, len(data), piece_bytes)]
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}

@@ -153,7 +153,12 @@ def train(
     )
     reason = "nothing left to do" if course.is_over(step) else None
     before = course.stage_before(first)
-    with log, _Stop(max_minutes) as stop:
+    with (
+        contextlib.closing(checkpoints),
+        contextlib.closing(best),
+        log,
+        _Stop(max_minutes) as stop,
+    ):
 
         def save() -> None:
             best.wait()
@@ -239,8 +244,6 @@ def train(
                 attempt(export)
         log.summary(reason, checkpoints.folder)
     _report(pictures.source)
-    best.close()
-    checkpoints.close()
     return _host(replicated)
 
 
