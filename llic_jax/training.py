@@ -195,7 +195,8 @@ def train(
             # Everything is compiled, and what has to follow the last step is timed, before the
             # clock starts.
             for stage, crops in timed.schedule.kinds():
-                _try_out(step_of(stage), replicated, config, crops)
+                batch = _Feed(pictures, step).batch(step, crops)
+                _try_out(step_of(stage), replicated, batch)
             attempt(compile_validation)
             started = time.monotonic()
             save()
@@ -553,13 +554,14 @@ class _Events:
         return True
 
 
-def _try_out(step: Step, replicated: TrainState, config: Config, crops: int) -> None:
-    """Compiles a step with the rate as an argument, by one step from a copy of the state."""
-    devices, size = jax.local_device_count(), config["data"]["crops"][crops]
-    each = config["train"]["batch_size"] // devices
-    images = np.zeros((devices, each, size, size, 3), np.uint8)
-    copy = jax.tree.map(jnp.copy, replicated)
-    jax.block_until_ready(step(copy, images, np.zeros(devices, np.float32)))
+def _try_out(step: Step, replicated: TrainState, batch: Any) -> None:
+    """Compiles a step with the rate as an argument, by two steps from a copy of the state: as it
+    comes from the host, and as it comes from a step."""
+    state = jax.tree.map(jnp.copy, replicated)
+    rates = np.zeros(len(batch), np.float32)
+    for _ in range(2):
+        state, figures = step(state, batch, rates)
+        jax.block_until_ready(figures)
 
 
 def _start(
