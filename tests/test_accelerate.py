@@ -47,7 +47,7 @@ def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photo
     path.write_text(json.dumps(config))
     output, workdir = tmp_path / "output", tmp_path / "work"
     command = ["run", package, path, output, "train.seed_is_no_field=1"]
-    options = ["--minutes", "0.02", "--workdir", workdir, "--piece_mib", "0.02"]
+    options = ["--minutes", "0.02", "--workdir", workdir, "--piece_mib", "0.1"]
     assert accelerate.main([*map(str, command), *map(str, options)]) == 1  # and says which
     assert not (output / "manifest.json").exists()
     command[-1] = "train.ema_decay=0.5"
@@ -60,10 +60,10 @@ def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photo
     assert np.isfinite(validation[-1]["gap"]) and validation[-1]["loss_training"] > 0
     names = {file.name for file in output.iterdir()}
     assert {"manifest.json", "metrics.jsonl", "runs.jsonl", "log.txt"} <= names
-    assert len(names) <= 8 and all(f.stat().st_size < 21_000 for f in output.glob("state.*"))
+    assert len(names) <= 8 and all(f.stat().st_size < 105_000 for f in output.glob("state.*"))
 
     manifest = json.loads((output / "manifest.json").read_text())
-    assert manifest["step"] == entries[-1]["step"] and manifest["form"] == "released"
+    assert manifest["step"] == entries[-1]["step"] and manifest["form"] == "average"
     assert accelerate.main(["unpack", str(output), str(tmp_path / "run")]) == 0
     assert release([str(tmp_path / "run"), str(tmp_path / "released")]) == 0
     codec = complete(tmp_path / "released")
