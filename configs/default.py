@@ -58,20 +58,35 @@ def get_config() -> ConfigDict:
 
     data = config.data = ConfigDict()
     # A folder of images (searched recursively), "records:PATTERN" (array record files), or
-    # "tfds:NAME[:SPLIT]" (clic, div2k, coco/2017, ..., or a prepared data set's folder).
+    # "tfds:NAME[:SPLIT]" (clic, div2k, coco/2017, ..., or a prepared data set's folder), or
+    # "package:FOLDER" (llic_jax/package.py); several with commas in between.
     data.source = ""
+    # Photographs for validation, named likewise; "": data.held_back of the source's.
+    data.validation = ""
     # Side of the crops in each stage, pixels, multiples of 64; and the steps where the second stage
     # begins, the third, ... (paper: 256 for 1.2 M steps, then 512).
     data.crops = (256, 512)
     data.crop_boundaries = (1_200_000,)
+    data.crop_fractions = (0.6,)  # with train.schedule "time", in their place: of the run's time
     data.flip = True  # mirror half of the crops
     data.downsample = False  # Lanczos reduction by a random factor before cropping (JPEG sources)
+    data.symmetries = False  # the eight symmetries of the square, in place of mirroring
+    # Channels times random factors from 1 / (1 + gain) to 1 + gain; 0: as they are.
+    data.channel_gain = 0.0
+    data.channel_exchange = 0.0  # share of the crops whose channels are exchanged at random
+    data.pasted = 0.0  # share of the crops that have a window of another photograph in them
     # Share of the crops that are drawings made at random (llic_jax/drawings.py): what a codec of
     # photographs is shown all the same, and fails on if it never saw any.
     data.drawings = 0.0
     data.held_back = 16  # images that are never trained on: every n-th of the sorted list
+    # Images of training, evenly spread, that validation measures, too: the gap between both.
+    data.gap_images = 4
     data.cache_gb = 2.0  # decoded images kept in memory, at most
     data.threads = 4  # decoding threads
+    # Photographs lie in the device's memory, and the same crops are gathered there. Without
+    # data.downsample and data.drawings, which are made on the host.
+    data.on_device = False
+    data.device_gb = 8.0  # of the device's memory for them, at most
 
     train = config.train = ConfigDict()
     train.distortion = "mse"  # or "ms_ssim"
@@ -95,10 +110,20 @@ def get_config() -> ConfigDict:
     # "steps": learning_rate times schedule_factors[i] from step schedule_boundaries[i] on (paper).
     # "cosine": warm-up, then cosine down to final_factor at the last step.
     # "constant": warm-up, then constant.
+    # "time": warm-up, constant, then linearly down to zero, by the clock (below).
     train.schedule = "steps"
     train.schedule_boundaries = (1_700_000, 1_800_000, 1_900_000, 1_950_000)
     train.schedule_factors = (0.3, 0.1, 0.03, 0.01)
     train.warmup_steps = 0
+    # With schedule "time" (llic_jax/time_schedule.py): how long the run lasts, and the fractions of
+    # that in which the rate rises and falls, until which the entropy model learns alone, and in
+    # which the decoder's side does at the end; in place of steps, warmup_steps, transforms_from and
+    # decoder_steps.
+    train.minutes = 0.0
+    train.warmup_fraction = 0.02
+    train.decay_fraction = 0.5
+    train.transforms_from_fraction = 0.0
+    train.decoder_fraction = 0.0
     # "random"; "pca": transforms that start as principal components (llic_jax/pca.py); or a
     # released folder, whose weights are trained further, in a larger model too
     # (llic_jax/growth.py); or several with commas in between, whose weights' mean is.
@@ -125,6 +150,9 @@ def get_config() -> ConfigDict:
     train.log_every = 100  # steps
     train.eval_every = 5_000  # steps; on the held-back images
     train.checkpoint_every = 5_000  # steps
+    # The same by the clock, minutes, with schedule "time"; 0: by steps.
+    train.eval_minutes = 0.0
+    train.checkpoint_minutes = 0.0
     train.keep_checkpoints = 3  # the last ones; the best one is kept apart
     train.tensorboard = True  # scalars and pictures in WORKDIR/tensorboard
     return config

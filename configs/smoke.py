@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.model.groups = (8, 8, 16)
     config.model.context_widths = (16, 16)
     config.data.crops, config.data.crop_boundaries = (64,), ()
+    config.data.crop_fractions = ()
     config.data.held_back = 4
     config.train.steps = 200
     config.train.transforms_from = config.train.decoder_steps = 0

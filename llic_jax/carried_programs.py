@@ -237,12 +237,12 @@ class CarriedPrograms:
         donated, so that the step can be done again if it fails."""
         chosen: dict[tuple[int, ...], Step] = {}
 
-        def first(name: str, state: Any, images: Any) -> tuple[Step, Any]:
+        def first(name: str, state: Any, images: Any, *rates: Any) -> tuple[Step, Any]:
             program = self.load(name)
             if program is not None:
                 try:
                     started = time.perf_counter()
-                    result = program(jax.tree.map(jnp.copy, state), images)
+                    result = program(jax.tree.map(jnp.copy, state), images, *rates)
                     loss = np.asarray(jax.block_until_ready(result)[1]["loss"])
                     if not np.isfinite(loss).all():
                         raise FloatingPointError("its first loss is not finite")
@@ -251,13 +251,14 @@ class CarriedPrograms:
                     return program, result
                 except Exception as error:
                     logging.warning("carried program %s is not used: %s", name, _line(error))
-            return ordinary, ordinary(state, images)
+            return ordinary, ordinary(state, images, *rates)
 
-        def run(state: Any, images: Any) -> Any:
+        def run(state: Any, images: Any, *rates: Any) -> Any:
             shape = tuple(images.shape)
             if shape in chosen:
-                return chosen[shape](state, images)
-            chosen[shape], result = first(PlannedStep(stage, shape[-2]).name, state, images)
+                return chosen[shape](state, images, *rates)
+            name = PlannedStep(stage, shape[-2]).name
+            chosen[shape], result = first(name, state, images, *rates)
             return result
 
         return run

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ml_collections import ConfigDict
+try:
+    from ml_collections import ConfigDict
+except ImportError:  # a machine that has only what training needs takes plain dictionaries
+    ConfigDict = dict
 
 Config: TypeAlias = Mapping[str, Any] | ConfigDict
 
 
 def as_dict(config: Config) -> dict[str, Any]:
     """Plain dictionaries all the way down."""
-    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)

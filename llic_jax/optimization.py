@@ -20,6 +20,8 @@ def learning_rate_schedule(train: Config) -> optax.Schedule:
     Raises:
       ConfigError: a schedule that is not known.
     """
+    if train["schedule"] == "time":
+        return optax.constant_schedule(1.0)  # the step is told its rate (time_schedule.py)
     last = train["decoder_steps"]
     if not last:
         return _schedule(train, train["steps"])
@@ -47,7 +49,7 @@ def _schedule(train: Config, steps: int) -> optax.Schedule:
         main = optax.constant_schedule(peak)
     else:
         raise ConfigError(
-            f"train.schedule is {train['schedule']!r}; known are steps, cosine, constant."
+            f"train.schedule is {train['schedule']!r}; known are steps, cosine, constant, time."
         )
     if not warmup:
         return main

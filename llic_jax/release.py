@@ -77,12 +77,10 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, Any] = {}
-    for name, value in traverse_util.flatten_dict(params, sep=".").items():
-        weights |= _stored(name, np.asarray(value))
+    weights = stored_weights(params)
     options = EncoderOptions.of(config.get("coding", {}), config["model"]["levels"])
     prior = build_model(config["model"]).prior
-    tables = build_tables(prior, _as_params(weights)["prior"], options.mixture)
+    tables = build_tables(prior, restored_weights(weights)["prior"], options.mixture)
     arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
     _write(folder / "weights.safetensors", save(weights))
     _write(folder / "tables.safetensors", save(arrays))
@@ -176,7 +174,7 @@ def load_codec(
         model = build_model({**model_config, "dtype": "float32"})
     except Exception as error:  # each library has its own way to find a file unreadable
         raise ReleaseError(f"{folder} is damaged: {error}") from error
-    params = _as_params(weights)
+    params = restored_weights(weights)
     _check_shapes(model, params, folder)
     lmbdas = train["lmbdas"] if train.get("distortion") == "mse" else ()
     ident = fingerprint(model_config, weights, tables)
@@ -201,7 +199,7 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "weights.safetensors"
     try:
-        return _as_params(load_file(path))
+        return restored_weights(load_file(path))
     except Exception as error:  # the library has its own ways to find a file unreadable
         raise ReleaseError(
             f"No weights can be read from {path}: {error}. Name a released folder."
@@ -245,6 +243,14 @@ def effort(*folders: str | Path) -> dict[str, Any]:
     return known | {"trained_sizes": config.get("trained_sizes", config["data"]["crops"])}
 
 
+def stored_weights(params: Any) -> dict[str, Any]:
+    """A tree of parameters as it is stored: all but small arrays are rounded."""
+    weights: dict[str, Any] = {}
+    for name, value in traverse_util.flatten_dict(params, sep=".").items():
+        weights |= _stored(name, np.asarray(value))
+    return weights
+
+
 def _stored(name: str, value: np.ndarray) -> dict[str, Any]:
     """A parameter as it is stored: float32, bfloat16, or int8 and its scales, one for all inputs of
     a feature (of a convolution's feature at each position of the kernel)."""
@@ -260,9 +266,9 @@ def _stored(name: str, value: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _as_params(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored weights to a tree of float32 parameters; the inverse of `_stored`, but for what it
-    rounds."""
+def restored_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored weights to a tree of float32 parameters; the inverse of `stored_weights`, but for
+    what it rounds."""
     flat = {}
     for name, value in weights.items():
         if not name.endswith(_SCALE):
@@ -319,7 +325,8 @@ def _release(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path]
     state = checkpoints.restore(like, step)
     checkpoints.close()
     # No paths of this machine.
-    config["data"]["source"] = public_source(config["data"]["source"])
+    for name in ("source", "validation"):
+        config["data"][name] = public_source(config["data"].get(name, ""))
     starts = config["train"]["start"].split(",")
     config["train"]["start"] = ",".join(Path(start).name for start in starts)
     spent = (int(state.step), *(training_effort(workdir, int(state.step)) or ()))

@@ -4,15 +4,20 @@
     records:PATTERN             array record files, e.g. `records:/data/*.array_record*`
     tfds:NAME[:SPLIT]           a data set by name, e.g. `tfds:clic:train`, `tfds:coco/2017`
     tfds:FOLDER[:SPLIT]         a data set that was prepared in that folder
+    package:FOLDER[:PART]       a package of photographs (`package.py`), "training" or "validation"
+    SOURCE,SOURCE               several of these together
 
-Only the last two need TensorFlow.
+Only those of TensorFlow Datasets need TensorFlow.
 """
 
+import bisect
 import dataclasses
 import functools
 import glob
 import io
+import itertools
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +27,9 @@ from PIL import Image
 
 from llic_jax import folders
 from llic_jax.data import DataError, Photographs
-from llic_jax.images import SUFFIXES
+from llic_jax.images import SUFFIXES, ImageFileError, image_mode, image_size, read_rgb
 
+PACKAGE_PREFIX = "package:"
 TFDS_PREFIX = "tfds:"
 RECORDS_PREFIX = "records:"
 _SMALLEST = 64  # pixels: what is smaller, on either side, is no photograph
@@ -81,20 +87,27 @@ class Notes:
 class ImageFiles:
     """The images of a list of files; what cannot be used is named in the log once, and skipped.
 
-    Grey, palette and CMYK images are converted to RGB. Not used are those with more than 8 bits a
-    channel, with a side below 64 pixels, and what cannot be read. notes: names of both kinds.
+    Read as everywhere (`images.read_image`): upright, grey and palette images as RGB; CMYK is
+    converted, too. Not used are images with more than 8 bits a channel, with transparent pixels, or
+    with a side below 64 pixels, and what cannot be read. notes: names of both kinds.
     """
 
-    def __init__(self, files: Sequence[Path]):
-        self.files = list(files)
+    def __init__(self, files: Sequence[Path], folder: Path = Path()):
+        self.files, self.folder = list(files), folder
         self.notes = Notes()
+
+    def name(self, index: int) -> str:
+        """The path within the folder, the same wherever that lies."""
+        path = self.files[index]
+        inside = path.is_relative_to(self.folder)
+        return (path.relative_to(self.folder) if inside else path).as_posix()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         path = self.files[index]
-        return _decode(path, str(path), self.notes)
+        return decode(path, str(path), self.notes)
 
 
 class ArrayRecords:
@@ -102,20 +115,27 @@ class ArrayRecords:
     Datasets writes them, whose `feature` holds one. notes: as for `ImageFiles`."""
 
     def __init__(self, files: Sequence[str], feature: str = "image"):
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
+        try:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
+        except ImportError as error:
+            raise DataError(
+                f"{RECORDS_PREFIX}{files[0]} needs the package array_record; install it."
+            ) from error
         self.files, self.feature = list(files), feature
         self.source = ArrayRecordDataSource(self.files)
         self.notes = Notes()
+
+    def name(self, index: int) -> str:
+        return f"record {index} of {self.files[0]}" + (" ..." if len(self.files) > 1 else "")
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         record = self.source[index]
-        name = f"record {index} of {self.files[0]}" + (" ..." if len(self.files) > 1 else "")
+        name = self.name(index)
         encoded = record if _is_image(record) else _feature(record, self.feature)
-        return _decode(io.BytesIO(encoded), name, self.notes)
+        return decode(io.BytesIO(encoded), name, self.notes)
 
 
 class TfdsImages:
@@ -132,6 +152,8 @@ class TfdsImages:
             raise DataError(
                 f"{TFDS_PREFIX}{name} needs TensorFlow Datasets; install llic_jax[data,tfc]."
             ) from error
+        self.notes = Notes()
+        self.set_name = name
         name, _, split = name.partition(":")
         split = split or "train"
         try:
@@ -152,9 +174,54 @@ class TfdsImages:
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         image = np.asarray(self.source[index]["image"])
-        if image.dtype != np.uint8 or min(image.shape[:2]) < _SMALLEST:
+        if image.dtype != np.uint8:
+            self.notes.refuse(self.name(index), f"not 8 bits a channel ({image.dtype})")
             return None
-        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+        if min(image.shape[:2]) < _SMALLEST:
+            height, width = image.shape[:2]
+            self.notes.refuse(self.name(index), f"{width} x {height} pixels are too few")
+            return None
+        if image.shape[-1] not in (1, 3):
+            self.notes.refuse(self.name(index), f"{image.shape[-1]} channels; expected 1 or 3")
+            return None
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+    def name(self, index: int) -> str:
+        return f"image {index} of {self.set_name}"
+
+
+class Joined:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Any]):
+        self.sources = list(sources)
+        self.ends = list(itertools.accumulate(len(source) for source in self.sources))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _place(self, index: int) -> tuple[Any, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = bisect.bisect_right(self.ends, index)
+        return self.sources[which], index - (self.ends[which - 1] if which else 0)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        source, within = self._place(index)
+        return source[within]
+
+    def name(self, index: int) -> str:
+        source, within = self._place(index)
+        return f"{self.sources.index(source)}/{source.name(within)}"
+
+    @property
+    def notes(self) -> Notes:
+        """Of all sources together."""
+        notes = Notes()
+        for source in self.sources:
+            notes.unusable.update(source.notes.unusable)
+            notes.converted.update(source.notes.converted)
+        return notes
 
 
 def open_source(source: str) -> Photographs:
@@ -168,6 +235,18 @@ def open_source(source: str) -> Photographs:
             "No training data: set --config.data.source to a folder of images, records:PATTERN, or "
             "tfds:NAME."
         )
+    parts = [source] if Path(source).is_dir() else [p.strip() for p in source.split(",")]
+    if not all(parts):
+        raise DataError(f"data source {source!r} has an empty part between its commas.")
+    return _open_one(parts[0]) if len(parts) == 1 else Joined([_open_one(p) for p in parts])
+
+
+def _open_one(source: str) -> Photographs:
+    if source.startswith(PACKAGE_PREFIX):
+        from llic_jax.package import PackagedPhotographs
+
+        folder, _, part = source.removeprefix(PACKAGE_PREFIX).partition(":")
+        return PackagedPhotographs(folder, part or "training")
     if source.startswith(TFDS_PREFIX):
         return TfdsImages(source.removeprefix(TFDS_PREFIX))
     if source.startswith(RECORDS_PREFIX):
@@ -176,26 +255,30 @@ def open_source(source: str) -> Photographs:
         if not files:
             raise DataError(f"No file matches {pattern}; expected array record files.")
         return ArrayRecords(files)
-    return ImageFiles(image_files(source))
+    return ImageFiles(image_files(source), Path(source))
 
 
-def _decode(file: Path | io.BytesIO, name: str, notes: Notes) -> np.ndarray | None:
+def decode(file: Path | io.BytesIO, name: str, notes: Notes) -> np.ndarray | None:
+    """The image in a file `(H, W, 3)`, uint8; None if it cannot be used, which `notes` then tells
+    by `name`."""
     if name in notes.unusable:
         return None
     try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                notes.refuse(name, f"more than 8 bits a channel (mode {image.mode})")
-            elif min(image.size) < _SMALLEST:
-                notes.refuse(name, f"{image.width} x {image.height} pixels are too few")
-            else:
-                pixels = np.asarray(image.convert("RGB"))
-                if image.mode != "RGB":
-                    notes.convert(name, image.mode)
-                return pixels
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        mode, size = image_mode(file), image_size(file)
+        if min(size) < _SMALLEST:
+            notes.refuse(name, f"{size[0]} x {size[1]} pixels are too few")
+            return None
+        pixels = read_rgb(file, name=name)
+    except ImageFileError as error:
+        # Messages begin with the name, which the note tells already.
+        notes.refuse(name, re.sub(rf"^{re.escape(name)} (has |is |cannot )?", r"\1", str(error)))
+        return None
+    except OSError as error:
         notes.refuse(name, str(error))
-    return None
+        return None
+    if mode != "RGB":
+        notes.convert(name, mode)
+    return pixels
 
 
 def _is_image(record: bytes) -> bool:

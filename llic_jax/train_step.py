@@ -13,11 +13,10 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import tree_map_with_path
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from llic_jax.config import Config
 from llic_jax.encoder_options import PLAIN, EncoderOptions
@@ -31,7 +30,7 @@ TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy mod
 ANALYSIS = ("g_a", "h_a", "log_gain")  # what stands still while the decoder's side trains alone
 CAUSES = ("bpp_y", "bpp_z", "mse", "ms_ssim", "gradient_norm")  # what may cease to be finite
 
-Step = Callable[["TrainState", UInt8[np.ndarray, "..."]], tuple["TrainState", dict[str, Array]]]
+Step = Callable[..., tuple["TrainState", dict[str, Array]]]
 
 
 class Stage(enum.Enum):
@@ -152,6 +151,8 @@ def make_train_step(
     A device works through its share in `train.accumulate` parts, one after the other. stage: who
     learns. options: how symbols are chosen where the very symbols count (`Stage.DECODER`). devices:
     that it runs on, also absent ones that it is to be compiled for; None: all that there are.
+    With `train.schedule "time"` the step takes the learning rate as a third argument, float32
+    `(devices,)`.
     """
     lmbdas, parts = tuple(train["lmbdas"]), train["accumulate"]
     density = train.get("level_density", 0.0)  # configs of folders released before it have none
@@ -199,7 +200,9 @@ def make_train_step(
         return train["transforms_rate"] if names[0] in TRANSFORMS else 1.0
 
     @partial(jax.pmap, axis_name=AXIS, devices=devices, donate_argnums=0)
-    def step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
+    def step(
+        state: TrainState, images: Array, learning_rate: Array | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
         batch_size = jax.lax.psum(len(images), AXIS)
@@ -225,6 +228,8 @@ def make_train_step(
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = scale_by_part(updates, unravel, rate)
+        if learning_rate is not None:
+            updates = learning_rate * updates
         params = optax.apply_updates(state.params, updates)
         # A young average follows faster: it must not remember the initialization.
         decay = jnp.minimum(train["ema_decay"], (1 + state.step) / (10 + state.step))

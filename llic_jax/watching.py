@@ -21,15 +21,16 @@ from llic_jax import json_lines
 class TrainingLog:
     """The log of one run; a context manager. Only the first process of several writes.
 
-    workdir: where `metrics.jsonl` and `tensorboard/` lie. first, last: steps. batch_size: of all
-    devices. tensorboard: also write that. main: whether this process is the one that writes.
+    workdir: where `metrics.jsonl` and `tensorboard/` lie. first, last: steps; no last one where the
+    time decides. batch_size: of all devices. tensorboard: also write that. main: whether this
+    process is the one that writes.
     """
 
     def __init__(
         self,
         workdir: Path,
         first: int,
-        last: int,
+        last: int | None,
         batch_size: int,
         tensorboard: bool = True,
         main: bool = True,
@@ -48,7 +49,9 @@ class TrainingLog:
         self.file = (
             self.exits.enter_context((workdir / "metrics.jsonl").open("a")) if main else None
         )
-        self.board = _board(workdir / "tensorboard") if tensorboard and main else None
+        if self.file is not None and _ends_within_a_line(workdir / "metrics.jsonl"):
+            self.file.write("\n")
+        self.board = _board(workdir / "tensorboard", first) if tensorboard and main else None
         if self.board is not None:
             self.exits.callback(self.board.close)
 
@@ -93,7 +96,7 @@ class TrainingLog:
             "%s: %d steps in %.1f minutes, now at step %d", reason, steps, minutes, self.step
         )
         for kind, figures in self.latest.items():
-            wanted = ("loss", "bpp", "psnr")
+            wanted = ("loss", "bpp", "psnr", "gap")
             shown = ", ".join(f"{n} {figures[n]:.4f}" for n in wanted if n in figures)
             logging.info("last %s figures (step %d): %s", kind, figures["step"], shown)
         logging.info("checkpoints: %s", folder)
@@ -125,10 +128,18 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
     return [entries[step] for step in sorted(entries)]
 
 
-def _board(folder: Path) -> Any:
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether a run was killed while it wrote the last line."""
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
+
+
+def _board(folder: Path, first: int) -> Any:
+    """TensorBoard's writer; what an earlier start wrote of the steps after `first` is left out of
+    the picture."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         logging.warning("tensorboardX is not installed, so there will be no TensorBoard files.")
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first + 1 if first else None)

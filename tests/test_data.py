@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from llic_jax import data, sources
 from llic_jax.data import DataError, RandomCrop
@@ -283,3 +283,68 @@ def test_missing_and_empty_sources_say_what_was_looked_for(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(DataError, match="None of the 1 images"):
         batches(sources.open_source(str(tmp_path)), 1)
+
+
+def test_photographs_are_read_as_everywhere_else(tmp_path):
+    """Upright, AVIF and JPEG 2000 among them; what is transparent is not learned from."""
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the first column is the top row
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "opaque.png")
+    hidden = Image.fromarray(pixels).convert("RGBA")
+    hidden.putalpha(Image.new("L", hidden.size, 100))
+    hidden.save(tmp_path / "hidden.png")
+    formats = ["jp2"] * features.check("jpg_2000") + ["avif"] * features.check("avif")
+    for suffix in formats:
+        Image.fromarray(pixels // 8).save(tmp_path / f"other.{suffix}", quality=95)
+    images = sources.open_source(str(tmp_path))
+    found = {images.name(i): images[i] for i in range(len(images))}
+    np.testing.assert_array_equal(found["turned.png"], np.rot90(pixels, -1))
+    np.testing.assert_array_equal(found["opaque.png"], pixels)
+    assert found["hidden.png"] is None
+    assert "transparent" in next(iter(images.notes.unusable.values()))
+    for suffix in formats:
+        assert found[f"other.{suffix}"].shape == pixels.shape
+
+
+def test_several_sources_are_one_after_the_other(tmp_path):
+    for name, values in (("a", (1, 2)), ("b", (3,))):
+        (tmp_path / name).mkdir()
+        for value in values:
+            picture = Image.fromarray(np.full((70, 70, 3), value, np.uint8))
+            picture.save(tmp_path / name / f"{value}.png")
+    images = sources.open_source(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert [int(images[i][0, 0, 0]) for i in range(len(images))] == [1, 2, 3]
+    assert len({images.name(i) for i in range(3)}) == 3
+    with pytest.raises(IndexError):
+        images[3]
+    with pytest.raises(DataError, match="empty part"):
+        sources.open_source(f"{tmp_path / 'a'},")
+    with pytest.raises(DataError, match="b2 is not a folder"):
+        sources.open_source(f"{tmp_path / 'a'},{tmp_path / 'b2'}")
+
+
+def test_the_images_that_a_run_holds_back_keep_their_names(folder):
+    images = sources.open_source(str(folder))
+    _, held = data.split_held_back(images, 1)
+    names = [held.name(0)]
+    Image.new("RGB", (70, 70)).save(folder / "-first of all.png")
+    grown = sources.open_source(str(folder))
+    seen, again = data.split_held_back(grown, 1, names)
+    assert [again.name(i) for i in range(len(again))] == names and len(seen) == 3
+    assert names[0] not in {seen.name(i) for i in range(len(seen))}
+    assert len(data.split_held_back(grown, 1, ["gone.png"])[1]) == 0
+
+
+def test_central_crops_leave_out_what_is_too_small_and_say_so(caplog):
+    large, small = Arrays(2, size=40), Arrays(1, size=20)
+    with caplog.at_level(logging.WARNING):
+        found = data.central_crops(sources.Joined([large, small]), 32, "validation")
+    assert [crop.shape for crop in found] == [(32, 32, 3)] * 2
+    assert "1 of 3 validation images are not used: less than 32 pixels" in caplog.text
+    with pytest.raises(
+        DataError, match=r"None of the 1 held-back images has 32 pixels.*data\.crops"
+    ):
+        data.central_crops(small, 32, "held-back")
+    assert data.central_crops(Arrays(0), 32, "held-back") == []

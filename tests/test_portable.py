@@ -61,3 +61,18 @@ def test_what_is_no_run_is_named(tmp_path):
         portable.pack(tmp_path, tmp_path / "p", 1000)
     with pytest.raises(CheckpointError, match="No packed run"):
         portable.unpack(tmp_path, tmp_path / "r")
+
+
+@pytest.mark.parametrize("form", [portable.AVERAGE, portable.RELEASED])
+def test_less_is_carried_where_there_is_less_room(run, form, tmp_path, monkeypatch):
+    """The run goes on from its moving average, at the same step, with a fresh optimizer."""
+    folder, state = run
+    monkeypatch.setattr(portable, "FORMS", (form,))
+    portable.pack(folder, tmp_path / "p", 50_000)
+    assert portable.unpack(tmp_path / "p", tmp_path / "r") == 7
+    found = Checkpoints(tmp_path / "r" / "checkpoints").restore(state)
+    scale = np.abs(state.ema).max()
+    np.testing.assert_allclose(found.ema, state.ema, atol=scale / 127)
+    np.testing.assert_array_equal(found.params, found.ema)
+    with pytest.raises(CheckpointError, match="smallest form takes"):
+        portable.pack(folder, tmp_path / "q", 50_000, limit_bytes=100)

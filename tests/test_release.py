@@ -50,7 +50,7 @@ def test_a_feature_of_zeros_is_stored_and_read_as_it_is():
     value[:, 1:] = np.random.default_rng(0).normal(size=(64, 99))
     value[3, 5] = -9.0
     stored = release._stored("h_s.layer.kernel", value)
-    found = release._as_params(stored)["h_s"]["layer"]["kernel"]
+    found = release.restored_weights(stored)["h_s"]["layer"]["kernel"]
     assert not found[:, 0].any() and found[3, 5] == -9.0
     np.testing.assert_allclose(found, value, atol=9.0 / 254 * 1.001)
 

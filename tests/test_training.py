@@ -14,6 +14,7 @@ from PIL import Image
 
 from llic_jax import release, training
 from llic_jax.checkpoint import CheckpointError, Checkpoints
+from llic_jax.data import DataError
 from llic_jax.errors import ConfigError
 from llic_jax.watching import read_metrics
 
@@ -255,6 +256,44 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     config.train.schedule = "linear"
     with pytest.raises(ConfigError, match="known are steps, cosine, constant"):
         training.train(config, tmp_path)
+
+
+def test_photographs_too_small_for_validation_are_found_out_first(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "create_state", None)  # nothing is made or compiled before
+    config.data.crops = (128,)
+    with pytest.raises(DataError, match=r"None of the 1 held-back images has 128 pixels"):
+        training.train(config, tmp_path)
+    config.data.validation = config.data.source
+    with pytest.raises(DataError, match=r"None of the 6 validation images has 128 pixels"):
+        training.train(config, tmp_path)
+
+
+def test_validation_with_photographs_of_its_own_and_the_gap(config, tmp_path, folder):
+    """All of the source is trained on; a run knows what it holds back after the folder has grown;
+    an error of validation comes after the checkpoint."""
+    config.train.steps, config.train.eval_every, config.train.tensorboard = 2, 2, False
+    config.data.validation, config.data.gap_images = str(folder), 6
+    training.train(config, tmp_path / "own")
+    (found,) = lines(tmp_path / "own", "validation")
+    assert found["gap"] == pytest.approx(0, abs=1e-6)  # they are the same photographs
+    assert found["loss_training"] == pytest.approx(found["loss"])
+    assert not (tmp_path / "own" / "held_back.json").exists()
+
+    config.data.validation, config.data.gap_images = "", 0
+    training.train(config, tmp_path / "held")
+    (held,) = json.loads((tmp_path / "held" / "held_back.json").read_text())
+    assert (folder / held).exists() and "gap" not in lines(tmp_path / "held", "validation")[0]
+
+
+def test_the_checkpoint_comes_before_validation(config, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("a broken figure")
+
+    monkeypatch.setattr(training, "validate", broken)
+    config.train.steps, config.train.eval_every, config.train.checkpoint_every = 4, 2, 2
+    with pytest.raises(RuntimeError, match="a broken figure"):
+        training.train(config, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
 
 
 def start(config, workdir, *flags, devices=1):

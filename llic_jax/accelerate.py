@@ -1,0 +1,295 @@
+"""Trains for a few minutes on a machine without internet, from a package that was carried there.
+
+    python -m llic_jax.accelerate pack PHOTOGRAPHS PACKAGE --validation FOLDER --mib 34
+    python -m llic_jax.accelerate config configs/llic_elic_small.py run.json train.batch_size=32
+    python -m llic_jax.accelerate run PACKAGE run.json OUTPUT --minutes 12
+    python -m llic_jax.accelerate unpack OUTPUT RUN
+
+`pack` and `config` run at home. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
+safetensors, SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given
+minutes, all included, with the learning rate at zero. OUTPUT then holds a few files of limited
+size: `manifest.json` and `state.*` (weights, see `portable.py`), `metrics.jsonl`, `runs.jsonl`,
+`log.txt`. They are written at the start and anew every `--export_minutes`, so there is something to
+take home whatever happens. `unpack` makes a run folder of them, which `train.py`, `release` and
+`run --start_from` take.
+"""
+
+import argparse
+import importlib.util
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llic_jax.errors import ConfigError, LlicError
+
+_MIB = 2**20
+# After a loss that is not finite: from the last checkpoint, with so much of the learning rate.
+_RETRIES = (0.5, 0.2)
+_HISTORY_FILES = 4  # manifest.json, metrics.jsonl, runs.jsonl, log.txt
+
+
+def overridden(config: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A config with fields set by "section.field=VALUE"; a value is JSON, or else text.
+
+    Raises:
+      ConfigError: no such field, or no value.
+    """
+    config = json.loads(json.dumps(config))
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        *sections, name = path.split(".")
+        place: Any = config
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or name not in place:
+            raise ConfigError(
+                f"{assignment!r} sets no field of the config; write for instance "
+                "train.learning_rate=1e-4."
+            )
+        try:
+            place[name] = json.loads(text)
+        except ValueError:
+            place[name] = text
+    return config
+
+
+def resolve_config(path: str | Path, assignments: Sequence[str]) -> dict[str, Any]:
+    """The config of a file, Python or JSON, as plain dictionaries, with these fields set.
+
+    Raises:
+      ConfigError: no config there, or no such field.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            return overridden(json.loads(path.read_text()), assignments)
+        spec = importlib.util.spec_from_file_location("llic_config", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return overridden(module.get_config().to_dict(), assignments)
+    except (OSError, ValueError, ImportError, AssertionError, AttributeError) as error:
+        raise ConfigError(f"{path} is no config: {error}") from error
+
+
+def run(
+    package: Path,
+    config: dict[str, Any],
+    output: Path,
+    minutes: float,
+    *,
+    started: float,
+    workdir: Path,
+    start_from: Path | None = None,
+    piece_bytes: int = 15 * _MIB,
+    limit_bytes: int = 60 * _MIB,
+    export_minutes: float = 2.0,
+    wrap_step: Callable[..., Any] | None = None,
+) -> int:
+    """Trains on a package until `minutes` after `started` (`time.monotonic()`); returns the last
+    step that was done.
+
+    Args:
+      package: of photographs.
+      config: a whole one; its schedule becomes "time" and its data the package. Where it does not
+        say how many minutes lie between checkpoints and between validations, these are
+        `export_minutes` and a quarter of `minutes`.
+      output: folder for what is to be taken home.
+      workdir: folder of the run, on this machine.
+      start_from: pieces of a run to go on from; with its moving average or its whole state.
+      piece_bytes, limit_bytes: of a file, and of all pieces together.
+      wrap_step: see `training.Hooks`.
+
+    A loss that is not finite sends the run back to its last checkpoint, with a lower rate, twice at
+    most. Errors of validation and of exports are logged and cost nothing else.
+
+    Raises:
+      LlicError: what ends the run all the same; what was exported before is in `output`.
+    """
+    from llic_jax import portable, training
+
+    deadline = started + 60 * minutes
+    config = overridden(config, ())
+    config["data"] |= {
+        "source": f"package:{package}:training",
+        "validation": f"package:{package}:validation",
+    }
+    train = config["train"]
+    train |= {"schedule": "time", "minutes": minutes}
+    train["checkpoint_minutes"] = train["checkpoint_minutes"] or export_minutes
+    train["eval_minutes"] = train["eval_minutes"] or minutes / 4
+    if start_from is not None:
+        step = portable.unpack(start_from, workdir)
+        logging.info("going on from step %d of %s", step, start_from)
+    output.mkdir(parents=True, exist_ok=True)
+    peak = config["train"]["learning_rate"], config["train"]["decoder_learning_rate"]
+
+    def export(state: Any) -> None:
+        kept = json.loads((workdir / "config.json").read_text())
+        new = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        try:
+            portable.write_pieces(workdir, kept, state, new, piece_bytes, limit_bytes)
+            _replace(new, output)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        logging.info("step %d is in %s", int(state.step), output)
+
+    hooks = training.Hooks(
+        deadline=deadline,
+        export=export,
+        export_minutes=export_minutes,
+        wrap_step=wrap_step,
+        tolerant=True,
+    )
+    for factor in (1.0, *_RETRIES):
+        config["train"]["learning_rate"] = factor * peak[0]
+        config["train"]["decoder_learning_rate"] = factor * peak[1]
+        try:
+            return int(training.train(config, workdir, hooks=hooks).step)
+        except training.TrainingError as error:
+            if factor == _RETRIES[-1] or time.monotonic() > deadline:
+                raise
+            logging.warning("%s Once more from the last checkpoint, with a lower rate.", error)
+            shutil.rmtree(workdir / "checkpoints_failed", ignore_errors=True)
+    raise AssertionError("not reached")
+
+
+def _replace(new: Path, output: Path) -> None:
+    """Puts the files of `new` into `output`, in place of those of an earlier export."""
+    for path in sorted(output.glob("state.*")):
+        if not (new / path.name).exists():
+            path.unlink()
+    # The manifest last: until then the old one names pieces that are no longer there, and says so.
+    for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.json"):
+        shutil.move(path, output / path.name)
+
+
+def _run(args: argparse.Namespace, started: float) -> None:
+    args.output.mkdir(parents=True, exist_ok=True)
+    log = logging.FileHandler(args.output / "log.txt")
+    log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(log)
+    from llic_jax import allocation
+
+    allocation.keep_freed_memory()
+    from llic_jax import compilation_cache
+
+    compilation_cache.enable()
+    pieces = args.files - _HISTORY_FILES
+    piece = int(args.piece_mib * _MIB)
+    try:
+        step = run(
+            args.package,
+            resolve_config(args.config, args.set),
+            args.output,
+            args.minutes,
+            started=started,
+            workdir=args.workdir or Path(tempfile.mkdtemp(prefix="llic_run_")),
+            start_from=args.start_from,
+            piece_bytes=piece,
+            limit_bytes=min(int(args.limit_mib * _MIB), pieces * piece),
+            export_minutes=args.export_minutes,
+        )
+        logging.info("done: step %d, %.2f minutes", step, (time.monotonic() - started) / 60)
+    except Exception:
+        logging.exception("the run has ended early; %s holds the last export", args.output)
+        raise
+    finally:
+        logging.getLogger().removeHandler(log)
+        log.close()
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from llic_jax.package import Encoding, write_package
+
+    encoding = Encoding(args.format, args.quality, args.reduce, args.least)
+    index = write_package(
+        args.source,
+        args.validation,
+        args.package,
+        int(args.mib * _MIB),
+        int(args.piece_mib * _MIB),
+        encoding,
+        args.workers,
+    )
+    for part in ("training", "validation"):
+        photos = [p for p in index["photographs"] if p["part"] == part]
+        pixels = sum(p["width"] * p["height"] for p in photos) / 1e6
+        size = sum(p["bytes"] for p in photos) / _MIB
+        print(f"{part}: {len(photos)} photographs, {pixels:.1f} megapixels, {size:.1f} MiB")
+    print(f"{len(index['files'])} files, {index['encoding']}; left out: {index['left_out']}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m llic_jax.accelerate", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="photographs to a PACKAGE")
+    packing.add_argument("source", help="folders, with commas in between")
+    packing.add_argument("package", type=Path)
+    packing.add_argument(
+        "--validation", required=True, help="folders of photographs never to be trained on"
+    )
+    packing.add_argument("--mib", type=float, default=50, help="of the package, at most")
+    packing.add_argument("--piece_mib", type=float, default=15.5, help="of a file of it, at most")
+    packing.add_argument("--format", choices=("avif", "webp", "jpeg"), default="avif")
+    packing.add_argument("--quality", type=int, help="default: the best of which all fit")
+    packing.add_argument("--reduce", type=float, default=1.0, help="Lanczos factor")
+    packing.add_argument("--least", type=int, default=256, help="pixels of the shorter side")
+    packing.add_argument("--workers", type=int, default=2, help="processes")
+    resolving = commands.add_parser("config", help="a config of Python to one of JSON")
+    resolving.add_argument("config", type=Path)
+    resolving.add_argument("json", type=Path)
+    resolving.add_argument("set", nargs="*", help="section.field=VALUE")
+    running = commands.add_parser("run", help="train, within the given minutes")
+    running.add_argument("package", type=Path)
+    running.add_argument("config", type=Path, help="JSON")
+    running.add_argument("output", type=Path)
+    running.add_argument("set", nargs="*", help="section.field=VALUE")
+    running.add_argument("--minutes", type=float, required=True, help="all included")
+    running.add_argument("--start_from", type=Path, help="OUTPUT of an earlier run")
+    running.add_argument("--workdir", type=Path, help="default: a temporary folder")
+    running.add_argument("--export_minutes", type=float, default=2.0)
+    running.add_argument("--piece_mib", type=float, default=15.5, help="of a file, at most")
+    running.add_argument("--limit_mib", type=float, default=60, help="of all pieces, at most")
+    running.add_argument("--files", type=int, default=8, help="in OUTPUT, at most")
+    unpacking = commands.add_parser("unpack", help="OUTPUT of a run to a RUN folder")
+    unpacking.add_argument("output", type=Path)
+    unpacking.add_argument("run", type=Path)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    started = time.monotonic()
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    for talkative in ("absl", "jax"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    try:
+        if args.command == "pack":
+            _pack(args)
+        elif args.command == "config":
+            config = resolve_config(args.config, args.set)
+            args.json.write_text(json.dumps(config, indent=2) + "\n")
+        elif args.command == "run":
+            _run(args, started)
+        else:
+            from llic_jax.portable import unpack
+
+            print(f"{args.run}: step {unpack(args.output, args.run)}")
+    except LlicError as error:
+        print(f"llic_jax.accelerate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+import json
+import logging
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from llic_jax import accelerate, portable, training
+from llic_jax.checkpoint import Checkpoints
+from llic_jax.errors import ConfigError
+from llic_jax.package import Encoding, write_package
+from llic_jax.release import complete
+from llic_jax.release import main as release
+from llic_jax.watching import read_metrics
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    root = tmp_path_factory.mktemp("accelerate")
+    rng = np.random.default_rng(0)
+    for part, count in (("training", 4), ("validation", 1)):
+        (root / part).mkdir()
+        for i in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+            image = coarse.resize((96, 80), Image.Resampling.BICUBIC)
+            image.save(root / part / f"{part}{i}.png")
+    encoding = Encoding("webp", 95, least=64)
+    parts = str(root / "training"), str(root / "validation")
+    write_package(*parts, root / "package", 10**6, 10**6, encoding)
+    return root / "package"
+
+
+@pytest.fixture
+def config(tiny_config):
+    config = tiny_config.to_dict()
+    config["train"] |= {"batch_size": 2, "tensorboard": False, "log_every": 1}
+    config["train"] |= {"learning_rate": 1e-3, "warmup_fraction": 0.1}
+    config["data"] |= {"threads": 1, "on_device": True, "symmetries": True, "gap_images": 1}
+    return json.loads(json.dumps(config))
+
+
+def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photograph):
+    """The whole way, in seconds: ends by itself with a rate of zero; what it left makes a codec."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(config))
+    output, workdir = tmp_path / "output", tmp_path / "work"
+    command = ["run", package, path, output, "train.seed_is_no_field=1"]
+    options = ["--minutes", "0.02", "--workdir", workdir, "--piece_mib", "0.1"]
+    assert accelerate.main([*map(str, command), *map(str, options)]) == 1  # and says which
+    assert not (output / "manifest.json").exists()
+    command[-1] = "train.ema_decay=0.5"
+    assert accelerate.main([*map(str, command), *map(str, options)]) == 0
+    entries = read_metrics(workdir, "train")
+    assert entries[-1]["learning_rate"] == 0 and entries[-1]["time_fraction"] == 1
+    assert all(entry["learning_rate"] <= 1e-3 for entry in entries)
+    validation = read_metrics(workdir, "validation")
+    assert validation[0]["step"] == 0 and validation[-1]["step"] == entries[-1]["step"]
+    assert np.isfinite(validation[-1]["gap"]) and validation[-1]["loss_training"] > 0
+    names = {file.name for file in output.iterdir()}
+    assert {"manifest.json", "metrics.jsonl", "runs.jsonl", "log.txt"} <= names
+    assert len(names) <= 8 and all(f.stat().st_size < 105_000 for f in output.glob("state.*"))
+
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["step"] == entries[-1]["step"] and manifest["form"] == "average"
+    assert accelerate.main(["unpack", str(output), str(tmp_path / "run")]) == 0
+    assert release([str(tmp_path / "run"), str(tmp_path / "released")]) == 0
+    codec = complete(tmp_path / "released")
+    decoded = codec.decompress(codec.compress(photograph))
+    assert decoded.shape == photograph.shape
+    # The next machine goes on from there.
+    path.write_text(json.dumps(config | {"seed": 1}))
+    command = ["run", package, path, tmp_path / "next", "--start_from", output]
+    options = ["--minutes", "0.02", "--workdir", tmp_path / "again"]
+    assert accelerate.main([*map(str, command), *map(str, options)]) == 0
+    further = json.loads((tmp_path / "next" / "manifest.json").read_text())
+    assert further["step"] > manifest["step"] and further["form"] == "full"
+
+
+def test_a_loss_that_is_not_finite_goes_back_with_a_lower_rate(
+    package, config, tmp_path, monkeypatch
+):
+    rates = []
+
+    def train(config, workdir, hooks):
+        rates.append(config["train"]["learning_rate"])
+        if len(rates) < 3:
+            raise training.TrainingError("Step 7: loss not finite.")
+        return jax.tree.map(lambda x: x, portable._like(config))
+
+    monkeypatch.setattr(training, "train", train)
+    arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
+    accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
+    assert rates == pytest.approx([1e-3, 5e-4, 2e-4])
+    rates.clear()
+    monkeypatch.setattr(
+        training, "train", lambda *a, **k: (_ for _ in ()).throw(training.TrainingError("again"))
+    )
+    with pytest.raises(training.TrainingError, match="again"):
+        accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
+
+
+def test_a_validation_that_fails_costs_nothing_else(package, config, tmp_path, monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError("a broken figure")
+
+    monkeypatch.setattr(training, "validate", broken)
+    arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
+    with caplog.at_level(logging.ERROR):
+        step = accelerate.run(package, config, tmp_path / "output", 0.02, **arguments)
+    assert "a broken figure" in caplog.text
+    assert step == Checkpoints(tmp_path / "work" / "checkpoints").latest_step() > 0
+    assert json.loads((tmp_path / "output" / "manifest.json").read_text())["step"] == step
+
+
+def test_fields_are_set_by_name(config, tmp_path):
+    changed = accelerate.overridden(
+        config, ["train.batch_size=8", "model.dtype=bfloat16", "seed=3"]
+    )
+    assert changed["train"]["batch_size"] == 8 and changed["model"]["dtype"] == "bfloat16"
+    assert changed["seed"] == 3 and config["train"]["batch_size"] == 2
+    for wrong in ("train.batch=8", "batch_size=8", "train.batch_size", "train.batch_size.x=1"):
+        with pytest.raises(ConfigError, match="sets no field"):
+            accelerate.overridden(config, [wrong])
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"broken\.json is no config"):
+        accelerate.resolve_config(tmp_path / "broken.json", [])
+    resolved = accelerate.resolve_config("configs/smoke.py", ["train.minutes=2.5"])
+    assert resolved["train"]["minutes"] == 2.5 and resolved["model"]["entropy_model"] == "elic"
