@@ -220,10 +220,14 @@ def write_report(
         "command": options.command,
         "all_identical": all(r.identical for r in results if r.identical is not None),
     }
+    _render(output.folder, context)
+    return output.folder / "report.html"
+
+
+def _render(folder: Path, context: Mapping[str, Any]) -> None:
     for name in ("report.md", "report.html"):
         text = _environment(name).get_template(name).render(context)
-        (output.folder / name).write_text(text, encoding="utf-8")
-    return output.folder / "report.html"
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _environment(template: str) -> jinja2.Environment:
