@@ -99,7 +99,8 @@ def scale_by_part(
     """
     leaves = jax.tree_util.tree_flatten_with_path(jax.eval_shape(unravel, updates))[0]
     position = jax.lax.iota(jnp.int32, len(updates))
-    factors, last, begin = 1.0, None, 0
+    factors: Any = 1.0
+    last, begin = None, 0
     for path, leaf in leaves:
         if rate(path) != last:
             last = rate(path)

@@ -49,8 +49,6 @@ class TrainingLog:
         self.file = (
             self.exits.enter_context((workdir / "metrics.jsonl").open("a")) if main else None
         )
-        if self.file is not None and _ends_within_a_line(workdir / "metrics.jsonl"):
-            self.file.write("\n")
         self.board = _board(workdir / "tensorboard", first) if tensorboard and main else None
         if self.board is not None:
             self.exits.callback(self.board.close)
@@ -126,12 +124,6 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
         if entry["kind"] == kind:
             entries[entry["step"]] = entry
     return [entries[step] for step in sorted(entries)]
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    """Whether a run was killed while it wrote the last line."""
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")
 
 
 def _board(folder: Path, first: int) -> Any:
