@@ -52,12 +52,11 @@ def test_files_decode_exactly_in_bands_too(folder, photograph, tmp_path):
 
 def test_it_can_be_looked_into(folder, photograph):
     codec = load_codec(folder)
-    found = inspection.inspect_image(codec.model, codec.params, photograph[:60, :60], 4.0)
+    found = inspection.Inspector(codec.model, codec.params).inspect(photograph[:60, :60], 4.0)
     assert {name: k.shape for name, k in found.kernels.items()} == {"block_0_0": (5, 5, 12)}
     assert found.bits_y.shape == (4, 4, 16) and found.bits_z.shape[:2] == (1, 1)
-    field = inspection.receptive_field(
-        "eighth", codec.model.g_a, codec.params["g_a"], [photograph], 192, jnp.full(1, 4.0)
-    )
+    probe = inspection.ReceptiveFieldProbe(codec.model.g_a)
+    field = probe.measure("eighth", codec.params["g_a"], [photograph], 192, jnp.full(1, 4.0))
     # Before training, 5 x 5 patches of 8 x 8 pixels and next to nothing else.
     assert np.all(field.energy[80:120, 80:120] > 0)
     assert field.energy[80:120, 80:120].sum() > 0.95

@@ -1,4 +1,5 @@
 import builtins
+import importlib.util
 
 import jax.numpy as jnp
 import numpy as np
@@ -133,5 +134,5 @@ def test_a_missing_library_says_what_to_install(monkeypatch, tables):
     monkeypatch.setattr(builtins, "__import__", no_constriction)
     with pytest.raises(CoderUnavailableError, match="pip install constriction"):
         CODERS["constriction"].encoder(tables)
-    monkeypatch.setattr(range_coder.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert range_coder.installed_coders() == ["tfc"] and range_coder.default_coder() == "tfc"
