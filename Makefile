@@ -34,13 +34,13 @@ aot: $(AOT)/ready
 	$(AOT)/bin/python benchmarks/aot.py $(ARGS)
 
 # The complete stack: TensorFlow Compression, and the newest JAX that it allows.
-$(VENV)/ready: constraints.txt setup.cfg pyproject.toml setup.py $(wildcard llic_jax/layers/*.cc llic_jax/layers/*.inc)
+$(VENV)/ready: constraints.txt setup.cfg pyproject.toml setup.py $(wildcard llic_jax/native/*.cc llic_jax/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[tfc,data,train,eval,dev]"
 	touch $@
 
 # The newest JAX, without TensorFlow.
-$(LATEST)/ready: setup.cfg pyproject.toml setup.py $(wildcard llic_jax/layers/*.cc llic_jax/layers/*.inc)
+$(LATEST)/ready: setup.cfg pyproject.toml setup.py $(wildcard llic_jax/native/*.cc llic_jax/native/*.inc)
 	$(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[train,eval,dev]"
 	touch $@

@@ -1,84 +1,10 @@
 """Trains a codec: `python train.py --config configs/llic_elic.py --workdir RUN`."""
 
-import logging
-import sys
-from pathlib import Path
-
 from absl import app, flags
-from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config, e.g. configs/llic_elic.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; goes on from it.")
-_MAX_MINUTES = flags.DEFINE_float("max_minutes", None, "Save and end after so many minutes.")
-_COMPILE_ONLY = flags.DEFINE_bool(
-    "compile_only", False, "Compile what the run needs, into the program cache or --programs; end."
-)
-_TARGET = flags.DEFINE_enum(
-    "target", None, ["h100", "h200"], "With --compile_only: a GPU that is absent. Needs --programs."
-)
-_PROGRAMS = flags.DEFINE_string(
-    "programs", None, "Folder of compiled steps: used where they fit; with --compile_only, written."
-)
-_FROM_STEP = flags.DEFINE_integer("from_step", None, "Go on from this checkpoint, not the last.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, for several hosts."
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
-_PROCESS = flags.DEFINE_integer("process", None, "Number of this one, from 0.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts that find each other (TPU).")
-flags.mark_flag_as_required("config")
-# Results of autotuning on a GPU, by target (docs/ahead_of_time.md).
-_AUTOTUNE = Path(__file__).parent / "benchmarks" / "autotune"
+from llic_jax import train
 
-
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
-    if not (_WORKDIR.value or _COMPILE_ONLY.value):
-        raise app.UsageError("--workdir is needed: the folder of checkpoints and logs.")
-    if _TARGET.value and not (_COMPILE_ONLY.value and _PROGRAMS.value):
-        raise app.UsageError("--target needs --compile_only and --programs, a folder to write to.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    for talkative in ("absl", "jax"):  # orbax tells every file that it opens
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    from llic_jax import allocation
-
-    allocation.keep_freed_memory()
-    import jax
-
-    from llic_jax import ahead_of_time, carried_programs, compilation_cache, training
-    from llic_jax.errors import LlicError
-
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    try:
-        if _COMPILE_ONLY.value:
-            autotune = _AUTOTUNE / _TARGET.value if _TARGET.value else None
-            if _TARGET.value:
-                ahead_of_time.prepare_environment()
-                devices = [ahead_of_time.target_device(_TARGET.value, autotune)]
-            else:
-                devices = jax.local_devices()
-            if _PROGRAMS.value:
-                folder = Path(_PROGRAMS.value)
-                carried_programs.save_programs(folder, _CONFIG.value, devices, autotune)
-            else:
-                compilation_cache.enable()
-                carried_programs.compile_steps(_CONFIG.value, devices)
-            return 0
-        compilation_cache.enable()
-        training.train(
-            _CONFIG.value,
-            str(_WORKDIR.value),
-            _MAX_MINUTES.value,
-            _FROM_STEP.value,
-            _PROGRAMS.value,
-        )
-    except LlicError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+flags.adopt_module_key_flags(train)  # so that --help shows them
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(train.main)

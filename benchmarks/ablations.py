@@ -18,10 +18,13 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from llic_jax import data, sources, training
-from llic_jax.model import build_model
-from llic_jax.summary import summarize
-from llic_jax.train_step import create_state
+from llic_jax.data import sources
+from llic_jax.data.photographs import split_held_back
+from llic_jax.models.build import build_model
+from llic_jax.models.cost import summarize
+from llic_jax.training import validation
+from llic_jax.training.loop import train
+from llic_jax.training.state import create_state
 
 # Each is a list of stages, trained one after the other, each a set of overrides of the config with
 # the crops of its first stage only.
@@ -53,13 +56,13 @@ def run(name: str, base: ConfigDict, workdir: Path, minutes: float) -> str:
     stages = ABLATIONS[name]
     for overrides in stages:
         config = overridden(base, overrides)
-        state = training.train(config, workdir / name, minutes / len(stages))
+        state = train(config, workdir / name, minutes / len(stages))
     model = build_model(config.model)
     _, _, unravel = create_state(model, config.train, config.seed)
     images = sources.open_source(config.data.source)
-    _, held_back = data.split_held_back(images, config.data.held_back)
+    _, held_back = split_held_back(images, config.data.held_back)
     # The same crops for all, also for those that were trained on larger ones.
-    figures, _ = training.validate(
+    figures, _ = validation.validate(
         model, unravel(jnp.asarray(state.ema)), held_back, config.train, base.data.crops[0]
     )
     costs = summarize(model, 256, 256)
@@ -81,7 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger().setLevel(logging.WARNING)
 
-    base = importlib.import_module(f"configs.{args.config}").get_config()
+    base = importlib.import_module(f"llic_jax.configs.{args.config}").get_config()
     base.data.source = args.data_dir
     base.data.crops, base.data.crop_boundaries = base.data.crops[:1], ()
     base.train.decoder_steps = 0

@@ -4,8 +4,9 @@ First the depth-wise kernels (depthwise.py), then of the three full-size models,
 bfloat16, the training step and the networks of encoder and decoder with the memory they need:
 
 * training: the real step, with transforms, entropy model, loss, Adam and moving average, on random
-  images. FLOP are three times those of the forward pass (llic_jax.summary); utilisation is against
-  a large product in the same type and JAX's default precision, measured in the same process.
+  images. FLOP are three times those of the forward pass (llic_jax.models.cost); utilisation is
+  against a large product in the same type and JAX's default precision, measured in the same
+  process.
 * networks: g_a, h_a, h_s, all steps of the walk (with rounding, without a range coder) and g_s on
   one image, padded as the codec pads it. Peak memory is the device allocator's, parameters
   included, over this size and the smaller ones before it.
@@ -31,10 +32,11 @@ from depthwise import product_rate, seconds, warm
 from ml_collections import ConfigDict
 from training import step_seconds
 
-from llic_jax import compilation_cache
 from llic_jax.entropy import walk
-from llic_jax.model import DOWNSAMPLING, build_model, initialize
-from llic_jax.summary import summarize
+from llic_jax.execution import program_cache
+from llic_jax.models.build import build_model, initialize
+from llic_jax.models.cost import summarize
+from llic_jax.ops.sizes import DOWNSAMPLING
 
 MODELS = ("llic_stf", "llic_elic", "llic_tcm")
 DTYPES = ("float32", "bfloat16")
@@ -89,7 +91,7 @@ def networks(config: ConfigDict, width: int, height: int) -> str:
 
 def rows(part: str, name: str, dtype: str, sizes: tuple) -> Iterator[str]:
     """The rows of one model and type."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"llic_jax.configs.{name}").get_config()
     config.model.dtype = dtype
     product = product_rate(dtype, "default") if part == "training" else None
     for a, b in sizes:
@@ -115,7 +117,7 @@ def main() -> None:
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.only:
-        compilation_cache.enable()
+        program_cache.enable()
         sizes = (TINY if args.tiny else SIZES)[args.only[0]]
         for row in rows(*args.only, sizes[: args.sizes]):
             print(row, flush=True)

@@ -45,10 +45,10 @@ def random_release(folder: Path, name: str) -> None:
 
     import jax
 
-    from llic_jax.model import build_model, initialize
-    from llic_jax.release import save_release
+    from llic_jax.models.build import build_model, initialize
+    from llic_jax.zoo.folder import save_release
 
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"llic_jax.configs.{name}").get_config()
     config.model.levels, config.train.lmbdas = 1, (0.0130,)
     config.coding.back_projection = ()
     model = build_model(config.model)
@@ -61,8 +61,8 @@ def random_release(folder: Path, name: str) -> None:
 
 def crops(folder: Path, count: int, side: int) -> list[np.ndarray]:
     """Central crops of photographs spread over the folder, as large as `side` where they can be."""
-    from llic_jax.images import read_image
-    from llic_jax.sources import image_files
+    from llic_jax.data.image_files import image_files
+    from llic_jax.images.read import read_image
 
     paths = image_files(folder)
     found = []
@@ -109,9 +109,9 @@ NOISE_SAMPLES = 2000  # of each file
 
 def load(folder: Path, way: str) -> Any:
     """The codec, its entropy model in float64 where the way says so."""
-    from llic_jax.coding.codec import Codec
-    from llic_jax.model import build_model
-    from llic_jax.release import load_codec
+    from llic_jax.codec.codec import Codec
+    from llic_jax.models.build import build_model
+    from llic_jax.zoo.folder import load_codec
 
     codec = load_codec(folder)
     if way != "float64":
@@ -126,16 +126,16 @@ def load(folder: Path, way: str) -> Any:
 
 def write(work: Path, models: list[str], photographs: Path, images: int) -> None:
     """Files, their images and their entropy parameters, into `work`."""
-    from llic_jax import release
+    from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
     folders = {}
     for name in models:
-        folders[name] = release.DEFAULT if name == "released" else work / name
+        folders[name] = DEFAULT_FOLDER if name == "released" else work / name
         if name != "released":
             random_release(folders[name], name)
     (work / "folders.json").write_text(json.dumps({k: str(v) for k, v in folders.items()}))
     for name, folder in folders.items():
-        codec = release.load_codec(folder, "constriction")  # which every stack has
+        codec = load_codec(folder, "constriction")  # which every stack has
         recorder = Recorder(codec)
         levels = codec.model.levels
         qualities = [None] if levels == 1 else [float(q) for q in range(1, levels + 1)]

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import hlo_cost
 from ml_collections import ConfigDict
 
-from llic_jax import ahead_of_time
+from llic_jax.execution import ahead_of_time
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("step", "encoder", "entropy", "decoder")
@@ -38,7 +38,7 @@ AUTOTUNE = Path(__file__).with_name("autotune")
 
 def load_config(name: str, settings: list[str]) -> ConfigDict:
     """The config of this name, with "section.field=value" settings."""
-    config = importlib.import_module(f"configs.{Path(name).stem}").get_config()
+    config = importlib.import_module(f"llic_jax.configs.{Path(name).stem}").get_config()
     for setting in settings:
         field, _, text = setting.partition("=")
         try:
@@ -51,9 +51,10 @@ def load_config(name: str, settings: list[str]) -> ConfigDict:
 
 def lower_step(config: ConfigDict, side: int, device: Any) -> Any:
     """The training step in which everything learns, lowered for one device."""
-    from llic_jax.carried_programs import step_arguments
-    from llic_jax.model import build_model
-    from llic_jax.train_step import create_state, make_train_step
+    from llic_jax.models.build import build_model
+    from llic_jax.training.carried_programs import step_arguments
+    from llic_jax.training.state import create_state
+    from llic_jax.training.step import make_train_step
 
     settings = config.train.to_dict()
     model = build_model(config.model)
@@ -68,7 +69,8 @@ def lower_network(config: ConfigDict, part: str, width: int, height: int, device
     import jax.numpy as jnp
 
     from llic_jax.entropy import walk
-    from llic_jax.model import DOWNSAMPLING, build_model, initialize
+    from llic_jax.models.build import build_model, initialize
+    from llic_jax.ops.sizes import DOWNSAMPLING
 
     model = build_model(config.model)
 

@@ -11,7 +11,9 @@ import dataclasses
 
 import released
 
-from llic_jax import allocation, data, training
+from llic_jax.data.photographs import Cached
+from llic_jax.system.memory import keep_freed_memory
+from llic_jax.training import validation
 
 
 def main() -> None:
@@ -20,14 +22,14 @@ def main() -> None:
         "--factors", type=float, nargs="+", default=[0.15, 0.3, 0.5, 0.7, 0.85, 1.0]
     )
     args = parser.parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
 
     config, model, params, options, _, held_back = released.load(args)
-    held_back = data.Cached(held_back, 2.0)
+    held_back = Cached(held_back, 2.0)
 
     def figures(factors: tuple[float, ...]) -> dict[str, float]:
         chosen = dataclasses.replace(options, back_projection=factors)
-        return training.validate(
+        return validation.validate(
             model, params, held_back, config["train"], args.crop, options=chosen
         )[0]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from llic_jax.sources import image_files
+from llic_jax.data.image_files import image_files
 
 COUNT = 12
 SIDES = 320, 704  # smallest and largest of the many sizes
@@ -54,7 +54,8 @@ def run(command: list[str], cache: Path) -> tuple[float, float]:
 
 def compress_exact(source: Path, target: Path) -> None:
     """`llic compress` with a program for every size."""
-    from llic_jax import cli, release
+    from llic_jax.cli import main as cli
+    from llic_jax.zoo import folder as release
 
     load = release.load_codec
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llic_jax import published, records
-from llic_jax import rate_distortion as rd
+from llic_jax.evaluation import published, results
+from llic_jax.metrics import bd_rate as rd
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     name = args.codec or next(iter(means))
     curves = {}
     for codec, group in means.items():
-        points = records.points(group)
+        points = results.points(group)
         curves[codec] = rd.Curve(codec, points.rates, points.quality)
     own = curves.pop(name)
     for codec, entry in published.curves(args.dataset).items():

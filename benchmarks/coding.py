@@ -19,8 +19,8 @@ import numpy as np
 from full_size import images, random_codec
 from transforms import fastest, product_rate, torch
 
-from llic_jax import allocation
-from llic_jax.summary import summarize
+from llic_jax.models.cost import summarize
+from llic_jax.system.memory import keep_freed_memory
 
 
 def timed(call: Callable, repeats: int) -> float:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
     codec, image = random_codec(args.model), images(args.data_dir)[0]
     height, width = image.shape[:2]
     costs = summarize(codec.model, height, width)

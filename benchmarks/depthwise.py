@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import jax.numpy as jnp
 
-from llic_jax.layers import native
 from llic_jax.layers.depthwise import depthwise_conv, depthwise_conv_reference
+from llic_jax.native import library as native
 
 # (B, H, W, C), K, one kernel per sample.
 Case = tuple[tuple[int, ...], int, bool]
@@ -233,7 +233,7 @@ def print_table(case: Case, dtype: str, best: dict, product: float, copy: float)
 
 def sweep(case: Case, dtype: str, repeats: int) -> None:
     """Times the CUDA kernels with all blocks that may be sensible; interpreted on a CPU."""
-    from llic_jax.layers import depthwise_gpu
+    from llic_jax.layers.kernels import depthwise_gpu
 
     (shape, size, _), interpret = case, jax.default_backend() == "cpu"
     x, kernel = make_inputs(case, dtype)

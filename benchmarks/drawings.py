@@ -14,8 +14,11 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
-from llic_jax import baselines, compilation_cache, metrics, release
-from llic_jax.coding.refusals import InputError
+from llic_jax.errors import InputError
+from llic_jax.evaluation import baselines
+from llic_jax.execution import program_cache
+from llic_jax.metrics import distortion
+from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 SIDE = 256
 USELESS = 15.0  # dB
@@ -94,19 +97,19 @@ def jpeg_within(image: np.ndarray, size: int) -> float | None:
         except OSError:  # Pillow's buffer does not hold fine noise at high qualities
             continue
         if len(data) <= size:
-            return metrics.image_psnr(image, jpeg.decode(data))
+            return distortion.image_psnr(image, jpeg.decode(data))
     return None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_FOLDER, help="released folder")
     parser.add_argument("--quality", type=float, nargs="+", default=[2.0, 5.0, 8.0])
     parser.add_argument("--output", type=Path, help="keeps the decoded pictures in this folder")
     args = parser.parse_args()
 
-    compilation_cache.enable()
-    codec = release.load_codec(args.checkpoint)
+    program_cache.enable()
+    codec = load_codec(args.checkpoint)
     print(f"model {codec.fingerprint.hex()}: bits a pixel, PSNR, in brackets the best JPEG's")
     useless = dict.fromkeys(args.quality, 0)
     images = patterns() | documents()
@@ -119,7 +122,7 @@ def main() -> None:
                 line, useless[quality] = line + f" | {'refused':>19}", useless[quality] + 1
                 continue
             decoded = codec.decompress(data)
-            psnr, jpeg = metrics.image_psnr(image, decoded), jpeg_within(image, len(data))
+            psnr, jpeg = distortion.image_psnr(image, decoded), jpeg_within(image, len(data))
             useless[quality] += psnr < USELESS
             beside = "-" if jpeg is None else f"{jpeg:.1f}"
             line += f" | {8 * len(data) / image[..., 0].size:6.3f} {psnr:5.1f} ({beside:>4})"

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from llic_jax import compilation_cache, data, metrics, release, sources
-from llic_jax.coding import effort
-from llic_jax.coding.codec import Codec
-from llic_jax.rate_distortion import Curve, bd_rate
+from llic_jax.codec import refinement
+from llic_jax.codec.codec import Codec
+from llic_jax.data import sources
+from llic_jax.data.photographs import split_held_back
+from llic_jax.execution import program_cache
+from llic_jax.metrics import distortion
+from llic_jax.metrics.bd_rate import Curve, bd_rate
+from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 
 def measure(
@@ -31,11 +35,11 @@ def measure(
     figures = []
     for image in images:
         started = time.perf_counter()
-        encoded = effort.encode(codec, image, quality, steps=steps)
+        encoded = refinement.encode(codec, image, quality, steps=steps)
         seconds = time.perf_counter() - started
         decoded = codec.decompress(encoded.data)
         bpp = 8 * len(encoded.data) / decoded[..., 0].size
-        figures.append((bpp, metrics.image_psnr(image, decoded), seconds))
+        figures.append((bpp, distortion.image_psnr(image, decoded), seconds))
     bpp, psnr, seconds = np.mean(figures, axis=0).tolist()
     return bpp, psnr, seconds
 
@@ -71,17 +75,17 @@ def main() -> None:
     add("--held_back", type=int, help="only these of the folder (default: all)")
     add("--images", type=int, default=4, help="so many of them, evenly spread")
     add("--size", type=int, nargs=2, default=(384, 384), help="height and width of the middle")
-    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    add("--checkpoint", type=Path, default=DEFAULT_FOLDER, help="released folder")
     add("--quality", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0])
     add("--effort", type=int, nargs="+", default=[80], help="steps")
     add("--whole", type=float, metavar="Q", help="whole images, refined at quality Q only")
     args = parser.parse_args()
 
-    compilation_cache.enable()
-    codec = release.load_codec(args.checkpoint)
+    program_cache.enable()
+    codec = load_codec(args.checkpoint)
     found = sources.open_source(args.data_dir)
     if args.held_back:
-        found = data.split_held_back(found, args.held_back)[1]
+        found = split_held_back(found, args.held_back)[1]
     if args.whole is not None:
         chosen = [found[i] for i in np.linspace(0, len(found) - 1, args.images).astype(int)]
         for steps in args.effort:
@@ -95,7 +99,7 @@ def main() -> None:
             top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
             images.append(image[top : top + height, left : left + width])
     print(f"{len(images)} images, {width} x {height}, model {codec.fingerprint.hex()}")
-    effort.encode(codec, images[0], steps=1)  # compiles
+    refinement.encode(codec, images[0], steps=1)  # compiles
 
     curves: dict[int, Curve] = {}
     print(f"{'steps':>6} {'quality':>7} {'bpp':>8} {'PSNR':>7} {'seconds':>8}")

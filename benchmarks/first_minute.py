@@ -38,14 +38,18 @@ import jax.numpy as jnp
 import numpy as np
 from aot import load_config
 
-from llic_jax import carried_programs, compilation_cache, provenance
-from llic_jax.config import Config, as_dict
-from llic_jax.encoder_options import EncoderOptions
-from llic_jax.images import read_image, write_image
-from llic_jax.model import build_model
-from llic_jax.release import DEFAULT, load_codec
-from llic_jax.sources import image_files
-from llic_jax.train_step import create_state, make_train_step
+from llic_jax.configs.config import Config, as_dict
+from llic_jax.data.image_files import image_files
+from llic_jax.execution import program_cache
+from llic_jax.images.read import read_image
+from llic_jax.images.write import write_image
+from llic_jax.models.build import build_model
+from llic_jax.models.encoder_options import EncoderOptions
+from llic_jax.system import provenance
+from llic_jax.training import carried_programs
+from llic_jax.training.state import create_state
+from llic_jax.training.step import make_train_step
+from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 # Most seconds of each part, of 90 in all; those before it may leave it less.
 LIMITS = {"device": 20, "programs": 45, "files": 25, "torch": 40, "tests": 40}
@@ -305,14 +309,14 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="one step of each, by kernel")
     parser.add_argument("--files", type=Path, help="FILE.llic with FILE.png, decoded elsewhere")
     parser.add_argument("--images", type=Path, help="photographs to code here")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="of the codec")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_FOLDER, help="of the codec")
     parser.add_argument("--torch_python", help="interpreter that has PyTorch")
     parser.add_argument("--tests", nargs="+", help="files or names for pytest")
     parser.add_argument("--only", choices=tuple(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         if args.only == "files":
-            compilation_cache.enable()
+            program_cache.enable()
         PARTS[args.only](args, Found(args.out / f"{args.only}.json"))
         return
     args.out.mkdir(parents=True, exist_ok=True)

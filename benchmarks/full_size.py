@@ -27,7 +27,7 @@ SIZES = ((768, 512), (301, 203))  # width, height
 def images(data_dir: Path | None) -> list[np.ndarray]:
     """An image of each size, RGB uint8."""
     if data_dir is not None:
-        from llic_jax.sources import image_files
+        from llic_jax.data.image_files import image_files
 
         sources = [Image.open(file).convert("RGB") for file in image_files(data_dir)[: len(SIZES)]]
     else:
@@ -46,10 +46,10 @@ def random_codec(name: str, **options):
     """The codec of a config with random weights; options: those of `Codec`."""
     import jax
 
-    from llic_jax.coding.codec import Codec
-    from llic_jax.coding.tables import build_tables
-    from llic_jax.model import initialize
-    from llic_jax.summary import load_model
+    from llic_jax.codec.codec import Codec
+    from llic_jax.coding.table_design import build_tables
+    from llic_jax.models.build import initialize
+    from llic_jax.models.cost import load_model
 
     model = load_model(Path(__file__).parents[1] / "configs" / f"{name}.py")
     params = initialize(model)
@@ -60,7 +60,7 @@ def random_codec(name: str, **options):
 
 def measure(name: str, data_dir: Path | None) -> dict:
     """Everything in the table about one model."""
-    from llic_jax.summary import summarize
+    from llic_jax.models.cost import summarize
 
     codec = random_codec(name)
     costs = summarize(codec.model, 512, 768)

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import released
 
-from llic_jax import allocation
 from llic_jax.entropy import walk
+from llic_jax.system.memory import keep_freed_memory
 
 
 def main() -> None:
     args = released.parser(__doc__.splitlines()[0]).parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
 
     _, model, params, options, _, held_back = released.load(args)
 

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from transforms import best
 
-from llic_jax import allocation
-from llic_jax.model import build_model, initialize
-from llic_jax.summary import summarize
+from llic_jax.models.build import build_model, initialize
+from llic_jax.models.cost import summarize
+from llic_jax.system.memory import keep_freed_memory
 
 
 def programs(name: str, height: int, width: int) -> dict[str, Callable]:
     """`g_a` and `g_s` of a config, ready to run."""
-    model = build_model(importlib.import_module(f"configs.{name}").get_config().model)
+    model = build_model(importlib.import_module(f"llic_jax.configs.{name}").get_config().model)
     params = initialize(model)
     quality = model.quality_argument(jnp.full(1, (1 + model.levels) / 2))
     x = jnp.asarray(np.random.default_rng(0).random((1, height, width, 3)), jnp.float32)
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
 
     ready = {name: programs(name, args.height, args.width) for name in args.configs}
     seconds: dict[tuple[str, str], float] = {}
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {args.width} x {args.height}")
     print(f"{'config':<20} {'part':<5} {'kMACs/pixel':>12} {'seconds':>8} {'ratio':>6}")
     for name in args.configs:
-        model = build_model(importlib.import_module(f"configs.{name}").get_config().model)
+        model = build_model(importlib.import_module(f"llic_jax.configs.{name}").get_config().model)
         costs = summarize(model, args.height, args.width)
         for part in ("g_a", "g_s"):
             macs = getattr(costs, part).macs / costs.pixels / 1000

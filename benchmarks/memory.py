@@ -32,7 +32,7 @@ def work(task: str, size: str, memory_gb: float, folder: Path) -> dict:
     """Codes or decodes the first file in `folder`; seconds (of compiling too) and peak GiB."""
     from full_size import random_codec
 
-    from llic_jax import measuring
+    from llic_jax.system.memory import peak_memory
 
     codec = random_codec("llic_elic", memory_gb=memory_gb)
     file = folder / "image.llic"
@@ -48,7 +48,7 @@ def work(task: str, size: str, memory_gb: float, folder: Path) -> dict:
         np.save(folder / f"{memory_gb}.npy", image)
     elif not file.exists():
         file.write_bytes(data)
-    return dict(seconds=seconds, peak_gib=measuring.peak_memory() / 2**30)
+    return dict(seconds=seconds, peak_gib=peak_memory() / 2**30)
 
 
 def main() -> None:

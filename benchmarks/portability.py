@@ -17,10 +17,10 @@ import numpy as np
 from agreement import load
 from scipy.special import gammaln
 
-from llic_jax.coding import bitstream
-from llic_jax.images import read_image
-from llic_jax.release import DEFAULT, load_codec
-from llic_jax.sources import image_files
+from llic_jax.bitstream import file as bitstream
+from llic_jax.data.image_files import image_files
+from llic_jax.images.read import read_image
+from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 
 class Levels:
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--images", type=int, help="the first ones only")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT)
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--timed", type=int, default=4, help="images to time")
     args = parser.parse_args()
     images = [read_image(path) for path in image_files(args.data_dir)[: args.images]]

@@ -20,11 +20,18 @@ from flax import jax_utils
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
-from llic_jax import allocation, data, sources, train_step, training
-from llic_jax.loss import rate_distortion
-from llic_jax.model import LLIC, build_model
-from llic_jax.pca import start_from_components
-from llic_jax.train_step import create_state, fresh_state
+from llic_jax.data import sources
+from llic_jax.data.augmentation import RandomCrop
+from llic_jax.data.batches import training_batches
+from llic_jax.data.photographs import Cached, split_held_back
+from llic_jax.models.build import build_model
+from llic_jax.models.llic import LLIC
+from llic_jax.system.memory import keep_freed_memory
+from llic_jax.training import validation
+from llic_jax.training.loss import rate_distortion
+from llic_jax.training.principal_components import start_from_components
+from llic_jax.training.state import create_state, fresh_state
+from llic_jax.training.step import make_train_step
 
 RUNS = (("float32", "float32", 1), ("bfloat16", "bfloat16", 1), ("other crops", "float32", 2))
 
@@ -35,8 +42,8 @@ class Bench:
     def __init__(self, config: ConfigDict, args: argparse.Namespace):
         self.config, self.args = config, args
         photographs = sources.open_source(args.data_dir)
-        seen, self.held_back = data.split_held_back(photographs, args.held_back)
-        self.seen = data.Cached(seen, 2.0)
+        seen, self.held_back = split_held_back(photographs, args.held_back)
+        self.seen = Cached(seen, 2.0)
         self.models = {
             dtype: build_model({**config.model.to_dict(), "dtype": dtype})
             for dtype in ("float32", "bfloat16")
@@ -55,10 +62,8 @@ class Bench:
         self.start, self.sample = ravel_pytree(params)[0], sample
 
     def crops(self, seed: int) -> Any:
-        stages = [(0, data.RandomCrop(self.args.crop))]
-        return data.training_batches(
-            self.seen, stages=stages, batch_size=self.args.batch, seed=seed
-        )
+        stages = [(0, RandomCrop(self.args.crop))]
+        return training_batches(self.seen, stages=stages, batch_size=self.args.batch, seed=seed)
 
     def gradients(self, model: LLIC, images: np.ndarray, level: float) -> dict[str, np.ndarray]:
         """The loss's gradient by all parameters of each part, at one quality."""
@@ -71,14 +76,14 @@ class Bench:
         settings, model = self.config.train, self.models[dtype]
         state = fresh_state(self.start, self.optimizer)
         state = jax_utils.replicate(state, jax.local_devices()[:1])
-        step = train_step.make_train_step(model, self.optimizer, self.unravel, settings, seed=0)
+        step = make_train_step(model, self.optimizer, self.unravel, settings, seed=0)
         figures = []
         for i, batch in enumerate(itertools.islice(self.crops(seed), self.args.steps), 1):
             state, _ = step(state, batch[None])
             if i % self.args.every == 0:
                 assert int(state.failed[0]) == 0, f"not finite in {dtype}, step {i}"
                 params = self.unravel(jax_utils.unreplicate(state).ema)
-                found, _ = training.validate(
+                found, _ = validation.validate(
                     self.models["float32"], params, self.held_back, settings, self.args.validation
                 )
                 figures.append(found)
@@ -113,9 +118,9 @@ def main() -> None:
     add("--held_back", type=int, default=8, help="photographs for validation")
     add("--learning_rate", type=float, default=1e-3)
     args = parser.parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
 
-    config = importlib.import_module(f"configs.{args.config}").get_config()
+    config = importlib.import_module(f"llic_jax.configs.{args.config}").get_config()
     config.train.learning_rate, config.train.schedule = args.learning_rate, "constant"
     config.train.ema_decay, config.train.transforms_from = 0.98, 0
     config.train.steps, config.train.decoder_steps = args.steps, 0

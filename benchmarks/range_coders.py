@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llic_jax.coding.range_coder import TFC_IMPLEMENTATIONS
+from llic_jax.coding.range_coders.tfc_streams import TFC_IMPLEMENTATIONS
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import scale_ladder
-from llic_jax.release import load_codec
+from llic_jax.zoo.folder import load_codec
 
 SYMBOLS = 320 * (768 // 16) * (512 // 16)
 

@@ -5,9 +5,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llic_jax import data, release, sources
-from llic_jax.encoder_options import EncoderOptions
-from llic_jax.model import LLIC, build_model
+from llic_jax.data import sources
+from llic_jax.data.photographs import Photographs, split_held_back
+from llic_jax.models.build import build_model
+from llic_jax.models.encoder_options import EncoderOptions
+from llic_jax.models.llic import LLIC
+from llic_jax.zoo.folder import DEFAULT_FOLDER
+from llic_jax.zoo.weights import load_weights
 
 
 class Released(NamedTuple):
@@ -18,8 +22,8 @@ class Released(NamedTuple):
     model: LLIC
     params: Any
     options: EncoderOptions
-    seen: data.Photographs
-    held_back: data.Photographs
+    seen: Photographs
+    held_back: Photographs
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -27,7 +31,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
     add("--data_dir", required=True, help="photographs: a folder, or as for data.source")
-    add("--checkpoint", type=Path, default=release.DEFAULT, help="released folder")
+    add("--checkpoint", type=Path, default=DEFAULT_FOLDER, help="released folder")
     add("--crop", type=int, default=384, help="side, pixels, a multiple of 64")
     return parser
 
@@ -35,8 +39,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def load(args: argparse.Namespace) -> Released:
     """What the arguments of `parser` name."""
     config = json.loads((args.checkpoint / "config.json").read_text())
-    model, params = build_model(config["model"]), release.load_weights(args.checkpoint)
+    model, params = build_model(config["model"]), load_weights(args.checkpoint)
     options = EncoderOptions.of(config["coding"], model.levels)
     photographs = sources.open_source(args.data_dir)
-    seen, held_back = data.split_held_back(photographs, config["data"]["held_back"])
+    seen, held_back = split_held_back(photographs, config["data"]["held_back"])
     return Released(config, model, params, options, seen, held_back)

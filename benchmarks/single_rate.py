@@ -18,23 +18,30 @@ import released
 from flax import jax_utils
 from jax.flatten_util import ravel_pytree
 
-from llic_jax import allocation, data, train_step, training
-from llic_jax.model import build_model
-from llic_jax.optimization import build_optimizer
+from llic_jax.data.augmentation import RandomCrop
+from llic_jax.data.batches import training_batches
+from llic_jax.data.photographs import Cached, Photographs
+from llic_jax.models.build import build_model
+from llic_jax.system.memory import keep_freed_memory
+from llic_jax.training import step as train_step
+from llic_jax.training import validation
+from llic_jax.training.optimizer import build_optimizer
+from llic_jax.training.quality_sampling import draw_qualities
+from llic_jax.training.state import fresh_state
 
 
 def further(
-    config: dict[str, Any], params: Any, photographs: data.Photographs, args: argparse.Namespace
+    config: dict[str, Any], params: Any, photographs: Photographs, args: argparse.Namespace
 ) -> Any:
     """The moving average of the weights after `args.steps` more steps."""
     vector, unravel = ravel_pytree(params)
     optimizer = build_optimizer(config["train"], unravel)
-    state = jax_utils.replicate(train_step.fresh_state(vector, optimizer), jax.local_devices()[:1])
+    state = jax_utils.replicate(fresh_state(vector, optimizer), jax.local_devices()[:1])
     step = train_step.make_train_step(
         build_model(config["model"]), optimizer, unravel, config["train"], seed=0
     )
-    crops = data.training_batches(
-        photographs, stages=[(0, data.RandomCrop(args.crop))], batch_size=args.batch, seed=2
+    crops = training_batches(
+        photographs, stages=[(0, RandomCrop(args.crop))], batch_size=args.batch, seed=2
     )
     for batch in itertools.islice(crops, args.steps):
         state, _ = step(state, batch[None])
@@ -49,15 +56,15 @@ def main() -> None:
     add("--batch", type=int, default=2)
     add("--learning_rate", type=float, default=2e-4, help="falls as a half cosine")
     args = parser.parse_args()
-    allocation.keep_freed_memory()
+    keep_freed_memory()
 
     config, model, params, options, seen, held_back = released.load(args)
     # All parameters learn alike: it is the difference that counts.
     config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
     config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}
     config["train"] |= {"frozen": (), "loss_knee": 0.0}
-    seen = data.Cached(seen, 2.0)
-    all_rates, lmbda = train_step.draw_qualities, config["train"]["lmbdas"][args.level - 1]
+    seen = Cached(seen, 2.0)
+    all_rates, lmbda = draw_qualities, config["train"]["lmbdas"][args.level - 1]
 
     def one_rate(keys: Any, *_: Any) -> Any:
         return jnp.full(len(keys), float(args.level)), jnp.full(len(keys), lmbda)
@@ -73,7 +80,7 @@ def main() -> None:
         if draw is not None:
             train_step.draw_qualities = draw
             after = further(config, params, seen, args)
-        found, _ = training.validate(
+        found, _ = validation.validate(
             model, after, held_back, config["train"], args.crop,
             options=options, levels=[args.level],
         )  # fmt: skip

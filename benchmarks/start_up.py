@@ -35,17 +35,19 @@ def stages(source: Path, coded: Path) -> None:
         marks.append((name, now - last))
         last = now
 
-    from llic_jax import compilation_cache, images, release
+    from llic_jax.execution import program_cache
+    from llic_jax.images.read import read_photograph
+    from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
-    compilation_cache.enable()
+    program_cache.enable()
     mark("imports: JAX, Flax, ..")
-    codec = release.load_codec(release.DEFAULT)
+    codec = load_codec(DEFAULT_FOLDER)
     mark("weights and tables")
-    from llic_jax.coding.range_coder import CODERS
+    from llic_jax.coding.range_coders.registry import CODERS
 
     CODERS[codec.coder].encoder(codec.tables)
     mark(f"range coder: {codec.coder}")
-    image = images.read_photograph(source).rgb
+    image = read_photograph(source).rgb
     mark("reading the image")
     data = codec.compress(image)
     mark("compress, first time")
@@ -75,7 +77,7 @@ def photograph(folder: Path | None) -> Image.Image:
         import skimage.data
 
         return Image.fromarray(skimage.data.coffee()).resize(SIZE, Image.Resampling.LANCZOS)
-    from llic_jax.sources import image_files
+    from llic_jax.data.image_files import image_files
 
     image = Image.open(image_files(folder)[0]).convert("RGB")
     large = np.all(np.less_equal(SIZE, image.size))

@@ -19,13 +19,14 @@ import released
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
-from llic_jax import data
-from llic_jax.coding import agreement
-from llic_jax.coding.codec import Codec
-from llic_jax.coding.offsets import Offsets, offset_costs, with_all_rows
-from llic_jax.coding.range_coder import CODERS
-from llic_jax.coding.tables import PRECISION, Tables, build_tables
-from llic_jax.entropy.gaussian import GAUSSIAN, SCALE_LEVELS, Mixture, scale_ladder
+from llic_jax.codec.codec import Codec
+from llic_jax.coding import row_shifts
+from llic_jax.coding.range_coders.registry import CODERS
+from llic_jax.coding.scale_offsets import Offsets, offset_costs, with_all_rows
+from llic_jax.coding.table_design import build_tables
+from llic_jax.coding.tables import Tables
+from llic_jax.data.photographs import Photographs
+from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, SCALE_LEVELS, Mixture, scale_ladder
 from llic_jax.entropy.walk import Step
 
 
@@ -56,7 +57,7 @@ def coded_bytes(tables: Tables, steps: list[Coded], units: int, corrected: bool,
     offsets = Offsets(tables, offset_costs(tables))
     for step, symbols, levels in steps:
         own = offsets.put(encoder, step, symbols, levels)[0] if corrected else 0
-        rows = agreement.put_rows(encoder, tables, levels + own, units).rows
+        rows = row_shifts.put_rows(encoder, tables, levels + own, units).rows
         encoder.put(symbols, rows + tables.hyper_rows)
     return len(encoder.finish())
 
@@ -66,7 +67,7 @@ def fitted(steps: list[Coded]) -> Mixture:
     largest = 255
     counts = np.zeros((SCALE_LEVELS, largest + 1))
     for _, symbols, levels in steps:
-        rows = agreement.nearest_used(levels)
+        rows = row_shifts.nearest_used(levels)
         np.add.at(counts, (rows, np.minimum(np.abs(symbols), largest)), 1)
     magnitude, ladder = np.arange(largest + 1), np.asarray(scale_ladder())[:, None]
 
@@ -107,7 +108,7 @@ def main() -> None:
     )
     qualities = [float(q) for q in range(1, model.model.levels + 1)]
 
-    def crops(images: data.Photographs, count: int) -> list[np.ndarray]:
+    def crops(images: Photographs, count: int) -> list[np.ndarray]:
         chosen = [images[i] for i in range(0, len(images), max(1, len(images) // count))]
         sound = [im for im in chosen if im is not None and min(im.shape[:2]) >= args.crop]
         return [centre(image, args.crop) for image in sound[:count]]

@@ -22,10 +22,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from transforms import torch
 
-from configs import llic_elic
-from llic_jax import allocation, data, sources
-from llic_jax.model import build_model
-from llic_jax.train_step import create_state, make_train_step
+from llic_jax.configs import llic_elic
+from llic_jax.data import sources
+from llic_jax.data.augmentation import RandomCrop
+from llic_jax.data.batches import training_batches
+from llic_jax.data.photographs import Cached
+from llic_jax.models.build import build_model
+from llic_jax.system.memory import keep_freed_memory
+from llic_jax.training.state import create_state
+from llic_jax.training.step import make_train_step
 
 
 def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple[float, float]:
@@ -46,10 +51,10 @@ def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple
 def pipeline_rates(folder: Path, batch: int, crop: int, batches: int) -> tuple[float, float]:
     """Images per second in the first pass over the files, and once they are in memory."""
     section = llic_elic.get_config().data
-    images = data.Cached(sources.open_source(str(folder)), section.cache_gb)
-    iterator = data.training_batches(
+    images = Cached(sources.open_source(str(folder)), section.cache_gb)
+    iterator = training_batches(
         images,
-        stages=[(0, data.RandomCrop(crop, section.flip, section.downsample))],
+        stages=[(0, RandomCrop(crop, section.flip, section.downsample))],
         batch_size=batch,
         seed=0,
         threads=section.threads,
@@ -78,7 +83,7 @@ def main() -> None:
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
     if not args.give_back:
-        allocation.keep_freed_memory()  # as train.py does
+        keep_freed_memory()  # as train.py does
 
     first, again = pipeline_rates(args.data_dir, args.batch, args.crop, 100)
     theirs = None

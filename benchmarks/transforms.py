@@ -6,7 +6,7 @@ SCRIPT prints lines such as `g_a  s 4.3` for LLIC's transforms in stock PyTorch 
 turns on the same idle machine, `--rounds` times, and the fastest of each counts: a shared machine's
 speed drifts. Quote the ratios. "Product" is what a large matrix product, measured in between, takes
 for as many MACs: less than that cannot be had in float32. Then come parameters and MACs of every
-part of the codec that they belong to (as from `python -m llic_jax.summary`).
+part of the codec that they belong to (as from `python -m llic_jax.models.cost`).
 """
 
 import argparse
@@ -24,13 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from configs import llic_elic
-from llic_jax import allocation
-from llic_jax.layers import native
+from llic_jax.configs import llic_elic
 from llic_jax.layers.initializers import fresh_params
-from llic_jax.model import build_model
-from llic_jax.summary import summarize
-from llic_jax.transforms import AnalysisTransform, SynthesisTransform
+from llic_jax.models.build import build_model
+from llic_jax.models.cost import summarize
+from llic_jax.native import library as native
+from llic_jax.system.memory import keep_freed_memory
+from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
 
 
 def best(f: Callable, repeats: int) -> float:
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
     parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
     args = parser.parse_args()
-    allocation.keep_freed_memory()  # as train.py and eval.py do
+    keep_freed_memory()  # as train.py and eval.py do
 
     theirs: dict[str, float] = {}
     mine: dict[str, float] = {}

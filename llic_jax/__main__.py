@@ -2,6 +2,6 @@
 
 import sys
 
-from llic_jax.cli import main
+from llic_jax.cli.main import main
 
 sys.exit(main())

@@ -8,10 +8,10 @@
 `pack` and `config` run at home. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
 safetensors, SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given
 minutes, all included, with the learning rate at zero. OUTPUT then holds a few files of limited
-size: `manifest.json` and `state.*` (weights, see `portable.py`), `metrics.jsonl`, `runs.jsonl`,
-`log.txt`. They are written at the start and anew every `--export_minutes`, so there is something to
-take home whatever happens. `unpack` makes a run folder of them, which `train.py`, `release` and
-`run --start_from` take.
+size: `manifest.json` and `state.*` (weights, see `training/transfer.py`), `metrics.jsonl`,
+`runs.jsonl`, `log.txt`. They are written at the start and anew every `--export_minutes`, so there
+is something to take home whatever happens. `unpack` makes a run folder of them, which `train.py`,
+`release` and `run --start_from` take.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def run(
       workdir: folder of the run, on this machine.
       start_from: pieces of a run to go on from; with its moving average or its whole state.
       piece_bytes, limit_bytes: of a file, and of all pieces together.
-      wrap_step: see `training.Hooks`.
+      wrap_step: see `course.Hooks`.
 
     A loss that is not finite sends the run back to its last checkpoint, with a lower rate, twice at
     most. Errors of validation and of exports are logged and cost nothing else.
@@ -112,7 +112,9 @@ def run(
     Raises:
       LlicError: what ends the run all the same; what was exported before is in `output`.
     """
-    from llic_jax import portable, training
+    from llic_jax.errors import TrainingError
+    from llic_jax.training import loop, transfer
+    from llic_jax.training.course import Hooks
 
     deadline = started + 60 * minutes
     config = overridden(config, ())
@@ -125,7 +127,7 @@ def run(
     train["checkpoint_minutes"] = train["checkpoint_minutes"] or export_minutes
     train["eval_minutes"] = train["eval_minutes"] or minutes / 4
     if start_from is not None:
-        step = portable.unpack(start_from, workdir)
+        step = transfer.unpack(start_from, workdir)
         logging.info("going on from step %d of %s", step, start_from)
     output.mkdir(parents=True, exist_ok=True)
     peak = config["train"]["learning_rate"], config["train"]["decoder_learning_rate"]
@@ -134,13 +136,13 @@ def run(
         kept = json.loads((workdir / "config.json").read_text())
         new = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         try:
-            portable.write_pieces(workdir, kept, state, new, piece_bytes, limit_bytes)
+            transfer.write_pieces(workdir, kept, state, new, piece_bytes, limit_bytes)
             _replace(new, output)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         logging.info("step %d is in %s", int(state.step), output)
 
-    hooks = training.Hooks(
+    hooks = Hooks(
         deadline=deadline,
         export=export,
         export_minutes=export_minutes,
@@ -151,8 +153,8 @@ def run(
         config["train"]["learning_rate"] = factor * peak[0]
         config["train"]["decoder_learning_rate"] = factor * peak[1]
         try:
-            return int(training.train(config, workdir, hooks=hooks).step)
-        except training.TrainingError as error:
+            return int(loop.train(config, workdir, hooks=hooks).step)
+        except TrainingError as error:
             if factor == _RETRIES[-1] or time.monotonic() > deadline:
                 raise
             logging.warning("%s Once more from the last checkpoint, with a lower rate.", error)
@@ -175,12 +177,12 @@ def _run(args: argparse.Namespace, started: float) -> None:
     log = logging.FileHandler(args.output / "log.txt")
     log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger().addHandler(log)
-    from llic_jax import allocation
+    from llic_jax.system.memory import keep_freed_memory
 
-    allocation.keep_freed_memory()
-    from llic_jax import compilation_cache
+    keep_freed_memory()
+    from llic_jax.execution import program_cache
 
-    compilation_cache.enable()
+    program_cache.enable()
     pieces = args.files - _HISTORY_FILES
     piece = int(args.piece_mib * _MIB)
     try:
@@ -206,7 +208,7 @@ def _run(args: argparse.Namespace, started: float) -> None:
 
 
 def _pack(args: argparse.Namespace) -> None:
-    from llic_jax.package import Encoding, write_package
+    from llic_jax.data.package import Encoding, write_package
 
     encoding = Encoding(args.format, args.quality, args.reduce, args.least)
     index = write_package(
@@ -282,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "run":
             _run(args, started)
         else:
-            from llic_jax.portable import unpack
+            from llic_jax.training.transfer import unpack
 
             print(f"{args.run}: step {unpack(args.output, args.run)}")
     except LlicError as error:

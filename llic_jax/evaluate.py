@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llic_jax import streams
 from llic_jax.errors import LlicError
-from llic_jax.files import path_argument, print_any_name
+from llic_jax.system import streams
+from llic_jax.system.files import path_argument, print_any_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,27 +40,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace, command: str) -> None:
     # Heavy imports wait until they are needed: --help answers at once.
-    from llic_jax import allocation
+    from llic_jax.system.memory import keep_freed_memory
 
-    allocation.keep_freed_memory()
-    from llic_jax import compilation_cache, evaluation, records, release
-    from llic_jax.report import ReportOptions, write_report
+    keep_freed_memory()
+    from llic_jax.evaluation import measure
+    from llic_jax.evaluation import results as records
+    from llic_jax.evaluation import trials as evaluation
+    from llic_jax.evaluation.image_sets import load_images
+    from llic_jax.evaluation.output import Output
+    from llic_jax.execution import program_cache
+    from llic_jax.report.report import ReportOptions, write_report
+    from llic_jax.system.files import write_json
+    from llic_jax.zoo.folder import DEFAULT_FOLDER
 
-    compilation_cache.enable()
-    images = evaluation.load_images(args.data_dir, args.dataset, args.held_back)
+    program_cache.enable()
+    images = load_images(args.data_dir, args.dataset, args.held_back)
     trials = evaluation.trials(
-        args.checkpoint or [release.DEFAULT],
+        args.checkpoint or [DEFAULT_FOLDER],
         qualities=args.quality,
         coder=args.coder,
         refinements=args.effort,
         codecs=args.codecs,
     )
-    output = evaluation.Output(args.output, images, args.save_images)
-    results = evaluation.measure(trials, images, output, args.workers)
+    output = Output(args.output, images, args.save_images)
+    results = measure.measure(trials, images, output, args.workers)
     print(records.table(results))
     summary = output.folder / "summary.json"
-    figures = evaluation.summary(results, images, args.workers)
-    evaluation.write_json(summary, figures)
+    figures = measure.summary(results, images, args.workers)
+    write_json(summary, figures)
     options = ReportOptions(not args.no_inspection, args.bd_method, command, args.workers)
     report = write_report(results, images, trials, output, options)
     print(f"figures: {output.results.path}, {summary}\nreport: {report}")

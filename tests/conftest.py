@@ -25,12 +25,13 @@ import pytest  # noqa: E402
 from jax.tree_util import tree_map_with_path  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from configs import smoke  # noqa: E402
-from llic_jax.coding.codec import Codec  # noqa: E402
-from llic_jax.coding.offsets import Offsets  # noqa: E402
-from llic_jax.coding.range_coder import installed_coders  # noqa: E402
-from llic_jax.model import LLIC, build_model, initialize  # noqa: E402
-from llic_jax.release import load_codec, save_release  # noqa: E402
+from llic_jax.codec.codec import Codec  # noqa: E402
+from llic_jax.coding.range_coders.registry import installed_coders  # noqa: E402
+from llic_jax.coding.scale_offsets import Offsets  # noqa: E402
+from llic_jax.configs import smoke  # noqa: E402
+from llic_jax.models.build import build_model, initialize  # noqa: E402
+from llic_jax.models.llic import LLIC  # noqa: E402
+from llic_jax.zoo.folder import load_codec, save_release  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -119,9 +120,10 @@ def coder(request: pytest.FixtureRequest) -> str:
 CARRY = """
 import json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from llic_jax import carried_programs
-from llic_jax.model import build_model
-from llic_jax.train_step import Stage, create_state
+from llic_jax.training import carried_programs
+from llic_jax.models.build import build_model
+from llic_jax.training.phases import Stage
+from llic_jax.training.state import create_state
 
 config, folder = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
 

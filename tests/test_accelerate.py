@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llic_jax import accelerate, portable, training
-from llic_jax.checkpoint import Checkpoints
-from llic_jax.errors import ConfigError
-from llic_jax.package import Encoding, write_package
-from llic_jax.release import complete
+from llic_jax import accelerate
+from llic_jax.data.package import Encoding, write_package
+from llic_jax.errors import ConfigError, TrainingError
 from llic_jax.release import main as release
-from llic_jax.watching import read_metrics
+from llic_jax.training import loop, transfer
+from llic_jax.training import validation as training
+from llic_jax.training.checkpoints import Checkpoints
+from llic_jax.training.log import read_metrics
+from llic_jax.zoo.golden import complete
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +88,18 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_lower_rate(
     def train(config, workdir, hooks):
         rates.append(config["train"]["learning_rate"])
         if len(rates) < 3:
-            raise training.TrainingError("Step 7: loss not finite.")
-        return jax.tree.map(lambda x: x, portable._like(config))
+            raise TrainingError("Step 7: loss not finite.")
+        return jax.tree.map(lambda x: x, transfer._like(config))
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
     accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
     assert rates == pytest.approx([1e-3, 5e-4, 2e-4])
     rates.clear()
     monkeypatch.setattr(
-        training, "train", lambda *a, **k: (_ for _ in ()).throw(training.TrainingError("again"))
+        loop, "train", lambda *a, **k: (_ for _ in ()).throw(TrainingError("again"))
     )
-    with pytest.raises(training.TrainingError, match="again"):
+    with pytest.raises(TrainingError, match="again"):
         accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llic_jax.model import ENTROPY_MODELS
+from llic_jax.models.build import ENTROPY_MODELS
 
 PAGE = Path(__file__).parents[1] / "docs" / "bring_your_own.md"
 

@@ -1,0 +1,1 @@
+"""Entropy models: the distributions of the latents, and the order in which they are coded."""

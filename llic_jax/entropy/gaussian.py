@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from jaxtyping import Array, Float, Int
 
-from llic_jax.ops import lower_bound
+from llic_jax.ops.quantization import lower_bound
 
 SCALE_MIN = 0.11  # paper's baselines: a smaller scale makes no cheaper symbol
 SCALE_MAX = 256.0

@@ -21,15 +21,9 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Key
 
-from llic_jax.compilation_cache import jit
-from llic_jax.entropy.gaussian import (
-    GAUSSIAN,
-    Mixture,
-    choose_symbols,
-    coded_bits,
-    gaussian_bits,
-)
-from llic_jax.ops import add_uniform_noise, fold_in, round_straight_through
+from llic_jax.entropy.gaussian import GAUSSIAN, Mixture, choose_symbols, coded_bits, gaussian_bits
+from llic_jax.execution.program_cache import jit
+from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
 Values = Float[Array, "b h ws g"]

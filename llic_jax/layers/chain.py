@@ -1,4 +1,4 @@
-"""Networks as chains of local layers, which can be computed band by band (`llic_jax/bands.py`)."""
+"""Networks as chains of local layers, which can be computed band by band (`execution/bands.py`)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from llic_jax.layers.levels import Quality
 from llic_jax.layers.platform import target_platform
+from llic_jax.layers.quality import Quality
 
 
 class Locality(NamedTuple):

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.layers.platform import target_platform
-from llic_jax.ops import depth_to_space, space_to_depth
+from llic_jax.ops.shapes import depth_to_space, space_to_depth
 
 
 class Conv(Local):

@@ -12,10 +12,11 @@ With `p = K // 2`, zero padding and indices outside the image reading as zero::
     dx                   = the same convolution of dy with the kernel flipped in i and j
     dkernel[b, i, j, c]  = sum_{h,w}   x[b, h + i - p, w + j - p, c] dy[b, h, w, c]
 
-The two sums are `_convolve` and `_correlate`. On a CPU the native kernel takes them (`native.py`)
-or, where there is none, `_shifted_products` and `_block_products`; on CUDA GPUs and TPUs, kernels
-in Pallas (`depthwise_gpu.py`, `depthwise_tpu.py`). Elsewhere, for what those do not take, and for
-the oracle `depthwise_conv_reference`, it is the platform's grouped convolution.
+The two sums are `_convolve` and `_correlate`. On a CPU the native kernel takes them
+(`layers/kernels/depthwise_cpu.py`) or, where there is none, `_shifted_products` and
+`_block_products`; on CUDA GPUs and TPUs, kernels in Pallas (`layers/kernels/depthwise_gpu.py`,
+`layers/kernels/depthwise_tpu.py`). Elsewhere, for what those do not take, and for the oracle
+`depthwise_conv_reference`, it is the platform's grouped convolution.
 """
 
 import importlib
@@ -24,13 +25,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from llic_jax.layers import native
+from llic_jax.layers.convolutions import add_bias
+from llic_jax.layers.initializers import normal
+from llic_jax.layers.kernels import depthwise_cpu
 from llic_jax.layers.platform import target_platform
+from llic_jax.layers.types import Feature
+from llic_jax.native import library as native
 
 
 def depthwise_conv(x: Array, kernel: Array) -> Array:
@@ -99,7 +105,7 @@ def _convolve(x: Array, kernel: Array) -> Array:
 
     def on_cpu(x: Array, kernel: Array) -> Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        convolve = native.convolve if _use_native(wide) else _shifted_products
+        convolve = depthwise_cpu.convolve if _use_native(wide) else _shifted_products
         return convolve(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
     branches = {"cpu": on_cpu}
@@ -123,7 +129,7 @@ def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
         return jax.linear_transpose(lambda kernel: _grouped_conv(x, kernel), like)(dy)[0]
 
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    branches = {"cpu": by(native.correlate if _use_native(wide) else _block_products, wide)}
+    branches = {"cpu": by(depthwise_cpu.correlate if _use_native(wide) else _block_products, wide)}
     for platform, kernels in _accelerator_kernels(x.shape, x.dtype).items():
         branches[platform] = by(kernels.correlate, x.dtype)
     return lax.platform_dependent(x, dy, **branches, default=elsewhere)
@@ -146,7 +152,7 @@ def _accelerator_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> dict[str, 
         return {}
     platform, name = kinds[target]
     try:
-        return {platform: importlib.import_module(f"llic_jax.layers.{name}")}
+        return {platform: importlib.import_module(f"llic_jax.layers.kernels.{name}")}
     except ImportError:  # a JAX without Pallas for this platform
         return {}
 
@@ -221,3 +227,18 @@ def _pad(x: Array, size: int, extra: int = 0) -> Array:
     """Zeros around, as a kernel of `size` reads them, and `extra` columns on the right."""
     p = size // 2
     return jnp.pad(x, ((0, 0), (p, p), (p, p + extra), (0, 0)))
+
+
+class DepthwiseConv(nn.Module):
+    """Static K x K depth-wise convolution with bias, zero padding."""
+
+    kernel_size: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Feature) -> Feature:
+        c, k = x.shape[-1], self.kernel_size
+        kernel = self.param("kernel", normal(1 / k), (k, k, c))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        return add_bias(depthwise_conv(x, kernel), bias)

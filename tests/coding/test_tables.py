@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llic_jax.coding.tables import PRECISION, Tables, build_tables, quantize_pmf
-from llic_jax.entropy.gaussian import scale_ladder
+from llic_jax.coding.table_design import build_tables, quantize_pmf
+from llic_jax.coding.tables import Tables
+from llic_jax.entropy.gaussian import PRECISION, scale_ladder
 
 
 @pytest.fixture(scope="module")

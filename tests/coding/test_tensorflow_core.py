@@ -6,7 +6,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from llic_jax.coding import tensorflow_core
+from llic_jax.coding.range_coders import tensorflow_core
 ops = tensorflow_core.compression_ops()
 assert not any(name.startswith("keras") for name in sys.modules)
 handle = ops.create_range_encoder([], [-2, 0, 1, 3, 4])

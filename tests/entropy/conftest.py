@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
-from llic_jax.coding.codec import Codec
-from llic_jax.coding.tables import build_tables
+from llic_jax.codec.codec import Codec
+from llic_jax.coding.table_design import build_tables
+from llic_jax.configs import default
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.gaussian import coded_bits
 from llic_jax.entropy.walk import walk
-from llic_jax.model import ENTROPY_MODELS, LLIC, initialize
-from llic_jax.ops import depth_to_space
+from llic_jax.models.build import ENTROPY_MODELS, initialize
+from llic_jax.models.llic import LLIC
+from llic_jax.ops.shapes import depth_to_space
 
 # What differs from the common tiny config. A model that is registered needs an entry here.
 TINY = {

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.coding.range_coder import CODERS
+from llic_jax.coding.range_coders.registry import CODERS
 from llic_jax.entropy.gaussian import SCALE_MIN, gaussian_bits, scale_index
 from llic_jax.entropy.walk import EntropyModel, estimate, quantize, walk
-from llic_jax.loss import rate_distortion
+from llic_jax.training.loss import rate_distortion
 from tests.entropy.conftest import BATCH, LATENT, Subject, latent, picture
 
 

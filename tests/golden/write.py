@@ -14,13 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from configs import smoke
-from llic_jax.coding import container
-from llic_jax.coding.bitstream import VERSION
-from llic_jax.coding.range_coder import CODERS, installed_coders
-from llic_jax.images import Photograph, write_photograph
-from llic_jax.model import build_model, initialize
-from llic_jax.release import load_codec, save_release
+from llic_jax.bitstream.file import VERSION
+from llic_jax.bitstream.sections import sections_of
+from llic_jax.codec.photographs import decode_photograph
+from llic_jax.coding.range_coders.registry import CODERS, installed_coders
+from llic_jax.configs import smoke
+from llic_jax.images.photograph import Photograph
+from llic_jax.images.write import write_photograph
+from llic_jax.models.build import build_model, initialize
+from llic_jax.zoo.folder import load_codec, save_release
 
 TINY = {
     "elic": {"groups": (4, 12)},
@@ -74,9 +76,9 @@ def main() -> None:
             if path.exists():
                 continue
             codec = load_codec(model, coder)
-            path.write_bytes(codec.encode(whole.rgb, 1.7, container.sections(whole)).data)
+            path.write_bytes(codec.encode(whole.rgb, 1.7, sections_of(whole)).data)
             if not (files / "decoded.png").exists():
-                decoded = container.decompress(codec, path.read_bytes())
+                decoded = decode_photograph(codec, path.read_bytes())
                 write_photograph(files / "decoded.png", decoded)
 
 

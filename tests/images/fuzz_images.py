@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from llic_jax import images
-from llic_jax.images import ImageFileError
+from llic_jax.errors import ImageFileError
+from llic_jax.images.read import read_photograph
 
 MAX_PIXELS = 1 << 20
 SLOWEST = 10.0  # seconds
@@ -124,7 +124,7 @@ def run(count: int, seed: int) -> tuple[collections.Counter, float]:
     for _, data in zip(range(count), damages, strict=False):
         started = time.perf_counter()
         try:
-            photograph = images.read_photograph(
+            photograph = read_photograph(
                 io.BytesIO(data), name="it", max_pixels=MAX_PIXELS, to_8bit=True
             )
         except ImageFileError as error:

@@ -1,4 +1,4 @@
-import fuzz_images
+from tests.images import fuzz_images
 
 
 def test_no_damage_raises_another_error_or_takes_long():

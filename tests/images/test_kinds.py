@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from llic_jax import colour, images, metadata
-from llic_jax.images import ImageFileError, Photograph
+from llic_jax.errors import ImageFileError
+from llic_jax.images import colour, metadata
+from llic_jax.images.photograph import Photograph, fill_hidden
+from llic_jax.images.read import image_size, read_image, read_photograph, read_rgb
+from llic_jax.images.write import write_photograph
 
 HEIGHT, WIDTH = 24, 32
 RGB = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -53,7 +56,7 @@ def saved(pixels: np.ndarray, kind: str, **options) -> bytes:
 
 
 def read(data: bytes, **options) -> Photograph:
-    return images.read_photograph(io.BytesIO(data), name="it", **options)
+    return read_photograph(io.BytesIO(data), name="it", **options)
 
 
 def shown(photograph: Photograph) -> np.ndarray:
@@ -158,7 +161,7 @@ def test_refusals_name_the_file_and_a_reason(data, message):
     with pytest.raises(ImageFileError, match=rf"^it .*{message}"):
         read(data)
     with pytest.raises(ImageFileError, match=r"^it "):
-        images.read_rgb(io.BytesIO(data), name="it")
+        read_rgb(io.BytesIO(data), name="it")
 
 
 DEEP = np.random.default_rng(5).integers(0, 65536, (HEIGHT, WIDTH, 4), np.uint16)
@@ -191,7 +194,7 @@ def test_profiles_fit_the_pixels_that_are_written(tmp_path, icc, kept, with_alph
     pixels = np.dstack([GREY, np.maximum(GREY, 1)]) if with_alpha else GREY[..., None]
     photograph = read(png(pixels, iccp(icc)))
     assert photograph.grey
-    images.write_photograph(tmp_path / f"x{suffix}", photograph)
+    write_photograph(tmp_path / f"x{suffix}", photograph)
     with Image.open(tmp_path / f"x{suffix}") as written:
         if suffix == ".webp":
             assert written.mode == ("RGBA" if with_alpha else "RGB")
@@ -201,7 +204,7 @@ def test_profiles_fit_the_pixels_that_are_written(tmp_path, icc, kept, with_alph
         found = written.info.get("icc_profile")
     assert (found and found[16:20]) == kept
     if found:
-        again = images.read_photograph(tmp_path / f"x{suffix}")
+        again = read_photograph(tmp_path / f"x{suffix}")
         # On average: of grey profiles, LittleCMS samples the dark end of a curve coarsely.
         assert np.abs(shown(again).astype(int) - shown(photograph)).mean() <= 0.5
 
@@ -224,9 +227,9 @@ def test_a_profile_of_other_pixels_goes():
 @pytest.mark.parametrize("suffix", [".bmp", ".ppm"])
 def test_what_a_format_cannot_hold_is_said(tmp_path, suffix):
     whole = Photograph(RGB, icc=P3_NAMED_SRGB, exif=exif(), xmp=XMP)
-    notes = images.write_photograph(tmp_path / f"x{suffix}", whole)
+    notes = write_photograph(tmp_path / f"x{suffix}", whole)
     assert [note.split(" ")[0] for note in notes] == ["the", "EXIF", "XMP"]
-    np.testing.assert_array_equal(images.read_image(tmp_path / f"x{suffix}"), RGB)
+    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}"), RGB)
 
 
 def exif(orientation: int = 1, size: int = 0) -> bytes:
@@ -278,7 +281,7 @@ def test_odd_exif_is_no_reason_to_refuse(segment, turned, kept, kind):
     photograph = read(data)
     assert photograph.rgb.shape == ((WIDTH, HEIGHT, 3) if turned else (HEIGHT, WIDTH, 3))
     assert (photograph.exif is not None) == kept
-    size = images.image_size(io.BytesIO(data))
+    size = image_size(io.BytesIO(data))
     assert size == photograph.rgb.shape[1::-1]
     if kept:
         again, _, _ = metadata.split_orientation(photograph.exif, None)
@@ -297,7 +300,7 @@ def test_every_orientation_is_applied_as_pillow_does(orientation, kind):
         opened.load()
         right = np.asarray(ImageOps.exif_transpose(opened))
     np.testing.assert_array_equal(read(data).rgb, right)
-    assert images.image_size(io.BytesIO(data)) == right.shape[1::-1]
+    assert image_size(io.BytesIO(data)) == right.shape[1::-1]
 
 
 def test_large_comments_are_no_reason_to_refuse():
@@ -311,8 +314,8 @@ def test_large_comments_are_no_reason_to_refuse():
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_metadata_comes_back(tmp_path, suffix):
     whole = Photograph(RGB, exif=exif(), xmp=XMP, dpi=(300.0, 300.0))
-    notes = images.write_photograph(tmp_path / f"x{suffix}", whole)
-    found = images.read_photograph(tmp_path / f"x{suffix}")
+    notes = write_photograph(tmp_path / f"x{suffix}", whole)
+    found = read_photograph(tmp_path / f"x{suffix}")
     assert found.xmp == XMP and b"a camera" in found.exif
     assert (found.dpi, notes) == (
         (None, ["the resolution is left out: .webp does not hold it"])
@@ -325,16 +328,16 @@ def test_metadata_that_does_not_fit_is_left_out_and_said(tmp_path):
     large = Photograph(
         RGB, icc=P3_NAMED_SRGB.ljust(3 << 20, b"\0"), exif=exif(size=80_000), xmp=XMP
     )
-    (note,) = images.write_photograph(tmp_path / "x.png", large)
+    (note,) = write_photograph(tmp_path / "x.png", large)
     assert "colour profile" in note
     with Image.open(tmp_path / "x.png") as opened:
         np.testing.assert_array_equal(np.asarray(opened), RGB)
-    (note,) = images.write_photograph(tmp_path / "x.jpg", large)
-    assert note.startswith("EXIF of 80") and images.read_photograph(tmp_path / "x.jpg").xmp == XMP
+    (note,) = write_photograph(tmp_path / "x.jpg", large)
+    assert note.startswith("EXIF of 80") and read_photograph(tmp_path / "x.jpg").xmp == XMP
     odd = Photograph(RGB, exif=b"Exif\0\0 this is none")
-    (note,) = images.write_photograph(tmp_path / "x.tif", odd)
+    (note,) = write_photograph(tmp_path / "x.tif", odd)
     assert "EXIF" in note
-    np.testing.assert_array_equal(images.read_image(tmp_path / "x.tif"), RGB)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif"), RGB)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "AVIF"])
@@ -361,12 +364,12 @@ def test_hidden_colours_are_filled_smoothly():
     alpha[4:12, 4:12] = 200
     smooth = np.full((HEIGHT, WIDTH, 3), (120, 90, 60), np.uint8)
     noisy = np.where(alpha[..., None] > 0, smooth, RGB)
-    np.testing.assert_array_equal(images.fill_hidden(noisy, alpha), smooth)
-    np.testing.assert_array_equal(images.fill_hidden(RGB, np.maximum(alpha, 1)), RGB)
-    assert images.fill_hidden(RGB, np.zeros_like(alpha)).std() == 0
-    filled = images.fill_hidden(RGB, alpha)
+    np.testing.assert_array_equal(fill_hidden(noisy, alpha), smooth)
+    np.testing.assert_array_equal(fill_hidden(RGB, np.maximum(alpha, 1)), RGB)
+    assert fill_hidden(RGB, np.zeros_like(alpha)).std() == 0
+    filled = fill_hidden(RGB, alpha)
     np.testing.assert_array_equal(filled[4:12, 4:12], RGB[4:12, 4:12])
     # One rule for what is learned from as well.
     data = png(np.dstack([noisy, alpha]))
-    np.testing.assert_array_equal(images.read_rgb(io.BytesIO(data)), smooth)
+    np.testing.assert_array_equal(read_rgb(io.BytesIO(data)), smooth)
     np.testing.assert_array_equal(read(data).visible, alpha > 0)

@@ -5,7 +5,7 @@ import pytest
 
 from llic_jax.layers.chain import mean_over_positions
 from llic_jax.layers.convolutions import Conv, add_bias, conv2d, conv2d_transpose
-from llic_jax.ops import depth_to_space, space_to_depth
+from llic_jax.ops.shapes import depth_to_space, space_to_depth
 
 
 def plain(x, kernel, stride):

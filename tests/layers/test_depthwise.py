@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.layers import native
 from llic_jax.layers.depthwise import depthwise_conv, depthwise_conv_reference
+from llic_jax.layers.kernels import depthwise_cpu
+from llic_jax.native import library as native
 
 needs_native = pytest.mark.skipif(
     not native.enabled(), reason="the native kernel was not built, or LLIC_NATIVE=0"
@@ -87,7 +88,11 @@ def test_native_instruction_sets(instruction_set):
         for kernel_size in (3, 5, 7, 9, 11, 13):
             x, kernel, dy = make_inputs((2, 18, 35, 203), kernel_size, per_sample=True)
             check_at_one_pixel(
-                native.convolve(x, kernel), native.correlate(x, dy, kernel_size), x, kernel, dy
+                depthwise_cpu.convolve(x, kernel),
+                depthwise_cpu.correlate(x, dy, kernel_size),
+                x,
+                kernel,
+                dy,
             )
     finally:
         native.limit_instruction_set(None)

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
-from test_depthwise import assert_close, make_inputs, value_and_gradients
 
-from llic_jax.layers import depthwise, depthwise_gpu, depthwise_tpu
+from llic_jax.layers import depthwise
 from llic_jax.layers.depthwise import depthwise_conv, depthwise_conv_reference
+from llic_jax.layers.kernels import depthwise_gpu, depthwise_tpu
+from tests.layers.test_depthwise import assert_close, make_inputs, value_and_gradients
 
 MODULES = {"cuda": depthwise_gpu, "tpu": depthwise_tpu}
 

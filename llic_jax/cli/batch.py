@@ -1,0 +1,245 @@
+"""One file or many: what is read, what is written, workers, batches, errors that stay with their
+file."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+from llic_jax.errors import LlicError
+from llic_jax.images import folders
+from llic_jax.system.files import STANDARD, is_stream, name_of, path_argument, said
+
+
+class Job(NamedTuple):
+    """One file to make of another; `STANDARD` for standard input and output."""
+
+    source: Path
+    target: Path
+
+
+class Done(NamedTuple):
+    """What became of a job: a line to print, pixels of the image, bytes of the `.llic` file, and
+    notes on what was lost."""
+
+    line: str
+    pixels: int
+    bytes: int
+    notes: Sequence[str] = ()
+
+
+class Jobs(NamedTuple):
+    """What there is to do, and what was found on the way.
+
+    Attributes:
+        todo: The jobs.
+        unreadable: Errors of folders that cannot be listed.
+        left_out: What was left out of folders, in words.
+    """
+
+    todo: list[Job]
+    unreadable: list[OSError]
+    left_out: list[str]
+
+
+def jobs(
+    inputs: Sequence[Path],
+    output: str,
+    suffix: str,
+    kinds: Collection[str],
+    existing: str,
+    check_target: Callable[[Path], None],
+) -> Jobs:
+    """Each input with its output; everything that can be wrong with them is found before work.
+
+    Args:
+        inputs: Files, and folders, which stand for all files below them with a suffix in `kinds`;
+            their outputs lie below the output folder likewise.
+        output: A file; a folder where there are several inputs, or where it ends in a slash.
+        suffix: Of outputs in a folder.
+        kinds: Suffixes of inputs in folders.
+        existing: What becomes of outputs that exist: "fail", "replace", or "skip".
+        check_target: Raises for a single output whose name is not that of such a file.
+
+    Raises:
+        LlicError: Outputs that exist, collide or are inputs; an output folder that cannot be one;
+            no inputs.
+    """
+    path = path_argument(output)
+    as_folder = output.endswith(("/", os.sep))
+    to_folder = as_folder or len(inputs) > 1 or inputs[0].is_dir() or path.is_dir()
+    if to_folder and (path is STANDARD or (path.exists() and not path.is_dir())):
+        name = "standard output" if path is STANDARD else path
+        raise LlicError(
+            f"{name} is a file; several inputs need a folder to write into. "
+            "Name one as the last argument."
+        )
+    if not to_folder and path is not STANDARD and not path.parent.is_dir():
+        raise LlicError(f"The folder {path.parent} does not exist; make it first.")
+    sources, unreadable, left_out = _sources(inputs, kinds)
+    identities = {identity for source, _ in sources if (identity := _identity(source))}
+    found: dict[Path, Path] = {}
+    for source, relative in sources:
+        target = path / relative.with_suffix(suffix) if to_folder else path
+        if target in found:
+            raise LlicError(
+                f"{found[target]} and {source} would both become {target}; run them apart."
+            )
+        found[target] = source
+        if target is STANDARD or is_stream(target):
+            continue
+        if _identity(target) in identities:
+            raise LlicError(f"{target} is an input; name another output.")
+        if not to_folder:
+            check_target(target)
+        if target.exists() and existing == "fail":
+            raise LlicError(f"{target} exists; --force replaces it, --skip_existing leaves it.")
+    for folder in {target.parent for target in found if to_folder}:
+        folder.mkdir(parents=True, exist_ok=True)
+    todo = [
+        Job(source, target)
+        for target, source in found.items()
+        if target is STANDARD or is_stream(target) or existing != "skip" or not target.exists()
+    ]
+    return Jobs(todo, unreadable, left_out)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of an existing regular file: equal for all links to it."""
+    if path is STANDARD:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _sources(
+    inputs: Sequence[Path], kinds: Collection[str]
+) -> tuple[list[tuple[Path, Path]], list[OSError], list[str]]:
+    """Every file, and where it lies below its input; folders' errors; what was left out."""
+    sources: list[tuple[Path, Path]] = []
+    unreadable: list[OSError] = []
+    left_out = []
+    if sum(given is STANDARD for given in inputs) > 1:
+        raise LlicError("- names standard input twice; it can be read once.")
+    for given in inputs:
+        if given is STANDARD:
+            sources.append((given, Path("stdin")))
+        elif not given.is_dir():
+            if folders.is_apple_double(given):
+                left_out.append(f"{given} (macOS's, no image)")
+            else:
+                sources.append((given, Path(given.name)))
+        else:
+            found = folders.scan(given, kinds, count_images=".png" in kinds)
+            if not found.files and not found.unreadable:
+                more = f" Left out: {found.summary()}." if found.left_out else ""
+                raise LlicError(f"No file below {given} ends in {', '.join(sorted(kinds))}.{more}")
+            sources += [(path, path.relative_to(given)) for path in found.files]
+            unreadable += found.unreadable
+            if found.left_out:
+                left_out.append(f"{found.summary()} below {given}")
+    return sources, unreadable, left_out
+
+
+def run(
+    found: Jobs,
+    code: Callable[[Sequence[Job]], list[Done]],
+    workers: int,
+    together: int = 1,
+    size_of: Callable[[Path], tuple[int, int]] | None = None,
+) -> int:
+    """Runs `code` for every job, `workers` at a time; returns the exit status, 1 if a file failed.
+
+    A file's error is reported and the rest go on. Each worker holds one batch, so memory is bounded
+    by their number. The first batch goes alone: what it compiles serves the others.
+
+    Args:
+        found: What to do.
+        code: Makes the outputs of a batch.
+        workers: Batches at a time.
+        together: So many files in a batch, at most.
+        size_of: A source's size; those of a batch are equal.
+    """
+    from tqdm import tqdm
+
+    todo, done = found.todo, []
+    # What goes through standard output is data.
+    lines = sys.stderr if any(job.target is STANDARD for job in todo) else sys.stdout
+    batches = _batches(todo, together, size_of)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="llic")
+    with tqdm(total=len(todo), unit="file", disable=True if len(todo) < 2 else None) as bar:
+
+        def collect(batch: Sequence[Job], future: Future[list[Done | Exception]]) -> None:
+            for job, result in zip(batch, future.result(), strict=True):
+                source = name_of(job.source, "standard input")
+                if isinstance(result, Done):
+                    done.append(result)
+                    for note in result.notes:
+                        bar.write(f"llic: {source}: {note}", file=sys.stderr)
+                    target = name_of(job.target, "standard output")
+                    bar.write(f"{source} -> {target}  {result.line}", file=lines)
+                else:
+                    bar.write(f"llic: {said(job.source, result)}", file=sys.stderr)
+                bar.update()
+
+        # Not as a context: after an interrupt nothing waits for what the workers do.
+        try:
+            for batch in batches[:1]:
+                collect(batch, pool.submit(_attempt, code, batch))
+            rest = {pool.submit(_attempt, code, batch): batch for batch in batches[1:]}
+            for future in as_completed(rest):
+                collect(rest[future], future)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    for error in found.unreadable:
+        print(
+            f"llic: {error.filename}: {error.strerror}; what is in it is missing", file=sys.stderr
+        )
+    if len(todo) != 1:
+        pixels, size = sum(d.pixels for d in done), sum(d.bytes for d in done)
+        rate = f", {size} bytes of .llic, {8 * size / pixels:.4f} bpp" if pixels else ""
+        print(f"{len(done)} of {len(todo)} files done{rate}", file=lines)
+    for what in found.left_out:
+        print(f"left out: {what}", file=lines)
+    return 0 if len(done) == len(todo) and not found.unreadable else 1
+
+
+def _attempt(
+    code: Callable[[Sequence[Job]], list[Done]], batch: Sequence[Job]
+) -> list[Done | Exception]:
+    """What became of each job; where a batch fails, its files are tried one by one."""
+    try:
+        return list(code(batch))
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+    return [result for job in batch for result in _attempt(code, [job])]
+
+
+def _batches(
+    todo: Sequence[Job], together: int, size_of: Callable[[Path], tuple[int, int]] | None
+) -> list[list[Job]]:
+    """Jobs whose sources have the same size, so many at most; in order of their first ones."""
+    if together == 1 or size_of is None:
+        return [[job] for job in todo]
+    batches: list[list[Job]] = []
+    unfilled: dict[tuple[int, int], list[Job]] = {}
+    for job in todo:
+        try:
+            key = size_of(job.source)
+        except Exception:  # is reported when it is that file's turn
+            batches.append([job])
+            continue
+        if key not in unfilled:
+            unfilled[key] = []
+            batches.append(unfilled[key])
+        unfilled[key].append(job)
+        if len(unfilled[key]) == together:
+            del unfilled[key]
+    return batches

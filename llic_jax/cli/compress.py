@@ -1,0 +1,110 @@
+"""`llic compress`: photographs to .llic files."""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llic_jax.cli.common import elapsed, open_codec, rounded_size
+from llic_jax.cli.main import check_output, input
+from llic_jax.errors import LlicError
+from llic_jax.system import files
+
+if TYPE_CHECKING:
+    from llic_jax.codec.results import Compressed
+
+
+def compress(args: argparse.Namespace) -> int:
+    to_target = args.target_bpp is not None or args.target_psnr is not None
+    if to_target and args.effort:
+        raise LlicError("--effort changes rate and PSNR after a target is met; name a --quality.")
+    if args.batch > 1 and (to_target or args.effort):
+        raise LlicError("--effort and targets are for each image alone; leave --batch out.")
+    if args.effort_seconds != math.inf and not args.effort:
+        raise LlicError("--effort_seconds bounds --effort; name its number of steps, too.")
+    check_output(args)
+    from tqdm import tqdm
+
+    from llic_jax.bitstream import file as bitstream
+    from llic_jax.bitstream.sections import sections_of
+    from llic_jax.cli import batch
+    from llic_jax.codec import refinement
+    from llic_jax.codec.rate_control import encode_to_target
+    from llic_jax.images import folders
+    from llic_jax.images.photograph import SUFFIXES, Photograph
+    from llic_jax.images.read import image_size, read_photograph
+    from llic_jax.metrics import distortion
+
+    def check_target(path: Path) -> None:
+        if folders.is_image_suffix(path.suffix):
+            raise LlicError(
+                f"{path} has the suffix of an image; compressed files end in .llic. Were several "
+                "images to be named? Then a folder comes last."
+            )
+
+    todo = batch.jobs(args.input, args.output, ".llic", SUFFIXES, args.existing, check_target)
+    codec = open_codec(args, args.coder)
+
+    def encode(photographs: list[Photograph]) -> list["Compressed"]:
+        rgb = [photograph.colours_to_code() for photograph in photographs]
+        sections = [sections_of(photograph, args.exif) for photograph in photographs]
+        if len(rgb) > 1:
+            return codec.encode_batch(rgb, args.quality, sections)
+        if to_target:
+            bpp, psnr = args.target_bpp, args.target_psnr
+            return [
+                encode_to_target(
+                    codec, rgb[0], bpp=bpp, psnr=psnr, sections=sections[0],
+                    visible=photographs[0].visible,
+                )
+            ]  # fmt: skip
+        no_bar = None if args.effort else True  # None: where standard error is a terminal
+        with tqdm(total=args.effort, unit="step", leave=False, disable=no_bar) as bar:
+            return [
+                refinement.encode(
+                    codec,
+                    rgb[0],
+                    args.quality,
+                    sections[0],
+                    steps=args.effort,
+                    seconds=args.effort_seconds,
+                    progress=lambda *_: bar.update(),
+                )
+            ]
+
+    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+        started = time.perf_counter()
+        photographs = [
+            read_photograph(
+                input(job.source),
+                name=files.name_of(job.source, "standard input"),
+                max_pixels=codec.max_pixels,
+                to_8bit=args.to_8bit,
+            )
+            for job in jobs
+        ]
+        done = []
+        for job, photograph, encoded in zip(jobs, photographs, encode(photographs), strict=True):
+            with files.whole_file(job.target) as temporary:
+                temporary.write_bytes(encoded.data)
+            height, width = photograph.rgb.shape[:2]
+            size = len(encoded.data)
+            line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
+            if quality := bitstream.parse(encoded.data).quality:
+                line += f"  quality {quality:g}"
+            if args.psnr:
+                decoded = codec.reconstruct(encoded, height, width)
+                psnr = distortion.image_psnr(photograph.rgb, decoded, photograph.visible)
+                line += f"  PSNR {psnr:.2f} dB"
+            if args.exif:
+                line += f"  kept: {photograph.described() or 'no metadata'}"
+            line += elapsed(started, len(jobs))
+            notes = [*photograph.notes]
+            if args.exif and photograph.comments:
+                notes.append("comments are not kept")
+            done.append(batch.Done(line, width * height, size, notes))
+        return done
+
+    return batch.run(todo, code, args.workers, args.batch, rounded_size(image_size))

@@ -1,0 +1,46 @@
+"""`llic decompress`: .llic files to photographs."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from llic_jax.cli.common import elapsed, open_codec, rounded_size
+from llic_jax.cli.main import check_output
+from llic_jax.system import files
+
+
+def decompress(args: argparse.Namespace) -> int:
+    from llic_jax.bitstream import file as bitstream
+    from llic_jax.cli import batch
+    from llic_jax.codec.photographs import decode_photographs
+    from llic_jax.images.photograph import check_suffix
+    from llic_jax.images.write import write_photograph
+
+    check_output(args)
+    suffix = f".{args.format.lstrip('.')}".lower()
+    check_suffix(Path(f"--format {args.format!r}"), suffix)
+
+    todo = batch.jobs(args.input, args.output, suffix, (".llic",), args.existing, check_suffix)
+    codec = open_codec(args)
+
+    def size(path: Path) -> tuple[int, int]:
+        file = bitstream.parse(path.read_bytes())
+        return file.width, file.height
+
+    def format_of(path: Path) -> str:
+        stream = path is files.STANDARD or files.is_stream(path)
+        return suffix if stream else path.suffix
+
+    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+        started = time.perf_counter()
+        data = [files.read(job.source) for job in jobs]
+        done = []
+        for job, file, photograph in zip(jobs, data, decode_photographs(codec, data), strict=True):
+            notes = write_photograph(job.target, photograph, format_of(job.target))
+            height, width = photograph.rgb.shape[:2]
+            line = f"{width}x{height}{elapsed(started, len(jobs))}"
+            done.append(batch.Done(line, width * height, len(file), notes))
+        return done
+
+    return batch.run(todo, code, args.workers, args.batch, rounded_size(size))

@@ -1,0 +1,37 @@
+"""`llic info`: what the headers of .llic files say. Loads neither JAX nor NumPy."""
+
+import argparse
+import sys
+
+from llic_jax.errors import LlicError
+from llic_jax.system import files
+
+
+def show_info(args: argparse.Namespace) -> int:
+    from llic_jax.bitstream import file as bitstream
+    from llic_jax.images import folders
+
+    failures = 0
+    for path in args.file:
+        name = files.name_of(path, "standard input")
+        if folders.is_apple_double(path):
+            continue
+        try:
+            data = files.read(path)
+            file = bitstream.parse(data)
+        except (LlicError, OSError) as error:
+            print(f"llic: {files.said(path, error)}", file=sys.stderr)
+            failures += 1
+            continue
+        quality = f"{file.quality:g}" if file.quality else "of one rate"
+        print(
+            f"{name}\n"
+            f"  image     {file.width} x {file.height}\n"
+            f"  size      {len(data)} bytes, {8 * len(data) / (file.width * file.height):.4f} bpp\n"
+            f"  format    version {data[4]}, range coder {file.coder}\n"
+            f"  model     {file.fingerprint.hex()}, quality {quality}\n"
+            f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}\n"
+            f"  decodes   {'anywhere' if file.units else 'for certain only where it was made'}"
+            + "".join(f"\n  section   {tag}, {len(s)} bytes" for tag, s in file.sections.items())
+        )
+    return 1 if failures else 0

@@ -1,0 +1,1 @@
+"""The codec: images to files and back."""

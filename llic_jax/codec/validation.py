@@ -1,0 +1,158 @@
+"""What a codec refuses to read or to write, before it allocates anything for it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Array, UInt8
+
+from llic_jax.bitstream.file import File
+from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_ident
+from llic_jax.coding.row_shifts import MIN_UNITS
+from llic_jax.coding.tables import Tables
+from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.errors import (
+    ArgumentTypeError,
+    CorruptError,
+    ImageSizeError,
+    InputError,
+    UnknownCoderError,
+    WrongModelError,
+)
+from llic_jax.ops.sizes import DOWNSAMPLING
+
+MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
+
+
+def as_image(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an array `(H, W, 3)` of uint8, or of an opaque Pillow image of 8 bits.
+
+    Args:
+        image: An array, a jax.Array, or a Pillow image.
+
+    Raises:
+        ArgumentTypeError: Anything else.
+        InputError: An array of another shape or type; a Pillow image that is not opaque, or in a
+            mode of more than 8 bits.
+    """
+    if isinstance(image, PIL.Image.Image):
+        if image.mode not in ("1", "L", "P", "RGB", "RGBX", "YCbCr") or image.has_transparency_data:
+            raise InputError(
+                f"Found a Pillow image of mode {image.mode}, or with transparency; expected an "
+                "opaque one of 8 bits a channel. Convert it to RGB first."
+            )
+        image = np.array(image.convert("RGB"))
+    elif not isinstance(image, np.ndarray | Array):
+        raise ArgumentTypeError(
+            f"Found {type(image).__name__}; expected an image as an array (height, width, 3) of "
+            "uint8, or a Pillow image. Read a file with PIL.Image.open(name)."
+        )
+    check_image(image)
+    return np.asarray(image)
+
+
+def check_image(image: np.ndarray | Array) -> None:
+    """Refuses what is no RGB image, `(H, W, 3)` uint8.
+
+    Raises:
+      InputError: with what was found.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(
+            f"Found an array {image.shape} of {image.dtype}; expected (height, width, 3) "
+            "of uint8, at least 1 x 1."
+        )
+
+
+def check_latent(latent: Array | np.ndarray) -> None:
+    """Refuses a latent that the networks made too large to be coded, or not finite.
+
+    Raises:
+      InputError: with its largest magnitude.
+    """
+    largest = np.abs(np.asarray(latent)).max()
+    if not largest <= MAX_LATENT:
+        raise InputError(
+            f"The networks' latent of this image is as large as {largest:.3g} (at most "
+            f"{MAX_LATENT} are coded): the image is too far from those that the model has learned "
+            "from. Try another quality or model."
+        )
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses images of more than `max_pixels` when padded.
+
+    Raises:
+      ImageSizeError: with both numbers.
+    """
+    pixels = _padded(width, height)
+    if pixels > max_pixels:
+        raise ImageSizeError(
+            f"{width} x {height} pixels are {pixels} when padded to multiples of {DOWNSAMPLING}; "
+            f"at most {max_pixels} are allowed. A larger max_pixels allows more."
+        )
+
+
+def check_header(file: File, fingerprint: bytes, levels: int) -> None:
+    """Refuses a file that another model has written, or a coder that is not here.
+
+    levels: of quality that this model has.
+
+    Raises:
+      BitstreamError: one of its subclasses, for each reason.
+    """
+    if file.fingerprint != fingerprint:
+        raise WrongModelError(
+            f"The file was written with the model {file.fingerprint.hex()}; loaded is "
+            f"{fingerprint.hex()}. Name its folder with --checkpoint."
+        )
+    if coder_by_ident(file.coder) is None:
+        known = sorted((pair.ident, name) for name, pair in (CODERS | FORMER_CODERS).items())
+        raise UnknownCoderError(
+            f"The file names range coder {file.coder}; known are "
+            f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
+        )
+    if 0 < file.units < MIN_UNITS:
+        raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")
+    if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
+        raise CorruptError(f"Quality {file.quality} is not one of this model's.")
+
+
+def check_payload(file: File, bits: tuple[float, float]) -> None:
+    """Refuses a payload too short for an image of the size that its header tells.
+
+    bits: of `least_bits`.
+
+    Raises:
+      CorruptError: with both numbers.
+    """
+    least = least_bytes(file.width, file.height, bits)
+    if len(file.payload) < least:
+        raise CorruptError(
+            f"{len(file.payload)} bytes of payload cannot hold an image of {file.width} x "
+            f"{file.height} pixels; at least {least} were expected."
+        )
+
+
+def least_bits(tables: Tables, latent_channels: int) -> tuple[float, float]:
+    """The cheapest symbols' bits, of all channels of `z` and of `y` at one position."""
+    bits = [
+        PRECISION - math.log2(np.diff(tables.row(i)).max())
+        for i in range(tables.hyper_rows + SCALE_LEVELS)
+    ]
+    z_bits, y_bits = bits[: tables.hyper_rows], bits[tables.hyper_rows :]
+    return sum(z_bits), latent_channels * min(y_bits)
+
+
+def least_bytes(width: int, height: int, bits: tuple[float, float]) -> int:
+    """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
+    z_bits, y_bits = bits
+    pixels = _padded(width, height)
+    total = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
+    return int(0.99 * total / 8)  # a coder's own rounding may save a little
+
+
+def _padded(width: int, height: int) -> int:
+    """Pixels to the networks: 1 x 2^20 are 64 x 2^20."""
+    return math.prod(side + -side % DOWNSAMPLING for side in (width, height))

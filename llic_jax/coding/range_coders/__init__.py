@@ -1,0 +1,1 @@
+"""The range coders, one file for each library."""

@@ -1,0 +1,1 @@
+"""The configurations: one file each, their common defaults, and what a configuration is."""

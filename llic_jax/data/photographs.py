@@ -1,0 +1,129 @@
+"""Collections of photographs with random access, and what is made of them: cached, or in part."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from llic_jax.errors import DataError
+
+
+@runtime_checkable
+class Photographs(Protocol):
+    """Random access to RGB images, `(H, W, 3)` uint8; None for one that cannot be used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray | None: ...
+
+
+class Cached:
+    """Keeps decoded images in memory, first come, up to `limit_gb`."""
+
+    def __init__(self, images: Photographs, limit_gb: float):
+        self.images, self.left = images, int(limit_gb * 2**30)
+        self.kept: dict[int, np.ndarray | None] = {}
+        self.lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        if index in self.kept:
+            return self.kept[index]
+        image = self.images[index]
+        size = image.nbytes if image is not None else 0
+        with self.lock:
+            if size <= self.left and index not in self.kept:
+                self.kept[index] = image
+                self.left -= size
+        return image
+
+
+class Subset:
+    """Chosen indexes of a source."""
+
+    def __init__(self, images: Photographs | Sequence[Any], indexes: Sequence[int]):
+        self.images, self.indexes = images, indexes
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        return self.images[self.indexes[index]]
+
+    def name(self, index: int) -> str:
+        """The image's name in its source."""
+        return name_of(self.images, self.indexes[index])
+
+
+def name_of(images: Any, index: int) -> str:
+    """The name of an image in its source, or its number where the source has no names."""
+    return images.name(index) if hasattr(images, "name") else str(index)
+
+
+def split_held_back(
+    images: Photographs | Sequence[Any], held_back: int, names: Sequence[str] | None = None
+) -> tuple[Subset, Subset]:
+    """Training part and held-back part: every n-th image, fixed by the sorted order alone; or the
+    images of these `names`, as many as are there.
+
+    Raises:
+      DataError: too few images to hold any back.
+    """
+    n = len(images)
+    if n <= held_back:
+        raise DataError(f"{n} images, of which {held_back} are to be held back: none are left.")
+    if names is not None:
+        wanted = set(names)
+        held = {i for i in range(n) if name_of(images, i) in wanted}
+    else:
+        held = {int(i) for i in np.linspace(0, n - 1, held_back)} if held_back else set()
+    return Subset(images, [i for i in range(n) if i not in held]), Subset(images, sorted(held))
+
+
+class Usable:
+    """Replaces an image that cannot be used by the next one that can."""
+
+    def __init__(self, images: Photographs):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        for offset in range(len(self.images)):
+            image = self.images[(index + offset) % len(self.images)]
+            if image is not None:
+                return image
+        raise DataError(f"None of the {len(self.images)} images can be read.")
+
+
+def central_crops(images: Photographs, size: int, what: str) -> list[np.ndarray]:
+    """The central crops `(size, size, 3)`, uint8, of the images that are large enough.
+
+    Args:
+      what: these images are, for messages.
+
+    Raises:
+      DataError: not one of them is.
+    """
+    found = []
+    for i in range(len(images)):
+        image = images[i]
+        if image is not None and min(image.shape[:2]) >= size:
+            top, left = ((side - size) // 2 for side in image.shape[:2])
+            found.append(image[top : top + size, left : left + size].copy())
+    if images and not found:
+        raise DataError(
+            f"None of the {len(images)} {what} images has {size} pixels on both sides, which the "
+            "crops of the last stage have (data.crops). Use larger images, name others with "
+            "data.validation, or set data.held_back to 0."
+        )
+    if small := len(images) - len(found):
+        logging.warning(
+            "%d of %d %s images are not used: less than %d pixels", small, len(images), what, size
+        )
+    return found

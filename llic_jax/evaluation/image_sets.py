@@ -1,0 +1,124 @@
+"""The images that codecs are evaluated on: files, named sets, or those of scikit-image."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llic_jax.data.evaluation_sets import dataset_files, identify
+from llic_jax.data.image_files import image_files
+from llic_jax.data.photographs import split_held_back
+from llic_jax.errors import DataError, ImageFileError
+from llic_jax.evaluation.system import Image
+from llic_jax.images.photograph import SUFFIXES
+from llic_jax.images.read import read_image
+
+# Photographs that scikit-image ships with its package (no download).
+EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
+
+Images = list[tuple[str, Image]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images to measure on.
+
+    Attributes:
+      name: In words.
+      published: The data set's name among published figures. None: it has none.
+      images: Name and pixels, uint8 `(H, W, 3)`, of each.
+      files: Where they were read from; empty for embedded ones.
+    """
+
+    name: str
+    published: str | None
+    images: Images
+    files: tuple[Path, ...] = ()
+
+
+def load_images(
+    sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int = 0
+) -> ImageSet:
+    """Loads the images of a data set, of folders and files, or embedded ones.
+
+    Args:
+      sources: Folders, searched recursively, and files. None of either: scikit-image's photographs.
+      dataset: A name in `evaluation_sets.DATASETS`; it is in the only folder in `sources`, if
+        given, and else fetched.
+      held_out: Takes only those images of the only folder in `sources` that a training run with
+        `data.held_back` of that number never sees. 0: takes all.
+
+    Returns:
+      The images, read as RGB.
+
+    Raises:
+      DataError: Nothing is there, two files have one name, or files are not the data set's;
+        `held_out` without a folder.
+      ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
+    """
+    if held_out < 0:
+        raise DataError(f"--held_back is {held_out}; it takes a number of photographs.")
+    if held_out:
+        if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
+            raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
+        photographs = image_files(sources[0])
+        _, kept = split_held_back(photographs, held_out)
+        files = [photographs[i] for i in kept.indexes]
+        return _read(
+            f"{held_out} photographs held back of {default_name(Path(sources[0]))}", None, files
+        )
+    if dataset is not None:
+        if len(sources) > 1:
+            raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
+        files = dataset_files(dataset, sources[0] if sources else None)
+        return _read(dataset, dataset, files, skip=False)
+    if not sources:
+        return ImageSet("scikit-image's photographs", None, _embedded())
+    files = []
+    for source in (Path(name).expanduser() for name in sources):
+        files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
+    published = identify(files)
+    return _read(published or ", ".join(default_name(Path(s)) for s in sources), published, files)
+
+
+def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = True) -> ImageSet:
+    names = [_printable(path.name) for path in files]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
+    images = []
+    for file_name, path in zip(names, files, strict=True):
+        try:
+            images.append((file_name, read_image(path)))
+        except FileNotFoundError as error:
+            raise DataError(f"No file {error.filename}.") from error
+        except ImageFileError as error:
+            if not skip:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+    if files and not images:
+        raise DataError("None of the images can be used; the reasons stand above.")
+    return ImageSet(name, published, images, tuple(files))
+
+
+def default_name(path: Path) -> str:
+    return _printable(path.resolve().name)
+
+
+def _printable(name: str) -> str:
+    """A file's name as text. Bytes that are not UTF-8 become escapes: no report can hold them."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _embedded() -> Images:
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise DataError(
+            "The embedded photographs come with scikit-image, which is not installed; install "
+            "llic_jax[eval] or name a folder with --data_dir."
+        ) from error
+    images = {name: getattr(data, name)() for name in EMBEDDED if name != "motorcycle"}
+    images["motorcycle"] = data.stereo_motorcycle()[0]
+    return [(name, images[name]) for name in EMBEDDED]

@@ -1,0 +1,127 @@
+"""Images of many sizes through few programs: each in the corner of a canvas, a size of its own.
+
+XLA compiles a program for every shape, which takes longer than to code a photograph. So networks
+run on canvases, of which there are few, and are told how much of one the image covers. Whatever
+lies beyond is kept at zero in front of every layer, which is what a layer's own padding shows it
+beyond the border of an image; means are taken over the image, and attention sees no other
+position. What comes out is what the image's own size would give, up to rounding; only the image's
+part of it is coded. (All our choice.)
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from llic_jax.layers.attention import WindowAttention
+from llic_jax.layers.chain import Local, mean_over_positions
+from llic_jax.layers.convolutions import Conv, SampleConv, TransposedConv
+from llic_jax.layers.depthwise import DepthwiseConv
+from llic_jax.ops.sizes import DOWNSAMPLING
+
+# Layers that make something of nothing: by a bias, or by what lies within their reach.
+_SPREADING = (Conv, DepthwiseConv, SampleConv, TransposedConv)
+
+_Result = TypeVar("_Result")
+
+
+@flax.struct.dataclass
+class Canvas:
+    """How large the arrays are, and how much of them is image.
+
+    blocks: height and width in blocks of `DOWNSAMPLING` pixels, the size of `z`. Part of a
+        program's identity.
+    used: blocks that the image covers, two integers in an array, known when a program runs; None:
+        all of them.
+    """
+
+    blocks: tuple[int, int] = flax.struct.field(pytree_node=False)
+    used: Any = None
+
+    @classmethod
+    def of_size(cls, height: int, width: int) -> "Canvas":
+        """The image's own size, rounded up to whole blocks."""
+        return cls((-(-height // DOWNSAMPLING), -(-width // DOWNSAMPLING)))
+
+    def exact(self) -> "Canvas":
+        """The image without a canvas around it."""
+        if self.used is None:
+            return self
+        height, width = map(int, self.used)
+        return Canvas((height, width))
+
+    def rounded(self) -> "Canvas":
+        """The smallest of the few canvases that an image of this size fits on."""
+        height, width = map(_rounded, self.blocks)
+        if (height, width) == self.blocks:
+            return self
+        return Canvas((height, width), np.array(self.blocks, np.int32))
+
+    def put(self, x: Any) -> Any:
+        """An array of the image's size, `(1, h, w, c)`, on the canvas."""
+        if self.used is None:
+            return x
+        height, width = self._sizes(x.shape, self.used, self.blocks)
+        whole = np.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
+        whole[:, : x.shape[1], : x.shape[2]] = x
+        return whole
+
+    def crop(self, x: Any) -> Any:
+        """The image's part of an array of the canvas's size."""
+        if self.used is None:
+            return x
+        height, width = self._sizes(x.shape, self.blocks, self.used)
+        return np.asarray(x)[:, :height, :width]
+
+    def keep(self, x: Array) -> Array:
+        """Zero wherever there is no image. Within a program; so are the rest."""
+        return x if self.used is None else jnp.where(self.covers(x), x, 0)
+
+    def covers(self, x: Array) -> Bool[Array, "1 h w 1"]:
+        """Where there is image in an array of the canvas's size, at whatever resolution."""
+        inside = [
+            jnp.arange(length) < used * length // blocks
+            for length, used, blocks in zip(x.shape[1:3], self.used, self.blocks, strict=True)
+        ]
+        return (inside[0][:, None] & inside[1])[None, :, :, None]
+
+    def apply(self, call: Callable[[], _Result]) -> _Result:
+        """What `call` returns, the model's layers in it confined to the image.
+
+        Layers other than this package's may be confined wrongly: `LLIC.on_canvas`.
+        """
+        if self.used is None:
+            return call()
+        with nn.intercept_methods(self._confine):
+            return call()
+
+    def _confine(self, method: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        layer = context.module
+        if context.method_name != "__call__":
+            return method(*args, **kwargs)
+        if isinstance(layer, Local) and layer.locality.pools:
+            (x,) = args
+            share = jnp.prod(self.used / np.array(self.blocks, np.float32))
+            args = (x, mean_over_positions(x) / share)
+        elif isinstance(layer, WindowAttention):
+            args = (*args, self.covers(args[0]))
+        out = method(*args, **kwargs)
+        return self.keep(out) if isinstance(layer, _SPREADING) else out
+
+    @staticmethod
+    def _sizes(shape: tuple[int, ...], found: Any, wanted: Any) -> tuple[int, int]:
+        height, width = (
+            int(length) * int(new) // int(old)
+            for length, old, new in zip(shape[1:3], found, wanted, strict=True)
+        )
+        return height, width
+
+
+def _rounded(blocks: int) -> int:
+    """1, 2, 3, 4, 6, 8 .. 16, 20 .. 32, 40 ..: four sizes or more to every octave."""
+    step = 1 if blocks <= 4 else max(2, 1 << ((blocks - 1).bit_length() - 3))
+    return -(-blocks // step) * step

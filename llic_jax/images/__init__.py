@@ -1,0 +1,1 @@
+"""Photographs, read from files and written to files."""

@@ -1,0 +1,556 @@
+"""Reading and writing image files: to and from RGB, 8 bits, upright."""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from llic_jax.errors import ColourError, ImageFileError
+from llic_jax.images import colour, metadata, png
+from llic_jax.images.photograph import HEIC_SUFFIXES, MAX_PIXELS, Photograph
+
+# Pillow's formats of photographs. Others run a program (EPS), or hold drawings and icons.
+_FORMATS = [
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "TIFF",
+    "BMP",
+    "DIB",
+    "PPM",
+    "GIF",
+    "JPEG2000",
+    "AVIF",
+    "HEIF",
+    "TGA",
+    "QOI",
+]
+
+# Pillow warns of odd metadata and of large images. This module's errors and notes say what matters.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_photograph(
+    source: str | Path | io.BufferedIOBase,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    to_8bit: bool = False,
+    convert_cmyk: bool = False,
+) -> Photograph:
+    """Reads an image with its colour profile, its metadata and its alpha channel.
+
+    Args:
+        source: A path, or a file opened for reading bytes.
+        name: What messages call the file; the path by default.
+        max_pixels: Refuse larger images before their pixels are decoded.
+        to_8bit: Convert images of 10 to 16 bits a channel, which are refused otherwise.
+        convert_cmyk: Convert CMYK images, without colour management; they are refused otherwise.
+
+    Raises:
+        ImageFileError: No image; more than 8 bits a channel; CMYK; high dynamic range; too many
+            pixels; whatever a decoder raises.
+        FileNotFoundError: No such file.
+    """
+    name = str(source) if name is None else name
+    try:
+        with _opened(source) as file, _without_pillows_limit():
+            return _read(file, name, max_pixels, to_8bit, convert_cmyk)
+    except (FileNotFoundError, ImageFileError):
+        raise
+    except ColourError as error:
+        raise ImageFileError(f"{name} cannot be read without loss: {error}.") from error
+    except UnidentifiedImageError as error:
+        raise ImageFileError(
+            f"{name} cannot be read as an image: its format is not known."
+        ) from error
+    except MemoryError as error:
+        raise ImageFileError(f"{name} cannot be read: memory does not suffice.") from error
+    except Exception as error:  # decoders raise all kinds: ValueError, struct.error, IndexError ...
+        reason = getattr(error, "strerror", None) or error
+        raise ImageFileError(f"{name} cannot be read as an image: {reason}") from error
+
+
+def read_rgb(
+    source: str | Path | io.BufferedIOBase,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    to_8bit: bool = False,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads the pixels alone, to learn from: upright, CMYK converted, hidden colours filled.
+
+    Args:
+        source: As for `read_photograph`; so are `name`, `max_pixels` and `to_8bit`.
+
+    Raises:
+        ImageFileError: As `read_photograph`, CMYK apart.
+        FileNotFoundError: No such file.
+    """
+    return read_photograph(
+        source, name=name, max_pixels=max_pixels, to_8bit=to_8bit, convert_cmyk=True
+    ).colours_to_code()
+
+
+def read_image(path: str | Path, *, to_8bit: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads an opaque image as RGB. Grey and palette images are converted, and turned upright.
+
+    Raises:
+        ImageFileError: As `read_photograph`, and pixels that are not opaque.
+        FileNotFoundError: No such file.
+    """
+    photograph = read_photograph(path, to_8bit=to_8bit)
+    if photograph.alpha is not None:
+        raise ImageFileError(
+            f"{path} has transparent pixels, where an opaque image is needed; flatten it onto a "
+            "background first."
+        )
+    return photograph.rgb
+
+
+def image_mode(source: str | Path | io.BufferedIOBase) -> str:
+    """Pillow's name for the pixels' mode ("RGB", "L", "CMYK" ...), from the file's header alone.
+
+    Raises:
+        ImageFileError: No image.
+    """
+    return _header(source)[0]
+
+
+def image_size(source: str | Path | io.BufferedIOBase) -> tuple[int, int]:
+    """Width and height of the upright image, from the file's header alone.
+
+    Raises:
+        ImageFileError: No image.
+        FileNotFoundError: No such file.
+    """
+    return _header(source)[1]
+
+
+def _header(source: str | Path | io.BufferedIOBase) -> tuple[str, tuple[int, int]]:
+    try:
+        with _opened(source) as file, _without_pillows_limit():
+            image, found = _open(file, header_only=True)
+            width, height = _stored_size(image)
+            turned = _orientation_and_metadata(image, found)[0] >= 5
+            return image.mode, (height, width) if turned else (width, height)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ImageFileError(f"{source} cannot be read as an image: {error}") from error
+
+
+def _read(
+    file: io.BufferedIOBase, name: str, max_pixels: int, to_8bit: bool, convert_cmyk: bool
+) -> Photograph:
+    image, found = _open(file)
+    width, height = _stored_size(image)
+    if width * height > max_pixels:
+        raise ImageFileError(
+            f"{name} has {width} x {height} pixels; at most {max_pixels} are allowed (max_pixels)."
+        )
+    if image.mode == "CMYK" and not convert_cmyk:
+        raise ImageFileError(f"{name} is CMYK; convert it to sRGB with its colour profile first.")
+    bits = _bits(image, found, file)
+    if bits > 16 or image.mode == "F":
+        raise ImageFileError(
+            f"{name} has {bits} bits a channel, or numbers with a fraction; convert it to 8 bits."
+        )
+    if bits > 8 and not to_8bit:
+        raise ImageFileError(
+            f"{name} has more than 8 bits a channel ({bits}); convert it to 8 bits first, or allow "
+            "it with --to_8bit (to_8bit=True)."
+        )
+    notes = list(_further_pictures(image, found))
+    grey = found.grey if found else image.mode.startswith(("1", "L", "I")) and image.mode != "LAB"
+    icc = _profile(image, found, grey, file)
+    orientation, exif, xmp = _orientation_and_metadata(image, found)
+    dpi = _dpi(image, found)
+    comments = found.comments if found else int("comment" in image.info)
+    rgb, alpha = _pixels(file, image, found, bits)
+    if bits > 8:
+        notes.append(f"{bits} bits a channel are converted to 8")
+    icc, lost = _fitting_profile(icc, image.mode, grey)
+    notes += lost
+    kept: dict[str, bytes | None] = {"icc": icc, "exif": exif, "xmp": xmp}
+    for kind, content in kept.items():
+        if content is not None and len(content) > metadata.LARGEST:
+            notes.append(f"{kind.upper()} of {len(content)} bytes is not kept; it is too large")
+            kept[kind] = None
+    return Photograph(
+        _upright(rgb, orientation),
+        grey,
+        None if alpha is None or alpha.min() == 255 else _upright(alpha, orientation),
+        kept["icc"],
+        kept["exif"],
+        kept["xmp"],
+        dpi[::-1] if dpi and orientation >= 5 else dpi,
+        tuple(notes),
+        comments,
+    )
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | io.BufferedIOBase) -> Iterator[io.BufferedIOBase]:
+    """The file, positioned at its start and able to go back there."""
+    if not isinstance(source, str | os.PathLike):
+        at_start = source.seekable() and source.tell() == 0
+        yield source if at_start else io.BytesIO(source.read())
+        return
+    with Path(source).open("rb") as file:
+        yield file if file.seekable() else io.BytesIO(file.read())
+
+
+_readers, _readers_lock, _pillows_limit = 0, threading.Lock(), Image.MAX_IMAGE_PIXELS
+
+
+@contextlib.contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Lifts Pillow's limit on pixels, one for all of a process, while files are read here: this
+    module has a limit of its own for each call."""
+    global _readers, _pillows_limit
+    with _readers_lock:
+        if not _readers:
+            _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _readers += 1
+    try:
+        yield
+    finally:
+        with _readers_lock:
+            _readers -= 1
+            if not _readers:
+                Image.MAX_IMAGE_PIXELS = _pillows_limit
+
+
+def _open(file: io.BufferedIOBase, header_only: bool = False) -> tuple[Image.Image, png.Png | None]:
+    """Opens a file with Pillow; of a PNG file, the chunks that Pillow does not get as well."""
+    head = file.read(64)
+    file.seek(0)
+    if head.startswith(png.SIGNATURE):
+        found = png.split(file, header_only)
+        # A header alone is no file to Pillow; an empty IDAT makes one of it.
+        pixels = found.pixels + bytes(4) + b"IDAT" + bytes(4) if header_only else found.pixels
+        return Image.open(io.BytesIO(pixels), formats=["PNG"]), found
+    formats = _formats()
+    try:
+        return Image.open(file, formats=formats), None  # type: ignore[arg-type]
+    except Exception:
+        # Metadata that Pillow stumbles over is no reason to refuse the pixels.
+        file.seek(0)
+        stripped = _without_metadata(file.read())
+        if stripped is None:
+            raise
+        return Image.open(io.BytesIO(stripped), formats=formats), None
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of `_FORMATS` that this Pillow, and what is installed beside it, can read."""
+    Image.init()
+    if HEIC_SUFFIXES:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _without_metadata(data: bytes) -> bytes | None:
+    """A JPEG file without its APP1, APP13 and multi-picture segments, or an AVIF file whose EXIF no
+    reader finds; None for any other file."""
+    if data[4:8] == b"ftyp":
+        return data.replace(b"Exif", b"free") if b"Exif" in data else None
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    kept, position = [data[:2]], 2
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        marker = data[position + 1]
+        if marker == 0xDA:
+            break
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position:end]
+        if marker not in (0xE1, 0xED) and segment[4:8] != b"MPF\0":
+            kept.append(segment)
+        position = end
+    return b"".join([*kept, data[position:]])
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before the orientation is applied."""
+    if image.format == "TIFF":  # Pillow turns its size by itself
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        return int(tags[256]), int(tags[257])
+    return image.size
+
+
+def _bits(image: Image.Image, found: png.Png | None, file: io.BufferedIOBase) -> int:
+    """Bits a channel, of the file. Pillow cuts many formats to 8 bits without a word."""
+    if found is not None:
+        return found.bits
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits, kinds = np.atleast_1d(tags.get(258, 1)), np.atleast_1d(tags.get(339, 1))
+        return 32 if {2, 3} & set(kinds.tolist()) else int(bits.max())  # signed, or floating point
+    if image.format == "PPM":
+        return max(8, _ppm_maximum(file).bit_length())
+    if image.format in ("JPEG2000", "AVIF", "HEIF"):
+        return max(8, _bits_in_header(image.format, _beginning(file)))
+    return {"I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;") else 8)
+
+
+def _beginning(file: io.BufferedIOBase) -> bytes:
+    position = file.tell()
+    file.seek(0)
+    head = file.read(1 << 16)
+    file.seek(position)
+    return head
+
+
+def _ppm_maximum(file: io.BufferedIOBase) -> int:
+    """The largest value that a PPM file's header names; 1 for bitmaps."""
+    head = re.sub(rb"#[^\r\n]*", b"", _beginning(file)[:4096])
+    fields = head.split(None, 4)
+    if head[:2] in (b"P1", b"P4") or len(fields) < 4 or not fields[3].isdigit():
+        return 1
+    return int(fields[3])
+
+
+def _bits_in_header(kind: str, head: bytes) -> int:
+    """Bits of the deepest channel that the header names; 0 if it names none."""
+    if kind == "JPEG2000":
+        start = head.find(b"\xff\x4f\xff\x51")  # SOC, SIZ
+        if start < 0 or len(head) < start + 42:
+            return 0
+        (count,) = struct.unpack_from(">H", head, start + 40)
+        return max(
+            ((depth & 0x7F) + 1 for depth in head[start + 42 :: 3][: min(count, 16)]), default=0
+        )
+    found = [0]
+    for match in re.finditer(b"av1C|hvcC|pixi", head):
+        record = head[match.end() : match.end() + 24]
+        if match[0] == b"av1C" and len(record) > 2:
+            found.append((12 if record[2] & 0x20 else 10) if record[2] & 0x40 else 8)
+        elif match[0] == b"hvcC" and len(record) > 17:
+            found.append(8 + (record[17] & 7))
+        elif match[0] == b"pixi" and len(record) > 4:
+            found += record[5 : 5 + min(record[4], 4)]
+    return max(found)
+
+
+def _further_pictures(image: Image.Image, found: png.Png | None) -> Iterator[str]:
+    """Notes on frames and pages beside the first."""
+    if found is not None:
+        animation = found.chunks.get(b"acTL", b"")
+        count = int.from_bytes(animation[:4], "big") if len(animation) == 8 else 1
+    else:
+        try:
+            count = getattr(image, "n_frames", 1)
+            image.seek(0)
+        except Exception:  # a damaged later frame
+            count = 2
+    if count > 1:
+        yield f"only the first of {count} pictures in the file is taken"
+
+
+def _profile(
+    image: Image.Image, found: png.Png | None, grey: bool, file: io.BufferedIOBase
+) -> bytes | None:
+    """The profile that the file states, in whatever way; None where it states none."""
+    if found is not None:
+        return colour.of_png(found.chunks, found.profile(), grey)
+    icc = image.info.get("icc_profile")
+    if icc:
+        return bytes(icc)
+    head = _beginning(file)
+    stated = re.search(rb"colrnclx(..)(..)", head, re.DOTALL)
+    if stated and image.format in ("AVIF", "HEIF"):
+        primaries, transfer = (int.from_bytes(group, "big") for group in stated.groups())
+        # Video's curve on sRGB's primaries: cameras and converters mean sRGB.
+        usual = primaries in (1, 2) and transfer in (1, 6, 14, 15)
+        return None if usual else colour.of_code_points(primaries, transfer, grey)
+    if image.format == "JPEG2000" and (match := re.search(rb"colr\x02..", head, re.DOTALL)):
+        size = int.from_bytes(head[match.start() - 4 : match.start()], "big")
+        return head[match.end() : match.start() - 4 + size] or None
+    if image.format == "BMP" and head[14:18] == b"\x7c\0\0\0" and head[70:74] == b"DEBM":
+        offset, size = struct.unpack_from("<II", head, 126)
+        if 0 < size <= metadata.LARGEST:
+            file.seek(14 + offset)
+            return file.read(size) or None
+    return None
+
+
+def _fitting_profile(icc: bytes | None, mode: str, grey: bool) -> tuple[bytes | None, list[str]]:
+    """The profile, if it describes pixels such as these, and is none of sRGB's; notes."""
+    if icc is None or colour.is_srgb(icc):
+        return None, []
+    space = colour.space(icc)
+    # LittleCMS converts Lab, and the pixels are then sRGB's.
+    if mode == "LAB":
+        return None, ["Lab is converted to sRGB"]
+    if mode == "CMYK" or space == b"CMYK":
+        return None, ["CMYK is converted without its colour profile"]
+    if (space and space not in (b"RGB ", b"GRAY")) or (space == b"GRAY" and not grey):
+        return None, [
+            f"its colour profile is for {space.decode('latin-1').strip()}, which the pixels are "
+            "not, and is left out"
+        ]
+    return icc, []  # also what is no profile at all: not ours to judge
+
+
+def _orientation_and_metadata(
+    image: Image.Image, found: png.Png | None
+) -> tuple[int, bytes | None, bytes | None]:
+    """The orientation, 1 to 8, EXIF and XMP without it."""
+    if found is not None:
+        return metadata.split_orientation(found.chunks.get(b"eXIf"), found.xmp)
+    xmp = image.info.get("xmp")
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        xmp = tags.get(700) if isinstance(tags.get(700), bytes) else None
+        said = tags.get(274)
+        from_xmp, _, xmp = metadata.split_orientation(None, xmp)
+        orientation = said if isinstance(said, int) and 1 <= said <= 8 else from_xmp
+        return orientation, metadata.tiff_exif(image), xmp
+    exif = image.info.get("exif")
+    return metadata.split_orientation(exif if isinstance(exif, bytes) else None, xmp)
+
+
+def _dpi(image: Image.Image, found: png.Png | None) -> tuple[float, float] | None:
+    """The resolution that the file states; Pillow has defaults of its own."""
+    if found is not None:
+        content = found.chunks.get(b"pHYs", b"")
+        if len(content) != 9 or content[8] != 1:  # pixels per metre
+            return None
+        # Rounded as people write them: 11811 per metre are 300 per inch.
+        per_metre = struct.unpack(">II", content[:8])
+        return metadata.resolution([round(value * 0.0254, 2) for value in per_metre])
+    dpi = metadata.resolution(image.info.get("dpi"))
+    if image.format == "TIFF" and 282 not in image.tag_v2:  # type: ignore[attr-defined]
+        return None
+    if image.format == "JPEG" and dpi == (72, 72) and image.info.get("jfif_unit") not in (1, 2):
+        return None
+    return dpi
+
+
+def _pixels(
+    file: io.BufferedIOBase, image: Image.Image, found: png.Png | None, bits: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB and alpha, 8 bits, as they are stored."""
+    low_bytes = None
+    if bits > 8 and image.mode in ("RGB", "RGBA"):
+        low_bytes = _low_bytes(io.BytesIO(found.pixels) if found else file, image.format)
+    if image.format == "TIFF":
+        vars(image)["load_end"] = lambda: None  # Pillow's own stumbles over odd metadata
+    image.load()
+    if image.mode == "I" or image.mode.startswith("I;"):
+        # TIFF's values have as many bits as it says; other formats' are stretched to 16 bits.
+        largest = (1 << bits) - 1 if image.format == "TIFF" else 65535
+        values = np.asarray(image).astype(np.int64)
+        grey = _rounded(values, largest)
+        return np.repeat(grey[..., None], 3, -1), _alpha_of_key(values[..., None], image)
+    if low_bytes is not None:
+        image = _combined(image, low_bytes)
+    # A copy has the size of its pixels: Pillow's TIFF images have the turned one.
+    image = image.copy() if image.format == "TIFF" else image
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
+    return np.array(image.convert("RGB")), alpha
+
+
+def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
+    """The low bytes of 16 bits a channel, of which Pillow gives the high ones.
+
+    Read with the other byte order, the low bytes stand where the high ones do. None where Pillow
+    does not know that order.
+    """
+    if kind not in ("PNG", "TIFF"):
+        return None
+    file.seek(0)
+    image = Image.open(file, formats=[kind])  # type: ignore[arg-type]
+    if image.tile and str(image.tile[0][3]) == "LA;16B":
+        return _low_bytes_of_grey_and_alpha(image)
+    native = "L" if struct.pack("=H", 1)[0] else "B"
+
+    def swapped(argument: Any) -> Any:
+        match = re.fullmatch(r"(RGBA?|RGBX);16([LBN])", str(argument))
+        if match is None:
+            return argument
+        order = native if match[2] == "N" else match[2]
+        return f"{match[1]};16{'B' if order == 'L' else 'L'}"
+
+    changed = []
+    for codec, extent, offset, arguments in image.tile:
+        other = (
+            tuple(map(swapped, arguments)) if isinstance(arguments, tuple) else swapped(arguments)
+        )
+        if other == arguments:
+            return None
+        changed.append((codec, extent, offset, other))
+    tile = ImageFile._Tile
+    image.tile = [tile(*piece) for piece in changed]
+    vars(image)["load_end"] = lambda: None
+    try:
+        image.load()
+    except ValueError:  # Pillow does not know the other order
+        return None
+    return image.copy()
+
+
+def _low_bytes_of_grey_and_alpha(image: Any) -> Image.Image:
+    """The same for a PNG of grey and alpha, whose four bytes Pillow can take for four channels."""
+    image._mode = "RGBA"
+    image.tile = [
+        ImageFile._Tile(codec, extent, offset, "RGBA") for codec, extent, offset, _ in image.tile
+    ]
+    _, low_grey, _, low_alpha = image.split()
+    return Image.merge("RGBA", (low_grey, low_grey, low_grey, low_alpha))
+
+
+def _combined(high: Image.Image, low: Image.Image) -> Image.Image:
+    high = high.copy()
+    value = np.asarray(high, np.uint32) << 8 | np.asarray(low, np.uint32)
+    eight = Image.fromarray(_rounded(value, 65535))
+    if (alpha := _alpha_of_key(value, high)) is not None:
+        eight.putalpha(Image.fromarray(alpha))
+    return eight
+
+
+def _alpha_of_key(values: np.ndarray, image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
+    """The opacity of a PNG of 16 bits that names one colour as the transparent one."""
+    key = image.info.get("transparency")
+    if key is None or image.mode == "RGBA":
+        return None
+    return np.where((values == key).all(-1), 0, 255).astype(np.uint8)
+
+
+def _rounded(values: np.ndarray, largest: int) -> UInt8[np.ndarray, "*shape"]:
+    """Values from 0 to `largest` as 8 bits, each the nearest."""
+    return ((np.clip(values, 0, largest) * 255 + largest // 2) // largest).astype(np.uint8)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies EXIF's orientation."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,77 @@
+"""What depends on the quality: tables of one vector per level, interpolated between levels."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Quality = Float[Array, "b"]
+
+# Adam moves every parameter by about its rate in each step, whatever it is worth; a factor on a
+# whole branch is to change in hundreds of steps, not in thousands (our choice).
+_PACE = 4.0
+
+
+def interpolate_levels(
+    table: Float[Array, "levels c"], quality: Quality | None
+) -> Float[Array, "b c"]:
+    """For each sample the row at its quality: level 1 is the first row, between two levels the rows
+    are mixed linearly, and beyond the ends it is the last of them.
+
+    Raises:
+      ValueError: no quality.
+    """
+    if quality is None:
+        raise ValueError("A model of several quality levels needs a quality for each sample.")
+    levels = len(table)
+    position = jnp.clip(quality - 1, 0, levels - 1)
+    # Hat functions: interpolation as one small product, the same on every platform.
+    weights = jnp.maximum(1 - jnp.abs(position[:, None] - jnp.arange(levels)), 0)
+    return jnp.sum(weights[:, :, None] * table, axis=1)
+
+
+class BranchGain(nn.Module):
+    """What a residual branch is scaled by: one factor per channel and quality level, interpolated
+    geometrically, all of them one at first (our choice).
+
+    levels: number of levels; quality runs continuously from 1 to `levels`.
+    """
+
+    levels: int
+
+    @nn.compact
+    def __call__(self, features: int, quality: Quality | None) -> Float[Array, "b features"]:
+        """The factors of a branch of `features` channels, float32."""
+        table = self.param("branch_gain", nn.initializers.zeros, (self.levels, features))
+        return jnp.exp(_PACE * interpolate_levels(table, quality))
+
+
+class Gain(nn.Module):
+    """One gain and one inverse gain vector per quality level, interpolated geometrically.
+
+    levels: number of levels; quality runs continuously from 1 to `levels`.
+    channels: of the latent that is scaled.
+    spread: at the start, the logarithm of the last level's gain over the first's. The default is
+        what keeps the quantization error in proportion over the paper's six lambdas,
+        log(sqrt(483 / 18)).
+    """
+
+    levels: int
+    channels: int
+    spread: float = 1.645
+
+    def setup(self) -> None:
+        ramp = np.linspace(-self.spread / 2, self.spread / 2, self.levels, dtype=np.float32)
+        ramp = np.repeat(ramp[:, None], self.channels, axis=1)
+        self.log_gain = self.param("log_gain", lambda _: jnp.asarray(ramp))
+        self.log_inverse = self.param("log_inverse", lambda _: jnp.asarray(-ramp))
+
+    def __call__(self, quality: Quality | None, inverse: bool = False) -> Float[Array, "b 1 1 c"]:
+        table = self.log_inverse if inverse else self.log_gain
+        return jnp.exp(interpolate_levels(table, quality))[:, None, None, :]
+
+
+def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
+    """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
+    levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
+    return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))

@@ -1,0 +1,1 @@
+"""Distortion of an image, and rates of two curves compared."""

@@ -1,0 +1,1 @@
+"""The complete model: transforms, entropy model and gains."""

@@ -1,0 +1,98 @@
+"""Models from configurations, and their initial parameters."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from llic_jax.configs.config import Config
+from llic_jax.configs.upgrade import upgrade_model
+from llic_jax.entropy import elic, stf, tcm
+from llic_jax.entropy.factorized import FactorizedPrior
+from llic_jax.entropy.walk import EntropyParts
+from llic_jax.errors import ConfigError
+from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.quality import Gain
+from llic_jax.models.llic import LLIC
+from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
+from llic_jax.transforms.blocks import BlockStyle
+from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
+
+# What a config's `model.entropy_model` can name: from the `model` section and the computation's
+# type to the parts that come with an entropy model. One's own can be added here, also from outside.
+ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], DTypeLike], EntropyParts]] = {
+    "stf": stf.build,
+    "elic": elic.build,
+    "tcm": tcm.build,
+}
+
+
+def build_model(config: Config) -> LLIC:
+    """The module that a config's `model` section describes (every key: configs/default.py).
+
+    Raises:
+      ConfigError: an entropy model that is not known, or sizes that do not go together.
+    """
+    config = upgrade_model(config)
+    name = config["entropy_model"]
+    if name not in ENTROPY_MODELS:
+        raise ConfigError(
+            f"model.entropy_model is {name!r}; known are {', '.join(sorted(ENTROPY_MODELS))}."
+        )
+    _check_stages(config)
+    latent, levels = config["channels"][-1], config["levels"]
+    branch_gains = levels > 1 and config["branch_gains"]
+    dtype = jnp.dtype(config["dtype"])
+    transform = dict(
+        channels=tuple(config["channels"]),
+        kernel_sizes=tuple(config["kernel_sizes"]),
+        depths=tuple(config["depths"]),
+        strides=tuple(config["strides"]),
+        style=BlockStyle(**config["style"], generator_width=config["generator_width"] or 0),
+        levels=levels if branch_gains else 1,
+        remat=config["remat"],
+        dtype=dtype,
+    )
+    parts = ENTROPY_MODELS[name](config, dtype)
+    return LLIC(
+        g_a=AnalysisTransform(**transform),
+        g_s=SynthesisTransform(**transform),
+        h_a=parts.h_a,
+        h_s=parts.h_s,
+        entropy_model=parts.entropy_model,
+        prior=FactorizedPrior(parts.hyper_channels),
+        latent_channels=latent,
+        gain_y=Gain(levels, latent) if levels > 1 else None,
+        gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
+        takes_quality=branch_gains,
+        on_canvas=parts.on_canvas,
+    )
+
+
+def _check_stages(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the transforms' fields describe the same stages, down to 1/16."""
+    fields = ("channels", "kernel_sizes", "depths", "strides")
+    stages = {f"model.{key}": len(config[key]) for key in fields}
+    if len(set(stages.values())) != 1 or not config["strides"]:
+        raise ConfigError(
+            "The transforms need one entry a stage in each of "
+            f"{', '.join(f'{name} (has {count})' for name, count in stages.items())}; "
+            "make their lengths equal (the paper has four stages)."
+        )
+    strides = tuple(config["strides"])
+    if min(strides) < 2 or math.prod(strides) != LATENT_STRIDE:
+        raise ConfigError(
+            f"model.strides is {strides}; the latent is at 1/{LATENT_STRIDE} of the image's size, "
+            f"so they must be 2 or more and their product {LATENT_STRIDE}, as (2, 2, 2, 2) or "
+            "(8, 2)."
+        )
+
+
+def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
+    """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
+    quality = jax.ShapeDtypeStruct((1,), jnp.float32) if model.levels > 1 else None
+    return fresh_params(model, seed, image, quality)

@@ -1,0 +1,165 @@
+"""The LLIC codec's network as one Flax module, and its construction from a config.
+
+    x -> g_a -> y -> h_a -> z -> round -> z_hat -> h_s -> hyper
+                |                                           |
+                +--> walk: mean, scale of each step <-------+--> y_hat -> g_s -> x_hat
+
+With several quality levels, gain vectors scale `y` and `z` before they are rounded, and inverse
+gains scale them back (Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021). With
+`model.branch_gains` the transforms know the quality too: it scales their residual branches.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from llic_jax.entropy import walk as coding_walk
+from llic_jax.entropy.factorized import FactorizedPrior
+from llic_jax.entropy.walk import Carry, Step
+from llic_jax.layers.quality import Gain, Quality
+from llic_jax.models.encoder_options import PLAIN, EncoderOptions, as_shown, back_project
+from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight_through
+
+
+class LatentRate(NamedTuple):
+    """What a pass through the model yields.
+
+    x_hat: `(B, H, W, 3)`, not clipped. bits_y, bits_z: estimated bits of each sample, `(B,)`.
+    """
+
+    x_hat: Float[Array, "b h w 3"]
+    bits_y: Float[Array, "b"]
+    bits_z: Float[Array, "b"]
+
+
+class LLIC(nn.Module):
+    """Transforms, hyperprior and entropy model, put together. Parts are Flax modules of one's own
+    choice; `build_model` picks the paper's.
+
+    g_a, g_s: analysis and synthesis transform, with latents at 1/16 of the image's size.
+    takes_quality: whether these two take the quality as a second argument.
+    h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
+    entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
+    prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
+    on_canvas: whether the parts are made of this package's layers alone, so that
+        `execution/canvas.py` can confine them to a part of a larger array, and images of many sizes
+        share programs.
+    """
+
+    g_a: nn.Module
+    g_s: nn.Module
+    h_a: nn.Module
+    h_s: nn.Module
+    entropy_model: nn.Module
+    prior: FactorizedPrior
+    latent_channels: int
+    gain_y: Gain | None = None
+    gain_z: Gain | None = None
+    takes_quality: bool = False
+    on_canvas: bool = False
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.entropy_model.steps
+
+    @property
+    def levels(self) -> int:
+        """Quality levels; 1 for a model of one rate."""
+        return self.gain_y.levels if self.gain_y is not None else 1
+
+    def analyze(
+        self,
+        x: Float[Array, "b h w 3"],
+        quality: Quality | None = None,
+        options: EncoderOptions = PLAIN,
+    ) -> Float[Array, "b h16 w16 m"]:
+        """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
+        y = self.scale_latent(self.g_a(x, *self.quality_argument(quality)), quality)
+        factors = options.factors(quality)
+        if factors is None:
+            return y
+        seen = self.analyze(as_shown(self.synthesize(y, quality)), quality)
+        return back_project(y, seen, factors)
+
+    @nn.nowrap
+    def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:
+        """What the transforms take beside their input."""
+        return (quality,) if self.takes_quality else ()
+
+    def scale_latent(
+        self, y: Float[Array, "b h16 w16 m"], quality: Quality | None, inverse: bool = False
+    ) -> Float[Array, "b h16 w16 m"]:
+        """`y` times its gain or, decoded, its inverse gain, if the model has any."""
+        return y * self.gain_y(quality, inverse) if self.gain_y is not None else y
+
+    def hyper_analyze(
+        self, y: Float[Array, "b h16 w16 m"], quality: Quality | None = None
+    ) -> Float[Array, "b h64 w64 n"]:
+        """`y` to the hyper-latent `z` that is quantized."""
+        z = self.h_a(y)
+        return z * self.gain_z(quality) if self.gain_z is not None else z
+
+    def hyper_synthesize(
+        self, z_hat: Float[Array, "b h64 w64 n"], quality: Quality | None = None
+    ) -> Any:
+        """Decoded `z_hat` to what the entropy model conditions on."""
+        if self.gain_z is not None:
+            z_hat = z_hat * self.gain_z(quality, inverse=True)
+        return self.h_s(z_hat)
+
+    def entropy_params(
+        self, k: int, hyper: Any, y_hat: Array, carry: Carry
+    ) -> tuple[Array, Array, Carry]:
+        """Step k of the entropy model (see `EntropyModel`)."""
+        return self.entropy_model.entropy_params(k, hyper, y_hat, carry)
+
+    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        """Step k's refinement (see `EntropyModel`)."""
+        return self.entropy_model.refine(k, hyper, y_hat, carry)
+
+    def synthesize(
+        self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
+    ) -> Float[Array, "b h w 3"]:
+        """Decoded latent to the image, not clipped."""
+        y_hat = self.scale_latent(y_hat, quality, inverse=True)
+        return self.g_s(y_hat, *self.quality_argument(quality))
+
+    def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        """Bits of each element of `z` under the factorized prior."""
+        return self.prior.bits(z)
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        quality: Quality | None = None,
+        keys: Key[Array, "b"] | None = None,
+        options: EncoderOptions = PLAIN,
+    ) -> LatentRate:
+        """The whole way there and back, with estimated rates.
+
+        With keys, one per sample, as in training: noise for the rate, straight-through rounding
+        for what is decoded. Without, as in coding: the rate of the symbols that an encoder with
+        these options chooses; no gradient then reaches the analysis.
+        """
+        y = self.analyze(x, quality, options if keys is None else PLAIN)
+        z = self.hyper_analyze(y, quality)
+        if keys is not None:
+            code = coding_walk.estimate(y, fold_in(keys, 0))
+            z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
+        else:
+            code = coding_walk.quantize(y, options.rdoq_weight, options.mixture)
+            z_rated = z_hat = jnp.round(z)
+        bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
+        hyper = self.hyper_synthesize(z_hat, quality)
+        y_hat, bits = coding_walk.walk(self, hyper, y.shape, code)
+        return LatentRate(self.synthesize(y_hat, quality), sum(bits), bits_z)
+
+
+class Latents(NamedTuple):
+    """The latents of images, before they are rounded."""
+
+    y: Float[Array | np.ndarray, "b h16 w16 m"]
+    z: Float[Array | np.ndarray, "b h64 w64 n"]

@@ -1,0 +1,1 @@
+"""Code that is compiled when the package is installed, and how it is loaded."""

@@ -1,0 +1,1 @@
+"""Functions of arrays that know of no network."""

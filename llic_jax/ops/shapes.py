@@ -1,0 +1,31 @@
+"""Arrays in other shapes and types: space to depth and back, images in 8 bits."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def depth_to_space(x: Float[Array, "b h w c4"], block: int = 2) -> Float[Array, "b out_h out_w c"]:
+    """Rearranges `(B, H, W, block^2 C)` into `(B, block H, block W, C)` (sub-pixel up-sampling)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, block, block, c // block**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // block**2)
+
+
+def space_to_depth(x: Float[Array, "b h w c"], block: int = 2) -> Float[Array, "b out_h out_w c4"]:
+    """The inverse of `depth_to_space`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block**2 * c)
+
+
+def to_uint8(x: Float[Array, "*shape"]) -> jax.Array:
+    """Converts values in [0, 1] to 8 bits, rounded and clipped.
+
+    Args:
+      x: Of any shape.
+
+    Returns:
+      uint8 of the same shape.
+    """
+    return jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)

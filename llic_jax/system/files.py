@@ -1,0 +1,183 @@
+"""Files, standard input and output, FIFOs: reading them, and writing them whole or not at all."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import select
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llic_jax.errors import LlicError
+
+STANDARD = Path("-")  # this very object stands for standard input and standard output
+_PATIENCE = 2.0  # seconds to wait for somebody who writes into a FIFO
+_unfinished: set[Path] = set()
+
+
+def print_any_name() -> None:
+    """Lets names be printed that the terminal's encoding does not have, or that are no text."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def path_argument(text: str) -> Path:
+    """A path on the command line: `-` is `STANDARD`, `./-` a file, `~` the home folder."""
+    if text == "-":
+        return STANDARD
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise LlicError(f"{text}: the home folder is not known; write the path out.") from error
+    return path.absolute() if path == STANDARD else path
+
+
+def read(source: Path) -> bytes:
+    """The bytes of an input. Nobody may be writing into a FIFO: it is waited for, but not for ever.
+
+    Raises:
+        OSError: It cannot be read.
+        LlicError: A FIFO into which nobody writes.
+    """
+    if source is STANDARD:
+        return sys.stdin.buffer.read()
+    if not stat.S_ISFIFO(source.stat().st_mode):
+        return source.read_bytes()
+    chunks: list[bytes] = []
+    deadline = time.monotonic() + _PATIENCE
+    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                chunk = os.read(descriptor, 1 << 16)
+            except BlockingIOError:  # a writer that has nothing yet
+                select.select([descriptor], [], [])
+                continue
+            if chunk:
+                chunks.append(chunk)
+            elif chunks:
+                return b"".join(chunks)
+            elif time.monotonic() > deadline:
+                raise LlicError(f"{source} is a FIFO into which nobody writes.")
+            else:
+                time.sleep(0.01)
+    finally:
+        os.close(descriptor)
+
+
+def name_of(path: Path, standard: str) -> str:
+    """How messages call a path."""
+    return standard if path is STANDARD else str(path)
+
+
+def said(source: Path, error: Exception) -> str:
+    """An error of one file as a line that names the file once."""
+    name = name_of(source, "standard input")
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        if error.filename is not None and str(error.filename) != name:
+            text = f"{error.filename}: {text}"
+    elif not isinstance(error, LlicError):  # out of memory, mostly
+        text = f"{type(error).__name__}: {text}"
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary file whose bytes get to `path` if the block succeeds, and vanish if not.
+
+    A regular file appears at once and whole. A file that is replaced keeps its permissions; a
+    symbolic link stays, and the file that it points to is replaced. FIFOs, devices and standard
+    output (`STANDARD`) get the bytes when the block has ended.
+
+    Args:
+        path: The output.
+
+    Yields:
+        The temporary file's path: beside a regular output, or else in the folder for these.
+    """
+    stream = path is STANDARD or is_stream(Path(path))
+    target = Path(path) if stream else Path(os.path.realpath(path))
+    if not stream and target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    # A short name: the output's own may have as many bytes as a name can have.
+    folder = Path(tempfile.gettempdir()) if stream else target.parent
+    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.part"
+    mode = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    _unfinished.add(temporary)
+    try:
+        os.close(os.open(temporary, mode, 0o600 if stream else 0o666))
+        yield temporary
+        if stream:
+            _pour(temporary, path)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            before = target.stat()
+            with contextlib.suppress(OSError):  # another's file
+                os.chown(temporary, before.st_uid, before.st_gid)
+            temporary.chmod(stat.S_IMODE(before.st_mode))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Removes the temporary files of outputs that are being written, before the process ends."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether bytes are to be written into what is there: a FIFO, a device, an open descriptor."""
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    descriptor = os.path.realpath(path.parent).startswith(("/proc/", "/dev/fd"))
+    named = path.parent == Path("/dev") and path.name in ("stdin", "stdout", "stderr")
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or descriptor or named
+
+
+def _pour(temporary: Path, path: str | Path) -> None:
+    with temporary.open("rb") as source:
+        if path is STANDARD:
+            try:
+                shutil.copyfileobj(source, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                # What is left in the buffer must not be tried again when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise
+        else:
+            with open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def cache_folder() -> Path:
+    """Where fetched data is kept."""
+    if "LLIC_CACHE" in os.environ:
+        return Path(os.environ["LLIC_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llic_jax"
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file that every reader of JSON takes; whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

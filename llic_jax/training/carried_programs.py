@@ -1,0 +1,271 @@
+"""Training steps that were compiled elsewhere, kept in a folder and carried to where they run.
+
+An accelerator's minutes are not for compiling: `save_programs` compiles the steps that a run needs,
+for devices that are there or for an absent GPU (`execution/ahead_of_time.py`), and
+`CarriedPrograms` loads them in the run. What does not match, or fails, is compiled as ever: a
+carried program saves time and nothing depends on it.
+
+A folder has `manifest.json` and one file for each program, its pickled executable. Unpickling runs
+code: load only folders that you trust.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from llic_jax.configs.config import Config, as_dict
+from llic_jax.execution.ahead_of_time import compiler_options
+from llic_jax.execution.program_cache import processor, source_hash
+from llic_jax.models.build import build_model
+from llic_jax.models.encoder_options import EncoderOptions
+from llic_jax.native import library as native
+from llic_jax.training.phases import Stage
+from llic_jax.training.state import TrainState, create_state
+from llic_jax.training.step import Step, make_train_step
+
+MANIFEST = "manifest.json"
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
+# Fields of `train` that only the host looks at.
+_HOST_FIELDS = {
+    "start", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tensorboard"
+}  # fmt: skip
+
+
+class PlannedStep(NamedTuple):
+    """A training step that a run needs. crop: side of its crops, pixels."""
+
+    stage: Stage
+    crop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.name.lower()}-{self.crop}"
+
+
+class CompiledStep(NamedTuple):
+    """seconds: that tracing and compiling took, wall time."""
+
+    planned: PlannedStep
+    program: Any
+    seconds: float
+
+
+def planned_steps(config: Config) -> list[PlannedStep]:
+    """The steps that the run of a config needs, in the order in which it comes to them."""
+    settings, data = config["train"], config["data"]
+    begins = (0, *data["crop_boundaries"])
+    changes = {
+        *begins,
+        settings["transforms_from"],
+        settings["steps"] - settings["decoder_steps"],
+    }
+    planned: dict[PlannedStep, None] = {}
+    for step in sorted(change for change in changes if change < settings["steps"]):
+        crop = [c for begin, c in zip(begins, data["crops"], strict=True) if begin <= step][-1]
+        planned[PlannedStep(Stage.at(step, settings), crop)] = None
+    return list(planned)
+
+
+def step_arguments(
+    state: TrainState, config: Config, crop: int, devices: int
+) -> tuple[TrainState, jax.ShapeDtypeStruct]:
+    """Shapes and types of a step's arguments: the state, replicated, and the images."""
+    share = config["train"]["batch_size"] // devices
+    images = jax.ShapeDtypeStruct((devices, share, crop, crop, 3), jnp.uint8)
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((devices, *jnp.shape(x)), jnp.asarray(x).dtype), state
+    )
+    return state, images
+
+
+def compile_steps(
+    config: Config, devices: Sequence[jax.Device], autotune: Path | None = None
+) -> list[CompiledStep]:
+    """Compiles all planned steps of a config for these devices. Where they are there and JAX's
+    compilation cache is on, a run finds the programs in it afterwards.
+
+    Args:
+        config: a whole config.
+        devices: all of the run's, of one process; or an absent one (`ahead_of_time.target_device`).
+        autotune: as in `ahead_of_time.compiler_options`.
+    """
+    config = as_dict(config)
+    model = build_model(config["model"])
+    settings, seed = config["train"], config["seed"]
+    options = EncoderOptions.of(config["coding"], config["model"]["levels"])
+    state, optimizer, unravel = create_state(model, settings, seed)
+    compiled = []
+    for planned in planned_steps(config):
+        started = time.perf_counter()
+        step: Any = make_train_step(
+            model, optimizer, unravel, settings, seed,
+            stage=planned.stage, options=options, devices=devices,
+        )  # fmt: skip
+        lowered = step.lower(*step_arguments(state, config, planned.crop, len(devices)))
+        program = lowered.compile(compiler_options(devices[0], autotune) or None)
+        seconds = time.perf_counter() - started
+        logging.info("%s: compiled in %.0f s", planned.name, seconds)
+        compiled.append(CompiledStep(planned, program, seconds))
+    return compiled
+
+
+def save_programs(
+    folder: Path, config: Config, devices: Sequence[jax.Device], autotune: Path | None = None
+) -> None:
+    """Compiles all planned steps of a config and writes them into `folder`, with a manifest.
+
+    JAX's compilation cache has to be off: an executable that was loaded from it cannot be
+    serialized again. Arguments: as of `compile_steps`.
+    """
+    from jax.experimental import serialize_executable
+
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = requirements(config, devices)  # before sources may change
+    entries = {}
+    for planned, program, seconds in compile_steps(config, devices, autotune):
+        data = pickle.dumps(serialize_executable.serialize(program))
+        path = folder / f"{planned.name}.program"
+        path.write_bytes(data)
+        plan = program.memory_analysis()
+        entries[planned.name] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "compile_seconds": round(seconds, 1),
+            "temporary_bytes": getattr(plan, "temp_size_in_bytes", None),
+        }
+    manifest = {
+        "requires": needed,
+        "programs": entries,
+        "autotuned": bool(autotune and (autotune / "results.textproto").exists()),
+        "config": as_dict(config),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def requirements(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """All that a program depends on beside its phase and crop size, as JSON has it."""
+    config = as_dict(config)
+    train = {k: v for k, v in config["train"].items() if k not in _HOST_FIELDS}
+    first = devices[0]
+    needed = {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "device": first.device_kind,
+        "compute_capability": str(getattr(first, "compute_capability", "")),
+        "devices": len(devices),
+        "sources": source_hash("*.py"),
+        "settings": {name: jax.config.values[name] for name in _SETTINGS},
+        "pallas": os.environ.get("LLIC_PALLAS", "1"),
+        "model": config["model"],
+        "coding": config["coding"],
+        "train": train,
+        "seed": config["seed"],
+    }
+    if first.platform == "cpu":
+        # Asking for the native kernel also makes it known to XLA, as programs that call it need.
+        kernel, abilities = native.enabled(), hashlib.sha256(processor().encode()).hexdigest()
+        needed |= {"native_kernel": kernel, "processor": abilities}
+    return json.loads(json.dumps(needed))
+
+
+def difference(required: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
+    """The first thing in which what programs were compiled for differs from what is there, in
+    words; None if nothing does."""
+    for name in present:
+        then, now = required.get(name), present[name]
+        if then == now:
+            continue
+        if isinstance(then, dict) and isinstance(now, dict):
+            field = next(f for f in {**now, **then} if then.get(f) != now.get(f))
+            name, then, now = f"{name}.{field}", then.get(field), now.get(field)
+        if name in ("sources", "processor"):
+            then, now = (str(value)[:12] for value in (then, now))
+        return f"compiled for {name} {then}, here it is {now}"
+    return None
+
+
+class CarriedPrograms:
+    """The programs of a folder, for the run of a config on the devices that are there. Nothing
+    here raises: one line of the log says why something is not used."""
+
+    def __init__(self, folder: Path, config: Config):
+        self.folder = folder
+        self.entries: dict[str, Any] = {}
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            reason = difference(manifest["requires"], requirements(config, jax.devices()))
+            entries = dict(manifest["programs"])
+        except Exception as error:
+            reason = f"{MANIFEST} cannot be read ({_line(error)})"
+        if reason is None and jax.process_count() > 1:
+            reason = "a program of one process, here are several"
+        if reason is None:
+            self.entries = entries
+        else:
+            logging.warning("carried programs of %s are not used: %s", folder, reason)
+
+    def load(self, name: str) -> Step | None:
+        """The program of a planned step's name; None if there is none or it cannot be loaded."""
+        from jax.experimental import serialize_executable
+
+        if not self.entries:
+            return None
+        try:
+            if name not in self.entries:
+                raise LookupError(f"only {', '.join(self.entries)} were compiled")
+            entry = self.entries[name]
+            data = (self.folder / entry["file"]).read_bytes()
+            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                raise ValueError("the file is damaged")
+            return serialize_executable.deserialize_and_load(*pickle.loads(data))
+        except Exception as error:
+            logging.warning("carried program %s is not used: %s", name, _line(error))
+            return None
+
+    def step(self, stage: Stage, ordinary: Step) -> Step:
+        """The step of a stage, by a carried program for each size of crops that there is one for,
+        by `ordinary` for the others. A program's first step runs on a copy of the state, which is
+        donated, so that the step can be done again if it fails."""
+        chosen: dict[tuple[int, ...], Step] = {}
+
+        def first(name: str, state: Any, images: Any, *rates: Any) -> tuple[Step, Any]:
+            program = self.load(name)
+            if program is not None:
+                try:
+                    started = time.perf_counter()
+                    result = program(jax.tree.map(jnp.copy, state), images, *rates)
+                    loss = np.asarray(jax.block_until_ready(result)[1]["loss"])
+                    if not np.isfinite(loss).all():
+                        raise FloatingPointError("its first loss is not finite")
+                    seconds = time.perf_counter() - started
+                    logging.info("carried program %s: first step in %.1f s", name, seconds)
+                    return program, result
+                except Exception as error:
+                    logging.warning("carried program %s is not used: %s", name, _line(error))
+            return ordinary, ordinary(state, images, *rates)
+
+        def run(state: Any, images: Any, *rates: Any) -> Any:
+            shape = tuple(images.shape)
+            if shape in chosen:
+                return chosen[shape](state, images, *rates)
+            name = PlannedStep(stage, shape[-2]).name
+            chosen[shape], result = first(name, state, images, *rates)
+            return result
+
+        return run
+
+
+def _line(error: Exception) -> str:
+    """An error as one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

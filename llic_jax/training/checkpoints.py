@@ -1,0 +1,101 @@
+"""Checkpoints of a training run: orbax folders, one of each step.
+
+A checkpoint holds parameters, their moving average, the optimizer's state and the step. The random
+keys and the position in the data are functions of the seed and the step, so nothing else is needed
+to go on exactly.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from llic_jax.errors import CheckpointError
+
+
+class Checkpoints:
+    """A folder of checkpoints, one of each step, written in the background.
+
+    keep: how many: the last ones, or with `by_loss` those of the lowest loss.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 3, by_loss: bool = False):
+        self.folder, self.by_loss = Path(folder).absolute(), by_loss
+        best = {"best_fn": lambda metrics: metrics["loss"], "best_mode": "min"} if by_loss else {}
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=True, enable_async_checkpointing=True, **best
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """The steps that there are, ascending. What was only half written is not among them."""
+        return sorted(self.manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any, loss: float | None = None) -> None:
+        """Starts to write `state`, a pytree of NumPy arrays; does nothing if the step is there."""
+        if step not in self.manager.all_steps():
+            metrics = {"loss": loss} if self.by_loss else None
+            self.manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+
+    def restore(self, like: Any, step: int | None = None) -> Any:
+        """The checkpoint of `step` (the latest), NumPy arrays with the structure of `like`.
+
+        Raises:
+          CheckpointError: there is none, it cannot be read, or it holds something else.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None:
+            raise CheckpointError(f"No checkpoint in {self.folder}; train first.")
+        try:
+            return self.manager.restore(
+                step, args=ocp.args.StandardRestore(jax.tree.map(np.asarray, like))
+            )
+        except Exception as error:  # orbax raises many kinds for a damaged or foreign checkpoint
+            before = [s for s in self.steps() if s < step]
+            remedy = (
+                f"The one before it is {before[-1]}: --from_step {before[-1]} goes on from there."
+                if before
+                else "There is none before it; start anew in another folder."
+            )
+            raise CheckpointError(
+                f"Checkpoint {self.folder / str(step)} cannot be restored into this model: {error} "
+                f"Use the config that it was trained with. If the files are damaged: {remedy}"
+            ) from error
+
+    def set_aside_after(self, step: int, folder: Path) -> None:
+        """Moves the checkpoints after `step` to `folder`.
+
+        Raises:
+          CheckpointError: there is none of `step`.
+        """
+        if step not in self.steps():
+            raise CheckpointError(
+                f"No checkpoint of step {step} in {self.folder}; there are {self.steps()}."
+            )
+        for later in self.steps():
+            if later > step and jax.process_index() == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                stamp = time.strftime("%Y%m%d-%H%M%S")
+                shutil.move(self.folder / str(later), folder / f"{later}_{stamp}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints set aside")
+        self.manager.reload()
+
+    def wait(self) -> None:
+        """Until everything is written; several hosts may write only one folder at a time."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        self.wait()
+        self.manager.close()

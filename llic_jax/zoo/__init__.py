@@ -1,0 +1,1 @@
+"""Released models: folders of weights, tables and a model card."""

@@ -1,0 +1,269 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from llic_jax.bitstream import file as bitstream
+from llic_jax.cli.main import main
+from llic_jax.codec import refinement
+from llic_jax.codec.codec import Codec
+from llic_jax.images.photograph import Photograph
+from llic_jax.images.read import read_image, read_photograph
+from llic_jax.images.write import write_image, write_photograph
+
+
+@pytest.fixture(autouse=True)
+def no_cache_of_ones_own(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+
+@pytest.fixture
+def pictures(tmp_path, photograph):
+    """Two photographs, and a file that is none."""
+    write_image(tmp_path / "a.png", photograph[:50, :60])
+    Image.fromarray(photograph[60:110, :60]).save(tmp_path / "b.jpg")
+    (tmp_path / "broken.png").write_text("no image")
+    return tmp_path
+
+
+def llic(*args) -> int:
+    return main([str(a) for a in args])
+
+
+def test_there_and_back(pictures, tiny_release, tiny_codec, capsys):
+    model = ("--checkpoint", tiny_release)
+    assert llic("compress", pictures / "a.png", pictures / "a.llic", "--psnr", *model) == 0
+    printed = capsys.readouterr().out
+    size = (pictures / "a.llic").stat().st_size
+    assert (
+        "60x50" in printed
+        and f"{size} bytes" in printed
+        and f"{8 * size / 3000:.4f} bpp" in printed
+    )
+    assert "PSNR" in printed and " s" in printed
+
+    assert llic("decompress", pictures / "a.llic", pictures / "out.png", *model) == 0
+    expected = tiny_codec.decompress((pictures / "a.llic").read_bytes())
+    np.testing.assert_array_equal(read_image(pictures / "out.png"), expected)
+
+    capsys.readouterr()
+    assert llic("info", pictures / "a.llic") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "60 x 50" in printed
+        and tiny_codec.fingerprint.hex() in printed
+        and "quality 1.5" in printed
+    )
+
+
+def test_one_bad_file_does_not_stop_the_rest(pictures, tiny_release, capsys):
+    model = ("--checkpoint", tiny_release)
+    folder = pictures / "new"
+    sources = [pictures / name for name in ("a.png", "broken.png", "b.jpg", "missing.png")]
+    assert llic("compress", *sources, folder, "--quality", 2, *model) == 1
+    captured = capsys.readouterr()
+    assert sorted(p.name for p in folder.iterdir()) == ["a.llic", "b.llic"]
+    assert bitstream.parse((folder / "a.llic").read_bytes()).quality == 2
+    assert "2 of 4 files done" in captured.out
+    assert "broken.png" in captured.err and "missing.png" in captured.err
+
+    assert llic("decompress", folder / "a.llic", folder / "b.llic", folder, *model) == 0
+    assert sorted(p.name for p in folder.glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_a_folder_with_folders(tmp_path, photograph, tiny_release, capsys):
+    model = ("--checkpoint", tiny_release)
+    photos, files, back = (tmp_path / name for name in ("photos", "files", "back"))
+    (photos / "trip").mkdir(parents=True)
+    for name in ("a.png", "trip/a.png", "trip/b.PNG"):
+        write_image(photos / name, photograph[:40, :50])
+    (photos / "notes.txt").write_text("no image")
+    (photos / "trip" / "broken.jpg").write_text("no image")
+    assert llic("compress", photos, files, "--workers", 3, *model) == 1
+    captured = capsys.readouterr()
+    made = sorted(str(p.relative_to(files)) for p in files.rglob("*.*"))
+    assert made == ["a.llic", "trip/a.llic", "trip/b.llic"]
+    sizes = sum(p.stat().st_size for p in files.rglob("*.llic"))
+    assert f"3 of 4 files done, {sizes} bytes of .llic, {8 * sizes / 6000:.4f} bpp" in captured.out
+    assert "broken.jpg" in captured.err
+
+    before = (files / "a.llic").stat().st_mtime_ns
+    (photos / "trip" / "broken.jpg").unlink()
+    (files / "trip" / "b.llic").unlink()
+    assert llic("compress", photos, files, *model) == 1  # outputs exist
+    assert "--skip_existing" in capsys.readouterr().err
+    assert llic("compress", photos, files, "--skip_existing", *model) == 0
+    assert (files / "a.llic").stat().st_mtime_ns == before
+    assert (files / "trip" / "b.llic").exists()
+
+    assert llic("decompress", files, back, "--format", "webp", *model) == 0
+    assert len(list(back.rglob("*.webp"))) == 3
+    (tmp_path / "empty").mkdir()
+    assert llic("decompress", tmp_path / "empty", back, *model) == 1
+    assert "ends in .llic" in capsys.readouterr().err
+
+
+def test_a_folder_in_batches(tmp_path, photograph, tiny_release, tiny_codec, capsys, monkeypatch):
+    """Images of one padded size go together, each into a file of its own; one that fails is
+    reported by itself."""
+    model = ("--checkpoint", tiny_release)
+    photos, files, back = (tmp_path / name for name in ("photos", "files", "back"))
+    photos.mkdir()
+    for i, (height, width) in enumerate([(40, 50), (64, 64), (70, 50), (30, 60)]):
+        write_image(photos / f"{i}.png", photograph[:height, :width])
+    turned = Image.fromarray(photograph[:60, :100])  # 60 x 100 when it stands upright
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(photos / "turned.jpg", exif=exif)
+    (photos / "broken.png").write_text("no image")
+    sizes, encode, decode = [], Codec.encode_batch, Codec.decode_batch
+    monkeypatch.setattr(
+        Codec, "encode_batch", lambda self, x, *args: sizes.append(len(x)) or encode(self, x, *args)
+    )
+    monkeypatch.setattr(
+        Codec, "decode_batch", lambda self, data: sizes.append(len(data)) or decode(self, data)
+    )
+    assert llic("compress", photos, files, "--batch", 2, "--workers", 1, *model) == 1
+    captured = capsys.readouterr()
+    assert sizes == [2, 2] and "5 of 6 files done" in captured.out and "broken.png" in captured.err
+    assert captured.out.count("(2 together)") == 4
+
+    other = Codec(tiny_codec.model, tiny_codec.params, tiny_codec.tables, b"another.")
+    (files / "0.llic").write_bytes(other.compress(photograph[:40, :50]))  # spoils its batch
+    sizes.clear()
+    assert llic("decompress", files, back, "--batch", 3, *model) == 1
+    captured = capsys.readouterr()
+    assert 3 in sizes and "4 of 5 files done" in captured.out and "0.llic" in captured.err
+    for path in back.glob("*.png"):
+        expected = tiny_codec.decompress((files / path.with_suffix(".llic").name).read_bytes())
+        assert np.abs(read_image(path).astype(int) - expected).max() <= 1
+    assert len(list(back.glob("*.png"))) == 4
+
+    assert llic("compress", photos, files, "--batch", 2, "--target_bpp", 1, *model) == 1
+    assert "leave --batch out" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_behind(pictures, tiny_release, capsys, monkeypatch):
+    target = pictures / "a.llic"
+    target.write_bytes(b"precious")
+
+    def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    command = ("compress", pictures / "a.png", target, "--force", "--checkpoint", tiny_release)
+    assert llic(*command) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert target.read_bytes() == b"precious"
+    assert not [p for p in pictures.iterdir() if p.name.startswith(".")]
+
+
+def test_a_photograph_comes_back_with_all_that_belongs_to_it(tmp_path, photograph, tiny_release):
+    model = ("--checkpoint", tiny_release)
+    alpha = np.arange(2000, dtype=np.uint32).reshape(40, 50).astype(np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    whole = Photograph(photograph[:40, :50], False, alpha, b"a profile", exif.tobytes())
+    write_photograph(tmp_path / "in.png", whole)
+    assert llic("compress", tmp_path / "in.png", tmp_path / "x.llic", "--exif", *model) == 0
+    assert llic("info", tmp_path / "x.llic") == 0
+    assert llic("decompress", tmp_path / "x.llic", tmp_path / "out.png", *model) == 0
+    found = read_photograph(tmp_path / "out.png")
+    np.testing.assert_array_equal(found.alpha, alpha)
+    assert found.icc == b"a profile" and b"a camera" in found.exif
+    assert llic("decompress", tmp_path / "x.llic", tmp_path / "out.jpg", *model) == 1
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_images_above_the_limit_are_refused(pictures, tiny_release, capsys):
+    limit = ("--checkpoint", tiny_release, "--max_pixels", 4000)
+    assert llic("compress", pictures / "a.png", pictures / "a.llic", *limit) == 1
+    assert "at most 4000 are allowed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        llic("compress", pictures / "a.png", pictures / "a.llic", "--workers", 0)
+
+
+def test_nothing_is_overwritten_without_force(pictures, tiny_release, capsys):
+    target = pictures / "a.llic"
+    target.write_bytes(b"precious")
+    assert llic("compress", pictures / "a.png", target, "--checkpoint", tiny_release) == 1
+    assert target.read_bytes() == b"precious" and "--force" in capsys.readouterr().err
+    assert (
+        llic("compress", pictures / "a.png", target, "--force", "--checkpoint", tiny_release) == 0
+    )
+    assert target.read_bytes() != b"precious"
+
+
+def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
+    cases = [
+        (("compress", pictures / "a.png", pictures / "b.jpg", pictures / "a.png"), "is a file"),
+        (("compress", pictures / "a.png", pictures / "no" / "where.llic"), "does not exist"),
+        (("compress", pictures / "a.png", pictures / "a.jpg", pictures / "new"), "both become"),
+        (
+            ("compress", pictures / "a.png", pictures / "x.llic", "--checkpoint", pictures),
+            "no released model",
+        ),
+        (
+            (
+                "compress",
+                pictures / "a.png",
+                pictures / "x.llic",
+                "--quality",
+                9,
+                "--checkpoint",
+                tiny_release,
+            ),
+            "1 to 2",
+        ),
+        (
+            (
+                "compress",
+                pictures / "a.png",
+                pictures / "x.llic",
+                "--coder",
+                "zip",
+                "--checkpoint",
+                tiny_release,
+            ),
+            "known are tfc, constriction",
+        ),
+        (
+            ("decompress", pictures / "a.png", pictures / "x.png", "--checkpoint", tiny_release),
+            "Not a .llic file",
+        ),
+        (("decompress", pictures / "a.llic", pictures / "x.xyz"), "suffix"),
+        (("info", pictures / "a.png"), "Not a .llic file"),
+    ]
+    for arguments, message in cases:
+        assert llic(*arguments) == 1, arguments
+        assert message in capsys.readouterr().err, arguments
+    assert not (pictures / "x.llic").exists() and not (pictures / "x.png").exists()
+    with pytest.raises(SystemExit) as exit_:
+        llic("compress", pictures / "a.png")
+    assert exit_.value.code == 2
+
+
+def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # where progress bars are drawn
+    output, model = pictures / "a.llic", ("--checkpoint", tiny_release)
+    options = ("--effort", 2, "--quality", 1.5)
+    assert llic("compress", pictures / "a.png", output, *options, *model) == 0
+    image = read_image(pictures / "a.png")
+    assert output.read_bytes() == refinement.encode(tiny_codec, image, 1.5, steps=2).data
+    assert "1/2" in capsys.readouterr().err  # the progress bar
+
+    options = ("--effort", 2, "--effort_seconds", 0, "--force", "--quality", 1.5)
+    assert llic("compress", pictures / "a.png", output, *options, *model) == 0
+    assert output.read_bytes() == tiny_codec.compress(image, 1.5)
+
+    capsys.readouterr()
+    assert (
+        llic(
+            "compress", pictures / "a.png", pictures / "new.llic", "--effort", 2, "--target_bpp", 1
+        )
+        == 1
+    )
+    assert "name a --quality" in capsys.readouterr().err

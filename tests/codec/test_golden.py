@@ -1,0 +1,40 @@
+"""Files of every version of the format decode for ever (written by tests/golden/write.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llic_jax.bitstream import file as bitstream
+from llic_jax.codec.photographs import decode_photograph
+from llic_jax.coding.range_coders.registry import CODERS
+from llic_jax.images.read import read_photograph
+from llic_jax.zoo.folder import load_codec
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = sorted(GOLDEN.glob("version_*/*/coder_*.llic"))
+
+
+def ident(path: Path) -> int:
+    return int(path.stem.removeprefix("coder_"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "-".join(p.with_suffix("").parts[-3:]))
+def test_golden_files_decode_as_they_always_did(path):
+    data = path.read_bytes()
+    version = int(path.parts[-3].removeprefix("version_"))
+    assert bitstream.parse(data).version == version
+    assert bitstream.parse(data).coder == ident(path)
+    decoded = decode_photograph(load_codec(GOLDEN / "models" / path.parts[-2]), data)
+    expected = read_photograph(path.with_name("decoded.png"))
+    assert np.abs(decoded.rgb.astype(int) - expected.rgb).max() <= 1
+    assert decoded.icc == expected.icc
+    if version > 1:
+        np.testing.assert_array_equal(decoded.alpha, expected.alpha)
+
+
+def test_there_are_golden_files_of_every_model_and_coder():
+    now = [path for path in FILES if path.parts[-3] == f"version_{bitstream.VERSION}"]
+    expected = {(name, pair.ident) for name in ("elic", "stf", "tcm") for pair in CODERS.values()}
+    assert {(path.parts[-2], ident(path)) for path in now} >= expected
+    assert {ident(path) for path in FILES} >= {1, 2, 3}

@@ -1,0 +1,153 @@
+"""What networks make of an image on a canvas, beside what they make of it at its own size."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llic_jax.codec.codec import Codec
+from llic_jax.codec.networks import Programs
+from llic_jax.entropy.gaussian import GAUSSIAN
+from llic_jax.execution.canvas import Canvas
+from llic_jax.execution.program_cache import jit
+from llic_jax.models.build import build_model, initialize
+from llic_jax.transforms.blocks import BasicBlock
+
+SIZES = dict(channels=(8, 8, 12, 16), kernel_sizes=(5, 5, 3, 3), hyper_channels=8)
+MODELS = {
+    "llic_elic": dict(groups=(4, 12), context_widths=(8,)),
+    "llic_stf": dict(slices=2, max_support=1, context_widths=(8,)),
+    "llic_tcm": dict(
+        slices=2, max_support=1, context_widths=(8,), attention_channels=8, head_dims=(2, 4),
+        window_sizes=(4, 8),
+    ),
+    "llic_elic_eighth": dict(
+        channels=(12, 16), kernel_sizes=(5, 3), depths=(1, 1), groups=(4, 12), context_widths=(8,),
+        generator_width=4, levels=1,
+    ),
+}  # fmt: skip
+
+
+def test_few_canvases_that_are_not_much_larger_than_the_image():
+    sides = {Canvas.of_size(64 * n, 1).rounded().blocks[0] for n in range(1, 129)}
+    assert len(sides) == 22
+    for n in range(1, 129):
+        side = Canvas.of_size(64 * n - 5, 1).rounded().blocks[0]
+        assert n <= side <= max(n + 1, 1.25 * n)
+        assert side in sides
+    # Common sizes of photographs and of video are their own canvases.
+    for height, width in ((512, 768), (1024, 1024), (2048, 1536)):
+        assert Canvas.of_size(height, width).rounded() == Canvas.of_size(height, width)
+
+
+@pytest.mark.parametrize("height", [1, 2, 16])
+def test_what_is_put_on_a_canvas_can_be_cropped_again(height):
+    canvas = Canvas.of_size(5 * 64, 9 * 64).rounded()
+    assert canvas.blocks == (6, 10)
+    x = np.random.default_rng(0).random((1, 5 * height, 9, 2), np.float32)
+    whole = canvas.put(x)
+    assert whole.shape == (1, 6 * height, 10, 2) and whole.dtype == x.dtype
+    np.testing.assert_array_equal(canvas.crop(whole), x)
+    assert whole.sum(dtype=np.float64) == pytest.approx(x.sum(dtype=np.float64))
+    np.testing.assert_array_equal(canvas.keep(jnp.asarray(1 + whole)), canvas.put(1 + x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
+    config = importlib.import_module(f"llic_jax.configs.{name}").get_config().model
+    config.update({**SIZES, **MODELS[name]})
+    model = build_model(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(  # away from their start: no bias is zero
+        lambda p: p + np.float32(0.02) * rng.standard_normal(p.shape, np.float32), initialize(model)
+    )
+    params["g_s"]["up_0"]["expand"]["conv"]["bias"] += 0.5  # grey, not black
+    programs, found = Programs(model, memory_gb=4.0), []
+    image = rng.random((1, 5 * 64, 64, 3), np.float32)
+    for canvas in (Canvas.of_size(320, 64), Canvas((6, 2), np.array((5, 1), np.int32))):
+        y, z = programs.analyze(params, canvas, canvas.put(image), None)
+        z_hat, bits = programs.round_hyper(params, canvas, 20 * z)
+        seen = [y, z, z_hat]
+        hyper = programs.hyper_synthesize(params, canvas, z_hat, None)
+        seen += jax.tree.leaves(hyper)
+        y_hat, carry = np.zeros_like(y), None
+        for k, step in enumerate(programs.steps):
+            mean, scale, carry = programs.entropy_params(params, canvas, k, hyper, y_hat, carry)
+            _, values, step_bits = programs.quantize(
+                canvas, step, 0.0, GAUSSIAN, 20 * y, mean, scale
+            )
+            y_hat = step.scatter(y_hat, values)
+            y_hat, carry = programs.refine(params, canvas, k, hyper, y_hat, carry)
+            seen += [mean, values]
+            bits = bits + step_bits
+        seen.append(y_hat)
+        for array in seen:  # nothing is ever beyond the image
+            np.testing.assert_array_equal(canvas.put(np.asarray(canvas.crop(array))), array)
+        x_hat = canvas.crop(programs.synthesize(params, canvas, y_hat / 20, None))
+        found.append((np.asarray(x_hat, int), bits, [canvas.crop(array) for array in seen]))
+    (image, bits, arrays), (image_too, bits_too, arrays_too) = found
+    assert np.std(image) > 1 and np.abs(image - image_too).max() <= 1
+    np.testing.assert_allclose(bits_too, bits, rtol=1e-4)
+    for exact, on_canvas in zip(arrays, arrays_too, strict=True):
+        largest = np.abs(exact).max()
+        assert largest > 0
+        np.testing.assert_allclose(on_canvas, exact, rtol=1e-4, atol=1e-4 * largest)
+
+
+def test_images_of_sizes_that_round_alike_share_all_programs(tiny_codec, photograph):
+    codec = Codec(tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint)
+
+    def code(height: int, width: int) -> None:
+        image = photograph[:height, :width]
+        encoded = codec.encode(image)
+        decoded = codec.decode(encoded.data).image
+        np.testing.assert_array_equal(decoded, codec.reconstruct(encoded, height, width))
+
+    height, width = photograph.shape[:2]
+    image = np.pad(photograph, ((0, 384 - height), (0, 384 - width), (0, 0)), mode="reflect")
+    photograph = image
+    code(300, 310)
+    kept = [program for program in vars(codec._programs).values() if isinstance(program, jit)]
+    compiled = [program.jitted._cache_size() for program in kept]
+    assert min(compiled) >= 1 and len(compiled) >= 7
+    code(257, 320)
+    code(290, 270)
+    assert [program.jitted._cache_size() for program in kept] == compiled
+    code(200, 320)
+    assert [program.jitted._cache_size() for program in kept] > compiled
+
+
+def test_a_file_written_on_a_canvas_decodes_without_one(tiny_codec, photograph):
+    image = np.pad(photograph, ((0, 40), (0, 40), (0, 0)), mode="reflect")
+    data = tiny_codec.compress(image)
+    own = Codec(
+        tiny_codec.model.clone(on_canvas=False),
+        tiny_codec.params,
+        tiny_codec.tables,
+        tiny_codec.fingerprint,
+        units=tiny_codec.units,
+        options=tiny_codec.options,
+    )
+    difference = np.abs(own.decompress(data).astype(int) - tiny_codec.decompress(data))
+    assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
+    assert abs(len(own.compress(image)) - len(data)) <= 2
+
+
+def test_an_accelerator_s_way_stays_within_the_image(monkeypatch):
+    """Where kernels are made for each sample, biases must not leave the image either."""
+    monkeypatch.setenv("LLIC_PALLAS", "0")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    rng = np.random.default_rng(0)
+    module, quality = BasicBlock(3, levels=2), jnp.array([1.4])
+    x = jnp.asarray(rng.standard_normal((1, 20, 4, 8)), jnp.float32)
+    params = jax.tree.map(
+        lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32),
+        module.init(jax.random.key(0), x, quality),
+    )
+    canvas = Canvas((6, 2), np.array((5, 1), np.int32))
+    whole = canvas.apply(lambda: module.apply(params, jnp.asarray(canvas.put(x)), quality))
+    expected = module.apply(params, x, quality)
+    np.testing.assert_allclose(canvas.crop(whole), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(whole, canvas.put(canvas.crop(whole)))
