@@ -18,10 +18,10 @@ setup(
         for name, source, depends in (
             (
                 "_depthwise_native",
-                "native/depthwise_native.cc",
+                "depthwise_native.cc",
                 ["llic_jax/native/depthwise_kernels.inc"],
             ),
-            ("_range_coder_native", "native/range_coder.cc", []),
+            ("_range_coder_native", "range_coder.cc", []),
         )
     ]
 )
