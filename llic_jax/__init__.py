@@ -9,7 +9,7 @@ image = codec.decompress(data)
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 __all__ = ["build_model", "load_codec"]
 
 if TYPE_CHECKING:
