@@ -17,7 +17,7 @@ import numpy as np
 from agreement import load
 from scipy.special import gammaln
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.data.image_files import image_files
 from llic_jax.images.read import read_image
 from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
@@ -83,7 +83,7 @@ def main() -> None:
                 levels.take()
                 files[codec.units] = codec.compress(image, quality)
             listed += listing_bits(levels.take(), units) / 8
-            payloads = [len(bitstream.parse(files[u]).payload) for u in (0, units)]
+            payloads = [len(LlicFile.from_bytes(files[u]).payload) for u in (0, units)]
             sizes.append((len(files[0]), payloads[1] - payloads[0]))
             if quality == codec.default_quality or quality == np.ceil(codec.default_quality or 0):
                 for u in middle:

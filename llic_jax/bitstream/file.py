@@ -21,23 +21,31 @@ FINGERPRINT_BYTES = 8
 MAX_SIDE = 1 << 20
 QUALITY_STEPS = 256  # per level: what the file can tell apart
 
+# The range coders by their numbers in the header (`coding/range_coders/registry.py`).
+CODER_NAMES = {1: "tfc", 2: "constriction, equal widths", 3: "constriction"}
+
 SKIPPABLE = 128  # sections of this tag and above may be passed over by a reader
 
 _PREFIX = struct.Struct(f"<4sB{FINGERPRINT_BYTES}sBHI")
-_UNITS = struct.Struct("<H")
+_UINT16 = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
-    """What a `.llic` file says.
+class LlicFile:
+    """Everything that a `.llic` file holds.
 
-    fingerprint: of the model that wrote it (config, weights and tables), 8 bytes.
-    coder: number of the range coder. quality: from 1 in steps of 1/256; 0 for a model of one rate.
-    width, height: of the image, pixels. symbols_crc: CRC-32 of `identity` and the coded symbols.
-    units: of the agreement on table rows (`coding/row_shifts.py`), to a level; 0: none.
-    payload: the range coder's bytes. sections: what else belongs to the image, by tag, 1 to 255.
-    version: of the format.
+    Attributes:
+        fingerprint: Of the model that wrote it (config, weights and tables), 8 bytes.
+        coder: Number of the range coder (`CODER_NAMES`).
+        quality: From 1 in steps of 1/256; 0 for a model of one rate.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        symbols_crc: CRC-32 of `checksummed_header` and the coded symbols.
+        shift_resolution: Row shifts per table row (`coding/row_shifts.py`); 0: no row shifts.
+        payload: The range coder's bytes.
+        sections: What else belongs to the image, by tag, 1 to 255.
+        version: Of the format.
     """
 
     fingerprint: bytes
@@ -46,25 +54,30 @@ class File:
     width: int
     height: int
     symbols_crc: int
-    units: int
+    shift_resolution: int
     payload: bytes
     sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
     version: int = VERSION
 
     @property
-    def identity(self) -> bytes:
-        """What of the header decides which image the symbols make; nothing in version 1."""
+    def checksummed_header(self) -> bytes:
+        """The fields that decide which image the symbols make; none in version 1."""
         if self.version == 1:
             return b""
         quality = round(self.quality * QUALITY_STEPS)
         sizes = _varint(self.width) + _varint(self.height)
-        return self.fingerprint + _UNITS.pack(quality) + _UNITS.pack(self.units) + sizes
+        return (
+            self.fingerprint + _UINT16.pack(quality) + _UINT16.pack(self.shift_resolution) + sizes
+        )
 
     def to_bytes(self) -> bytes:
-        """The file's bytes.
+        """Writes the file.
+
+        Returns:
+            The file's bytes.
 
         Raises:
-          ImageSizeError: no pixels, or a side above 2^20.
+            ImageSizeError: No pixels, or a side above 2^20.
         """
         _check_size(self.width, self.height)
         body = _PREFIX.pack(
@@ -76,59 +89,70 @@ class File:
             self.symbols_crc,
         )
         if self.version > 1:
-            body += _UNITS.pack(self.units)
+            body += _UINT16.pack(self.shift_resolution)
         body += _varint(self.width) + _varint(self.height)
         body += _varint(len(self.payload)) + self.payload
         for tag, content in sorted(self.sections.items()):
             body += bytes([tag]) + _varint(len(content)) + content
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
+    @classmethod
+    def from_bytes(cls, data: bytes, known: Collection[int] = ()) -> "LlicFile":
+        """Reads a file. The payload is not decoded, and no byte outside `data` is read.
 
-def parse(data: bytes, known: Collection[int] = ()) -> File:
-    """Reads a file's bytes; nothing of the payload is decoded, no byte outside `data` is read.
+        Args:
+            data: The file's bytes.
+            known: Tags of sections below `SKIPPABLE` that the caller understands.
 
-    known: tags of sections below `SKIPPABLE` that the caller understands.
+        Returns:
+            The file's fields.
 
-    Raises:
-      NotLlicError, VersionError, TruncatedError, CorruptError, ImageSizeError, UnknownSectionError:
-        see there.
-    """
-    data = as_bytes(data)
-    if data[: len(MAGIC)] != MAGIC:
-        if MAGIC.startswith(data[: len(MAGIC)]):
-            raise TruncatedError(f"The file ends after {len(data)} bytes, within its first word.")
-        raise NotLlicError(
-            f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
-            "Is it an image to compress?"
-        )
-    if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= VERSION:
-        raise VersionError(
-            f"The file is of format version {data[len(MAGIC)]}; this software reads versions 1 to "
-            f"{VERSION}. Install a newer llic_jax."
-        )
-    try:
-        file = _parse(data)
-    except (TruncatedError, CorruptError):
-        if following := _following(data):
-            raise CorruptError(
-                f"{following} bytes follow the end of the file; expected none. Up to there it is "
-                "sound: cut them off."
-            ) from None
-        raise
-    for tag in file.sections:
-        if tag < SKIPPABLE and tag not in known:
-            raise UnknownSectionError(
-                f"The file has a section {tag} that this software does not know and may not pass "
-                "over. Install a newer llic_jax."
+        Raises:
+            NotLlicError: The bytes are those of another kind of file.
+            VersionError: The format is newer than this software.
+            TruncatedError: The file ends too early.
+            CorruptError: The bytes have changed since they were written.
+            ImageSizeError: The header gives no pixels, or a side above 2^20.
+            UnknownSectionError: A section that must be understood is not in `known`.
+        """
+        data = as_bytes(data)
+        if data[: len(MAGIC)] != MAGIC:
+            if MAGIC.startswith(data[: len(MAGIC)]):
+                raise TruncatedError(
+                    f"The file ends after {len(data)} bytes, within its first word."
+                )
+            raise NotLlicError(
+                f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
+                "Is it an image to compress?"
             )
-    return file
+        if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= VERSION:
+            raise VersionError(
+                f"The file is of format version {data[len(MAGIC)]}; this software reads versions "
+                f"1 to {VERSION}. Install a newer llic_jax."
+            )
+        try:
+            file = _parse(data)
+        except (TruncatedError, CorruptError):
+            if following := _following(data):
+                raise CorruptError(
+                    f"{following} bytes follow the end of the file; expected none. Up to there it "
+                    "is sound: cut them off."
+                ) from None
+            raise
+        for tag in file.sections:
+            if tag < SKIPPABLE and tag not in known:
+                raise UnknownSectionError(
+                    f"The file has a section {tag} that this software does not know and may not "
+                    "pass over. Install a newer llic_jax."
+                )
+        return file
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     """The bytes of a bytes-like object.
 
     Raises:
-      ArgumentTypeError: anything else.
+        ArgumentTypeError: Anything else.
     """
     if isinstance(data, bytes):
         return data
@@ -141,17 +165,20 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
         ) from None
 
 
-def _parse(data: bytes) -> File:
+def _parse(data: bytes) -> LlicFile:
     reader = _Reader(data)
     _, version, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
-    (units,) = _UNITS.unpack(reader.take(_UNITS.size)) if version > 1 else (0,)
+    (shift_resolution,) = _UINT16.unpack(reader.take(_UINT16.size)) if version > 1 else (0,)
     width, height = reader.varint(), reader.varint()
     payload = reader.take(reader.varint())
     sections: dict[int, bytes] = {}
     while version > 1 and reader.left > _CHECKSUM.size:
         tag = reader.take(1)[0]
         if tag in sections or tag == 0:
-            raise CorruptError(f"Section {tag} stands twice in the file, or is none; expected not.")
+            raise CorruptError(
+                f"Section tag {tag} occurs twice in the file (or is 0); expected each tag once, "
+                "from 1 to 255. The file is damaged."
+            )
         sections[tag] = reader.take(reader.varint())
     end = reader.position
     (checksum,) = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))
@@ -163,14 +190,14 @@ def _parse(data: bytes) -> File:
             "Get it anew from where it came from."
         )
     _check_size(width, height)
-    return File(
+    return LlicFile(
         fingerprint,
         coder,
         quality / QUALITY_STEPS,
         width,
         height,
         symbols_crc,
-        units,
+        shift_resolution,
         payload,
         sections,
         version,
@@ -182,7 +209,7 @@ def _following(data: bytes) -> int:
     reader = _Reader(data)
     try:
         version = reader.take(_PREFIX.size)[len(MAGIC)]
-        reader.take(_UNITS.size if version > 1 else 0)
+        reader.take(_UINT16.size if version > 1 else 0)
         reader.varint(), reader.varint()
         reader.take(reader.varint())
         start = crc = 0
@@ -201,12 +228,13 @@ def _following(data: bytes) -> int:
 def _check_size(width: int, height: int) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise ImageSizeError(
-            f"An image of {width} x {height} pixels; each side must lie in 1 .. {MAX_SIDE}."
+            f"The header gives an image of {width} x {height} pixels; expected sides of 1 to "
+            f"{MAX_SIDE} pixels."
         )
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first, the high bit set on all but the last (LEB128)."""
+    """LEB128: seven bits a byte, lowest first, the high bit set on all bytes but the last."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -216,6 +244,8 @@ def _varint(value: int) -> bytes:
 
 
 class _Reader:
+    """Reads fields one after the other, and never past the end."""
+
     def __init__(self, data: bytes):
         self.data, self.position = data, 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llic_jax.bitstream.file import File
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.errors import CorruptError
 from llic_jax.images.photograph import Photograph
 
@@ -50,7 +50,7 @@ def sections_of(photograph: Photograph, keep_exif: bool = False) -> dict[int, by
     return found
 
 
-def _belongings(file: File) -> dict[str, Any]:
+def photograph_fields(file: LlicFile) -> dict[str, Any]:
     """What a file's sections hold, by the fields of `Photograph`."""
     found = file.sections
     return {

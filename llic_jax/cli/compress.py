@@ -27,7 +27,7 @@ def compress(args: argparse.Namespace) -> int:
     check_output(args)
     from tqdm import tqdm
 
-    from llic_jax.bitstream import file as bitstream
+    from llic_jax.bitstream.file import LlicFile
     from llic_jax.bitstream.sections import sections_of
     from llic_jax.cli import batch
     from llic_jax.codec import refinement
@@ -92,7 +92,7 @@ def compress(args: argparse.Namespace) -> int:
             height, width = photograph.rgb.shape[:2]
             size = len(encoded.data)
             line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
-            if quality := bitstream.parse(encoded.data).quality:
+            if quality := LlicFile.from_bytes(encoded.data).quality:
                 line += f"  quality {quality:g}"
             if args.psnr:
                 decoded = codec.reconstruct(encoded, height, width)

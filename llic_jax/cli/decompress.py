@@ -11,7 +11,7 @@ from llic_jax.system import files
 
 
 def decompress(args: argparse.Namespace) -> int:
-    from llic_jax.bitstream import file as bitstream
+    from llic_jax.bitstream.file import LlicFile
     from llic_jax.cli import batch
     from llic_jax.codec.photographs import decode_photographs
     from llic_jax.images.photograph import check_suffix
@@ -25,7 +25,7 @@ def decompress(args: argparse.Namespace) -> int:
     codec = open_codec(args)
 
     def size(path: Path) -> tuple[int, int]:
-        file = bitstream.parse(path.read_bytes())
+        file = LlicFile.from_bytes(path.read_bytes())
         return file.width, file.height
 
     def format_of(path: Path) -> str:

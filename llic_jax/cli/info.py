@@ -8,7 +8,7 @@ from llic_jax.system import files
 
 
 def show_info(args: argparse.Namespace) -> int:
-    from llic_jax.bitstream import file as bitstream
+    from llic_jax.bitstream.file import LlicFile
     from llic_jax.images import folders
 
     failures = 0
@@ -18,11 +18,12 @@ def show_info(args: argparse.Namespace) -> int:
             continue
         try:
             data = files.read(path)
-            file = bitstream.parse(data)
+            file = LlicFile.from_bytes(data)
         except (LlicError, OSError) as error:
             print(f"llic: {files.said(path, error)}", file=sys.stderr)
             failures += 1
             continue
+        where = "anywhere" if file.shift_resolution else "for certain only where it was made"
         quality = f"{file.quality:g}" if file.quality else "of one rate"
         print(
             f"{name}\n"
@@ -31,7 +32,7 @@ def show_info(args: argparse.Namespace) -> int:
             f"  format    version {data[4]}, range coder {file.coder}\n"
             f"  model     {file.fingerprint.hex()}, quality {quality}\n"
             f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}\n"
-            f"  decodes   {'anywhere' if file.units else 'for certain only where it was made'}"
+            f"  decodes   {where}"
             + "".join(f"\n  section   {tag}, {len(s)} bytes" for tag, s in file.sections.items())
         )
     return 1 if failures else 0

@@ -1,8 +1,8 @@
 """Images to `.llic` bytes and back, for one model.
 
-    compress     image -> g_a -> y -> h_a -> z -> symbols -> range encoder -> File -> bytes
+    compress     image -> g_a -> y -> h_a -> z -> symbols -> range encoder -> LlicFile -> bytes
                           z_hat -> h_s -> walk(quantize) ---^
-    decompress   bytes -> File -> range decoder -> z_hat -> h_s -> walk(decode) -> y_hat
+    decompress   bytes -> LlicFile -> range decoder -> z_hat -> h_s -> walk(decode) -> y_hat
                                                                   y_hat -> g_s -> image
 
 Which table a symbol is coded with depends on a scale that the networks compute, and no two
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from llic_jax.bitstream import file as bitstream
-from llic_jax.bitstream.file import File
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import validation
 from llic_jax.codec.networks import CompiledSteps, Programs
 from llic_jax.codec.results import Compressed, Decompressed
@@ -170,7 +170,7 @@ class Codec:
           InputError: sizes that do not go together.
         """
         files = [self._parse(of_image) for of_image in data]
-        if len(files) > 1 and all(file.units for file in files):
+        if len(files) > 1 and all(file.shift_resolution for file in files):
             return self._decode(files)
         return [self._decode([file])[0] for file in files]
 
@@ -178,7 +178,7 @@ class Codec:
         self, compressed: Compressed, height: int, width: int
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
-        quality = bitstream.parse(compressed.data).quality
+        quality = LlicFile.from_bytes(compressed.data).quality
         canvas, level = self._canvas(height, width), self._level([quality or None])
         y_hat = canvas.put(compressed.y_hat)
         return self._images(canvas, y_hat, level, Clock())[0, :height, :width]
@@ -209,14 +209,14 @@ class Codec:
         y, z = clock.network(Latents(*map(canvas.put, latents)))
         quality = self._file_quality(quality)
         files = [
-            File(
+            LlicFile(
                 fingerprint=self.fingerprint,
                 coder=CODERS[self.coder].ident,
                 quality=quality or 0.0,
                 width=image.shape[1],
                 height=image.shape[0],
                 symbols_crc=0,
-                units=self.units,
+                shift_resolution=self.units,
                 payload=b"",
                 sections=dict(of_image),
             )
@@ -227,7 +227,7 @@ class Codec:
         symbols_z = canvas.crop(np.asarray(z_hat, np.int32))
         pair = CODERS[self.coder]
         encoders = clock.coder(
-            [CheckedEncoder(pair.encoder(self.tables), f.identity) for f in files]
+            [CheckedEncoder(pair.encoder(self.tables), f.checksummed_header) for f in files]
         )
         offsets = [Offsets(self.tables, self._offset_costs) for _ in files]
         for i, encoder in enumerate(encoders):
@@ -272,14 +272,14 @@ class Codec:
             for i in range(len(images))
         ]
 
-    def _parse(self, data: bytes) -> File:
-        file = bitstream.parse(data)
+    def _parse(self, data: bytes) -> LlicFile:
+        file = LlicFile.from_bytes(data)
         validation.check_header(file, self.fingerprint, self.model.levels)
         validation.check_size(file.width, file.height, self.max_pixels)
         validation.check_payload(file, self._least_bits)
         return file
 
-    def _decode(self, files: Sequence[File]) -> list[Decompressed]:
+    def _decode(self, files: Sequence[LlicFile]) -> list[Decompressed]:
         clock = Clock()
         level = self._level([file.quality or None for file in files])
         canvas = self._common_canvas([(file.height, file.width) for file in files])
@@ -297,7 +297,7 @@ class Codec:
             ):
                 if known is not None:
                     own_levels = own_levels + known.get(decoder, step)
-                rows = row_shifts.get_rows(decoder, self.tables, own_levels, file.units)
+                rows = row_shifts.get_rows(decoder, self.tables, own_levels, file.shift_resolution)
                 symbols.append(decoder.get(rows + self.tables.hyper_rows))
             return self._programs.add(jnp.asarray(canvas.put(np.stack(symbols))), mean), None
 
@@ -315,10 +315,11 @@ class Codec:
             for file, image in zip(files, images, strict=True)
         ]
 
-    def _decoder(self, file: File, clock: Clock) -> CheckedDecoder:
+    def _decoder(self, file: LlicFile, clock: Clock) -> CheckedDecoder:
         pair = coder_by_ident(file.coder)
         assert pair is not None
-        return CheckedDecoder(lambda: pair.decoder(self.tables, file.payload), clock, file.identity)
+        header = file.checksummed_header
+        return CheckedDecoder(lambda: pair.decoder(self.tables, file.payload), clock, header)
 
     def _common_canvas(self, sizes: Sequence[tuple[int, ...]]) -> Canvas:
         """The canvas that images of these sizes, (height, width), share."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from llic_jax.bitstream import file as bitstream
-from llic_jax.bitstream.sections import _belongings
+from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.sections import photograph_fields
 from llic_jax.codec.codec import Codec
 from llic_jax.images.photograph import Photograph
 
@@ -25,9 +25,9 @@ def decode_photographs(codec: Codec, data: Sequence[bytes]) -> list[Photograph]:
       BitstreamError: as `decode_photograph`, for the first file with which something is wrong.
       InputError: as `Codec.decode_batch`.
     """
-    files = [bitstream.parse(of_image) for of_image in data]
+    files = [LlicFile.from_bytes(of_image) for of_image in data]
     # Before any image is decoded: damage here is found at once.
-    belongings = [_belongings(file) for file in files]
+    belongings = [photograph_fields(file) for file in files]
     images = [decoded.image for decoded in codec.decode_batch(data)]
     return [
         Photograph(image, **of_image) for image, of_image in zip(images, belongings, strict=True)

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.results import Compressed
 from llic_jax.codec.validation import as_image
@@ -87,7 +87,7 @@ def encode(
     plain = codec.encode(image, quality, sections)
     latents = codec.analyze(image, quality)
     started = time.perf_counter()
-    level, lmbda = _level(codec, bitstream.parse(plain.data).quality)
+    level, lmbda = _level(codec, LlicFile.from_bytes(plain.data).quality)
     latents = _refine(codec, image, latents, level, lmbda, steps, seconds, progress)
     spent = time.perf_counter() - started
     refined = codec.encode(image, quality, sections, latents)

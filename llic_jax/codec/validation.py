@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Array, UInt8
 
-from llic_jax.bitstream.file import File
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_ident
 from llic_jax.coding.row_shifts import MIN_UNITS
 from llic_jax.coding.tables import Tables
@@ -94,7 +94,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def check_header(file: File, fingerprint: bytes, levels: int) -> None:
+def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
     """Refuses a file that another model has written, or a coder that is not here.
 
     levels: of quality that this model has.
@@ -113,13 +113,15 @@ def check_header(file: File, fingerprint: bytes, levels: int) -> None:
             f"The file names range coder {file.coder}; known are "
             f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
         )
-    if 0 < file.units < MIN_UNITS:
-        raise CorruptError(f"The file names {file.units} units to a level; no file has so few.")
+    if 0 < file.shift_resolution < MIN_UNITS:
+        raise CorruptError(
+            f"The file names {file.shift_resolution} units to a level; no file has so few."
+        )
     if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
         raise CorruptError(f"Quality {file.quality} is not one of this model's.")
 
 
-def check_payload(file: File, bits: tuple[float, float]) -> None:
+def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
     """Refuses a payload too short for an image of the size that its header tells.
 
     bits: of `least_bits`.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream import file as bitstream
-from llic_jax.bitstream.file import File
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.errors import (
     BitstreamError,
     CorruptError,
@@ -18,21 +18,21 @@ from llic_jax.errors import (
     VersionError,
 )
 
-FILE = File(
+FILE = LlicFile(
     fingerprint=bytes(range(8)),
     coder=2,
     quality=3.25,
     width=513,
     height=7,
     symbols_crc=0xDEADBEEF,
-    units=400,
+    shift_resolution=400,
     payload=bytes(range(200)),
     sections={200: b"later", 130: b""},
 )
 
 
 def test_round_trip():
-    assert bitstream.parse(FILE.to_bytes()) == FILE
+    assert LlicFile.from_bytes(FILE.to_bytes()) == FILE
 
 
 def test_the_header_is_as_documented():
@@ -46,35 +46,35 @@ def test_the_header_is_as_documented():
     assert data[236:] == struct.pack("<I", zlib.crc32(data[:236]))
 
 
-FIRST = dataclasses.replace(FILE, version=1, units=0, sections={})
+FIRST = dataclasses.replace(FILE, version=1, shift_resolution=0, sections={})
 
 
 def test_the_first_version_is_still_read():
     data = FIRST.to_bytes()
     assert data[4] == 1 and data[20:22] == FILE.to_bytes()[22:24]
-    assert bitstream.parse(data) == FIRST and FIRST.identity == b""
+    assert LlicFile.from_bytes(data) == FIRST and FIRST.checksummed_header == b""
 
 
 def test_the_identity_tells_headers_apart():
-    changes = [{"width": 514}, {"height": 8}, {"quality": 3.5}, {"units": 401}]
+    changes = [{"width": 514}, {"height": 8}, {"quality": 3.5}, {"shift_resolution": 401}]
     changes += [{"fingerprint": bytes(8)}, {}]
-    found = {dataclasses.replace(FILE, **change).identity for change in changes}
+    found = {dataclasses.replace(FILE, **change).checksummed_header for change in changes}
     assert len(found) == len(changes)
 
 
 def test_sections_that_must_be_understood_are_not_passed_over():
     data = dataclasses.replace(FILE, sections={5: b"new"}).to_bytes()
     with pytest.raises(UnknownSectionError, match="section 5"):
-        bitstream.parse(data)
-    assert bitstream.parse(data, known=[5]).sections == {5: b"new"}
+        LlicFile.from_bytes(data)
+    assert LlicFile.from_bytes(data, known=[5]).sections == {5: b"new"}
 
 
 def test_a_section_stands_once():
     body = FILE.to_bytes()[:-4]
     with pytest.raises(CorruptError, match="twice"):
-        bitstream.parse(sealed(body + bytes([130, 0])))
+        LlicFile.from_bytes(sealed(body + bytes([130, 0])))
     with pytest.raises(CorruptError, match="twice"):
-        bitstream.parse(sealed(body + bytes([0, 0, 1, 0])))
+        LlicFile.from_bytes(sealed(body + bytes([0, 0, 1, 0])))
 
 
 def test_every_flipped_bit_is_found():
@@ -84,41 +84,41 @@ def test_every_flipped_bit_is_found():
             damaged = bytearray(data)
             damaged[position] ^= 1 << bit
             with pytest.raises(BitstreamError):
-                bitstream.parse(bytes(damaged))
+                LlicFile.from_bytes(bytes(damaged))
 
 
 def test_every_truncation_is_found():
     data = FILE.to_bytes()
     for length in range(len(data)):
         with pytest.raises(BitstreamError):
-            bitstream.parse(data[:length])
+            LlicFile.from_bytes(data[:length])
     for length in range(227):  # within header and payload the file is known to be too short
         with pytest.raises(TruncatedError, match=f"after {length} bytes"):
-            bitstream.parse(data[:length])
+            LlicFile.from_bytes(data[:length])
 
 
 def test_bytes_that_follow_are_found():
     with pytest.raises(CorruptError, match="3 bytes follow"):
-        bitstream.parse(FIRST.to_bytes() + b"abc")
+        LlicFile.from_bytes(FIRST.to_bytes() + b"abc")
     with pytest.raises(BitstreamError):
-        bitstream.parse(FILE.to_bytes() + b"abc")
+        LlicFile.from_bytes(FILE.to_bytes() + b"abc")
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n0000", b"hello, world", b"llic"])
 def test_other_files_are_told_apart(data):
     with pytest.raises(NotLlicError, match="expected b'LLIC'"):
-        bitstream.parse(data)
+        LlicFile.from_bytes(data)
 
 
 def test_a_newer_version_is_named():
     with pytest.raises(VersionError, match="version 4"):
-        bitstream.parse(b"LLIC\x04" + FILE.to_bytes()[5:])
+        LlicFile.from_bytes(b"LLIC\x04" + FILE.to_bytes()[5:])
 
 
 @pytest.mark.parametrize("width", [0, bitstream.MAX_SIDE + 1])
 def test_absurd_sizes_are_refused(width):
     with pytest.raises(ImageSizeError):
-        File(**{**FILE.__dict__, "width": width}).to_bytes()
+        LlicFile(**{**FILE.__dict__, "width": width}).to_bytes()
 
 
 def sealed(body: bytes) -> bytes:
@@ -128,11 +128,11 @@ def sealed(body: bytes) -> bytes:
 def test_absurd_sizes_in_a_header_with_the_right_checksum_are_refused():
     prefix = FILE.to_bytes()[:22]
     with pytest.raises(ImageSizeError):
-        bitstream.parse(sealed(prefix + b"\x00\x07\x00"))
+        LlicFile.from_bytes(sealed(prefix + b"\x00\x07\x00"))
     with pytest.raises(ImageSizeError):
-        bitstream.parse(sealed(prefix + b"\xff\xff\xff\xff\x0f\x07\x00"))
+        LlicFile.from_bytes(sealed(prefix + b"\xff\xff\xff\xff\x0f\x07\x00"))
     with pytest.raises(CorruptError, match="no end"):
-        bitstream.parse(sealed(prefix + b"\xff" * 9))
+        LlicFile.from_bytes(sealed(prefix + b"\xff" * 9))
 
 
 def test_random_bytes_raise_nothing_else():
@@ -144,4 +144,4 @@ def test_random_bytes_raise_nothing_else():
             + rng.integers(0, 256, rng.integers(0, 60), np.uint8).tobytes()
         )
         with contextlib.suppress(BitstreamError):
-            bitstream.parse(sealed(body))
+            LlicFile.from_bytes(sealed(body))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import ALPHA, EXIF, ICC, MAX_METADATA, RESOLUTION, XMP, sections_of
 from llic_jax.codec.photographs import decode_photograph
 from llic_jax.errors import CorruptError
@@ -48,7 +48,7 @@ def test_a_plain_photograph_has_no_sections(tiny_codec, photograph):
     data = tiny_codec.compress(plain.rgb)
     decoded = decode_photograph(tiny_codec, data)
     assert (decoded.alpha, decoded.icc, decoded.exif, decoded.grey) == (None, None, None, False)
-    assert bitstream.parse(data).sections == {}
+    assert LlicFile.from_bytes(data).sections == {}
 
 
 def test_a_reader_passes_over_what_it_does_not_know(tiny_codec, whole):
@@ -80,7 +80,7 @@ def png(array: np.ndarray) -> bytes:
     ],
 )
 def test_damaged_sections_are_corrupt(tiny_codec, whole, tag, content, monkeypatch):
-    file = bitstream.parse(tiny_codec.compress(whole.rgb))
+    file = LlicFile.from_bytes(tiny_codec.compress(whole.rgb))
     data = dataclasses.replace(file, sections={tag: content}).to_bytes()
     # Found before the image is decoded.
     monkeypatch.setattr(type(tiny_codec), "decode_batch", None)

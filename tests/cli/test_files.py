@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.cli.main import main
 from llic_jax.errors import CorruptError, LlicError
 from llic_jax.images import folders
@@ -268,7 +268,7 @@ def test_bytes_behind_the_end_are_said(tiny_codec, photograph):
     data = tiny_codec.encode(photograph[:50, :60], 1.5, {200: b"a section"}).data
     for more in (b"\0", b"\0" * 9, b"x" * 300):
         with pytest.raises(CorruptError, match=f"^{len(more)} bytes follow the end"):
-            bitstream.parse(data + more)
+            LlicFile.from_bytes(data + more)
 
 
 def test_what_the_codec_takes(tiny_codec, photograph, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.cli.main import main
 from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
@@ -64,7 +64,7 @@ def test_one_bad_file_does_not_stop_the_rest(pictures, tiny_release, capsys):
     assert llic("compress", *sources, folder, "--quality", 2, *model) == 1
     captured = capsys.readouterr()
     assert sorted(p.name for p in folder.iterdir()) == ["a.llic", "b.llic"]
-    assert bitstream.parse((folder / "a.llic").read_bytes()).quality == 2
+    assert LlicFile.from_bytes((folder / "a.llic").read_bytes()).quality == 2
     assert "2 of 4 files done" in captured.out
     assert "broken.png" in captured.err and "missing.png" in captured.err
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import ALPHA, sections_of
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.photographs import decode_photograph
@@ -69,7 +70,7 @@ def damaged(files: list[bytes], rng: np.random.Generator) -> Iterator[tuple[str,
             for _ in range(rng.integers(1, 9)):
                 flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
             yield "bits flipped", bytes(flipped)
-            file = bitstream.parse(data)
+            file = LlicFile.from_bytes(data)
             name = list(EXTREMES)[rng.integers(len(EXTREMES))]
             value = EXTREMES[name][rng.integers(len(EXTREMES[name]))]
             yield f"{name} extreme", dataclasses.replace(file, **{name: value}).to_bytes()
@@ -83,7 +84,7 @@ def damaged(files: list[bytes], rng: np.random.Generator) -> Iterator[tuple[str,
         yield "payload cut", dataclasses.replace(file, payload=cut).to_bytes()
         noise = rng.bytes(len(payload))
         yield "payload random", dataclasses.replace(file, payload=noise).to_bytes()
-        joined = dataclasses.replace(file, payload=bitstream.parse(other).payload)
+        joined = dataclasses.replace(file, payload=LlicFile.from_bytes(other).payload)
         yield "another's payload", joined.to_bytes()
         sections = {int(rng.integers(1, 256)): rng.bytes(int(rng.integers(64)))}
         if known := file.sections.get(ALPHA):
@@ -133,8 +134,8 @@ def run(
 def coded_content(data: bytes) -> tuple:
     """All that decides the image: the checksum that its symbols were found to have, and what goes
     with them. (Another payload may hold the same symbols: with other bytes behind its end.)"""
-    file = bitstream.parse(data)
-    return file.symbols_crc, file.identity
+    file = LlicFile.from_bytes(data)
+    return file.symbols_crc, file.checksummed_header
 
 
 def open_codecs(model: str) -> dict[str, Codec]:

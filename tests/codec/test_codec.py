@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.codec import Codec
 from llic_jax.errors import (
     BitstreamError,
@@ -40,10 +41,10 @@ def test_images_coded_together_are_those_coded_alone(tiny_release, coder, photog
     others = [codec.encode(image, 1.25) for image in images]
     for image, encoded in zip(images, together, strict=True):
         alone = codec.encode(image, 2.0)
-        payloads = [len(bitstream.parse(data).payload) for data in (encoded.data, alone.data)]
+        payloads = [len(LlicFile.from_bytes(data).payload) for data in (encoded.data, alone.data)]
         assert payloads[0] == pytest.approx(payloads[1], rel=0.01)
         assert _apart(codec.decompress(encoded.data), codec.decompress(alone.data)) <= 1
-    assert bitstream.parse(together[1].data).sections == {200: b"more"}
+    assert LlicFile.from_bytes(together[1].data).sections == {200: b"more"}
     data = [together[0].data, others[2].data, together[1].data]
     for decoded, of_image in zip(codec.decode_batch(data), data, strict=True):
         assert _apart(decoded.image, codec.decompress(of_image)) <= 1
@@ -75,7 +76,7 @@ def _apart(image: np.ndarray, other: np.ndarray) -> int:
 def test_a_file_has_a_small_header(tiny_release, coder, photograph):
     codec = load_codec(tiny_release, coder)
     data = codec.compress(photograph, 2.0)
-    assert len(data) - len(bitstream.parse(data).payload) < 40
+    assert len(data) - len(LlicFile.from_bytes(data).payload) < 40
 
 
 def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
@@ -93,7 +94,7 @@ def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
     out = codec.model.apply(
         {"params": codec.params}, x, jnp.full(1, 1.5), None, EncoderOptions(weight)
     )
-    header = 8 * (len(chosen.data) - len(bitstream.parse(chosen.data).payload))
+    header = 8 * (len(chosen.data) - len(LlicFile.from_bytes(chosen.data).payload))
     estimated = float(out.bits_y[0] + out.bits_z[0])
     assert chosen.bits - header < 0.9 * estimated  # random weights: the scales are far off
     request.getfixturevalue("as_predicted")
@@ -104,8 +105,8 @@ def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
 def test_a_higher_quality_costs_more_and_is_in_the_file(tiny_codec, photograph):
     low, high = (tiny_codec.encode(photograph, q) for q in (1.0, 2.0))
     assert low.bits < high.bits and len(low.data) < len(high.data)
-    assert bitstream.parse(low.data).quality == 1.0
-    middle = bitstream.parse(tiny_codec.compress(photograph)).quality
+    assert LlicFile.from_bytes(low.data).quality == 1.0
+    middle = LlicFile.from_bytes(tiny_codec.compress(photograph)).quality
     assert middle == tiny_codec.default_quality == 1.5
     # Between two steps that a file can hold, the encoder takes the nearer, like the decoder.
     fine = tiny_codec.encode(photograph, 1.3333)
@@ -139,10 +140,10 @@ def test_qualities_out_of_range_are_refused(tiny_codec, photograph, quality):
 
 
 @pytest.fixture(scope="module")
-def file(tiny_release) -> tuple[Codec, bitstream.File]:
+def file(tiny_release) -> tuple[Codec, LlicFile]:
     codec = load_codec(tiny_release)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    return codec, bitstream.parse(codec.compress(image))
+    return codec, LlicFile.from_bytes(codec.compress(image))
 
 
 def test_every_flipped_byte_and_every_truncation_of_a_real_file(file):

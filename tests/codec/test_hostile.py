@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.validation import least_bits, least_bytes
 from llic_jax.errors import CorruptError, ImageSizeError, InputError
 from llic_jax.zoo.folder import load_codec
@@ -17,7 +17,7 @@ def test_no_damage_makes_a_wrong_image_or_another_error():
 
 
 def test_a_small_file_of_a_huge_image_is_refused_before_work(tiny_codec):
-    file = bitstream.parse(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
+    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
     huge = dataclasses.replace(file, width=1 << 14, height=1 << 14)
     with pytest.raises(CorruptError, match=r"at least \d+ were expected"):
         tiny_codec.decompress(huge.to_bytes())
@@ -27,7 +27,7 @@ def test_the_least_size_is_a_lower_bound(tiny_codec):
     """Not even an image of one colour takes less."""
     data = tiny_codec.compress(np.full((256, 320, 3), 90, np.uint8), 1.0)
     bits = least_bits(tiny_codec.tables, tiny_codec.model.latent_channels)
-    assert 0 < least_bytes(320, 256, bits) <= len(bitstream.parse(data).payload)
+    assert 0 < least_bytes(320, 256, bits) <= len(LlicFile.from_bytes(data).payload)
 
 
 def test_limits_count_padded_pixels(tiny_release):
@@ -40,9 +40,9 @@ def test_limits_count_padded_pixels(tiny_release):
 
 @pytest.mark.parametrize("units", [1, 255])
 def test_too_few_units_are_refused(tiny_codec, units):
-    file = bitstream.parse(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
+    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(CorruptError, match="units"):
-        tiny_codec.decompress(dataclasses.replace(file, units=units).to_bytes())
+        tiny_codec.decompress(dataclasses.replace(file, shift_resolution=units).to_bytes())
     with pytest.raises(InputError, match="256 and more"):
         type(tiny_codec)(
             tiny_codec.model, tiny_codec.params, tiny_codec.tables, bytes(8), units=units

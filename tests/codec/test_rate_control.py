@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.rate_control import encode_to_target
 from llic_jax.errors import InputError
 from llic_jax.metrics import distortion
@@ -13,13 +13,13 @@ def test_targets_are_met_as_closely_as_quality_allows(tiny_codec, photograph):
     wanted = sum(ends) / 2
     encoded = encode_to_target(tiny_codec, image, bpp=wanted)
     assert len(encoded.data) * 8 / 64**2 <= wanted
-    quality = bitstream.parse(encoded.data).quality
+    quality = LlicFile.from_bytes(encoded.data).quality
     assert 1 < quality < 2
     assert len(tiny_codec.compress(image, quality + 4 / 256)) * 8 / 64**2 > wanted
 
     # The ends of the range, and beyond.
     everything = encode_to_target(tiny_codec, image, bpp=2 * ends[1])
-    assert bitstream.parse(everything.data).quality == 2
+    assert LlicFile.from_bytes(everything.data).quality == 2
     with pytest.raises(InputError, match=r"out of reach: quality 1 takes"):
         encode_to_target(tiny_codec, image, bpp=ends[0] / 2)
 

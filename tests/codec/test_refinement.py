@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
 from llic_jax.errors import InputError
@@ -39,7 +39,7 @@ def cost(codec, image, encoded) -> float:
 
 def test_refined_files_cost_less_and_decode(tiny_codec, image, plain, refined):
     assert cost(tiny_codec, image, refined) < cost(tiny_codec, image, plain)
-    assert bitstream.parse(refined.data).quality == QUALITY
+    assert LlicFile.from_bytes(refined.data).quality == QUALITY
     np.testing.assert_array_equal(
         tiny_codec.decompress(refined.data), tiny_codec.reconstruct(refined, *image.shape[:2])
     )

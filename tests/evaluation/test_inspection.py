@@ -4,7 +4,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.errors import InspectionError
 from llic_jax.evaluation import inspection
 
@@ -30,7 +30,7 @@ def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, i
     encoded = tiny_codec.encode(image, 2.0)
     assert insight.bits_y.shape == (12, 12, 16) and insight.bits_z.shape == (3, 3, 8)
     total = float(insight.bits_y.sum() + insight.bits_z.sum())
-    header = len(encoded.data) - len(bitstream.parse(encoded.data).payload)
+    header = len(encoded.data) - len(LlicFile.from_bytes(encoded.data).payload)
     assert total == pytest.approx(encoded.bits - 8 * header, rel=1e-3)
     assert float(insight.bit_map().sum()) * 256 == pytest.approx(total, rel=1e-5)
     assert insight.bits_y.min() >= 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llic_jax.bitstream import file as bitstream
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.photographs import decode_photograph
 from llic_jax.coding.range_coders import native, tensorflow_core
 from llic_jax.coding.range_coders.interface import CoderPair
@@ -283,9 +283,9 @@ def test_golden_files_are_written_again_byte_for_byte(path, monkeypatch):
         encoder = TFC_IMPLEMENTATIONS[name].encoder(tables[0])
         for symbols, rows in pieces:
             encoder.put(symbols, rows)
-        assert encoder.finish() == bitstream.parse(data).payload
+        assert encoder.finish() == LlicFile.from_bytes(data).payload
     symbols, rows = (np.concatenate([np.ravel(p[i]) for p in pieces]) for i in (0, 1))
-    payload = bitstream.parse(data).payload
+    payload = LlicFile.from_bytes(data).payload
     np.testing.assert_array_equal(read_by_the_text(tables[0], payload, rows), symbols)
 
 
