@@ -1,12 +1,14 @@
 """What the subcommands of `llic` share."""
 
 import argparse
+import io
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llic_jax.cli.main import check_devices
 from llic_jax.errors import LlicError
 from llic_jax.system import files
 
@@ -15,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
-    """The codec that the command line names."""
+    """Loads the codec that the command line names.
+
+    Args:
+        args: With `checkpoint`, `memory_gb` and `max_pixels`.
+        coder: The range coder to write with; the first that is installed by default.
+
+    Raises:
+        LlicError: JAX finds no device, or the folder holds no released model.
+    """
     from llic_jax.execution import program_cache
     from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
@@ -26,8 +36,44 @@ def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
     return codec
 
 
+def check_devices() -> None:
+    """Raises LlicError if JAX finds no device."""
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        remedy = f"JAX_PLATFORMS is {platforms}; unset it, or install" if platforms else "Install"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LlicError(
+            f"JAX finds no device: {reason}. {remedy} what the device needs."
+        ) from error
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Raises LlicError if an image would be printed on a terminal."""
+    if args.output == "-" and sys.stdout.isatty():
+        raise LlicError("Standard output is a terminal; redirect it into a file or a pipe.")
+
+
+def image_source(path: Path) -> Path | io.BufferedIOBase:
+    """The file to read an image from, or its bytes where they can be read only once."""
+    if path is files.STANDARD or files.is_stream(path):
+        return io.BytesIO(files.read(path))
+    return path
+
+
 def rounded_size(size: Callable[[Path], tuple[int, int]]) -> Callable[[Path], tuple[int, int]]:
-    """The size of a file's image, (width, height), as the networks see it."""
+    """A function that gives the size of a file's image on the networks' grid.
+
+    Args:
+        size: Width and height of a file's image, pixels.
+
+    Returns:
+        The function: width and height in units of 64 pixels, rounded up. It raises LlicError for
+        streams, which can be read only once.
+    """
     from llic_jax.ops.sizes import DOWNSAMPLING
 
     def rounded(path: Path) -> tuple[int, int]:
@@ -40,6 +86,6 @@ def rounded_size(size: Callable[[Path], tuple[int, int]]) -> Callable[[Path], tu
 
 
 def elapsed(started: float, count: int) -> str:
-    """A line's end: how long it took, if several files took it together."""
+    """The end of a line: seconds since `started`, and the number of files that took them."""
     together = f" ({count} together)" if count > 1 else ""
     return f"  {time.perf_counter() - started:.2f} s{together}"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llic_jax.cli.common import elapsed, open_codec, rounded_size
-from llic_jax.cli.main import check_output, input
+from llic_jax.cli.common import check_output, elapsed, image_source, open_codec, rounded_size
 from llic_jax.errors import LlicError
 from llic_jax.system import files
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def compress(args: argparse.Namespace) -> int:
+    """Compresses the files that the arguments name; returns the exit status."""
     to_target = args.target_bpp is not None or args.target_psnr is not None
     if to_target and args.effort:
         raise LlicError("--effort changes rate and PSNR after a target is met; name a --quality.")
@@ -78,7 +78,7 @@ def compress(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         photographs = [
             read_photograph(
-                input(job.source),
+                image_source(job.source),
                 name=files.name_of(job.source, "standard input"),
                 max_pixels=codec.max_pixels,
                 to_8bit=args.to_8bit,

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from llic_jax.cli.common import elapsed, open_codec, rounded_size
-from llic_jax.cli.main import check_output
+from llic_jax.cli.common import check_output, elapsed, open_codec, rounded_size
 from llic_jax.system import files
 
 
 def decompress(args: argparse.Namespace) -> int:
+    """Decompresses the files that the arguments name; returns the exit status."""
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.cli import batch
     from llic_jax.codec.photographs import decode_photographs

@@ -7,7 +7,8 @@ from llic_jax.errors import LlicError
 from llic_jax.system import files
 
 
-def show_info(args: argparse.Namespace) -> int:
+def info(args: argparse.Namespace) -> int:
+    """Prints what the files say; returns 1 if one cannot be read, else 0."""
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.images import folders
 

@@ -1,27 +1,73 @@
 """The command line: `llic compress`, `llic decompress`, `llic info`.
 
-Heavy imports wait until a model is needed, so that `--help` and `info` answer at once.
+This module and `info` load neither JAX nor NumPy: `--help` and `llic info` answer at once.
 """
 
 import argparse
 import contextlib
-import io
 import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from llic_jax.cli.info import show_info
+from llic_jax.cli.info import info
 from llic_jax.errors import LlicError
 from llic_jax.system import files
 
+_EXIT_STATUS = """\
+exit status:
+  0    every file went through
+  1    a file failed, or the arguments do not go together; the rest was done
+  2    bad usage
+  130  interrupted (Ctrl-C); no half-written file is left
+"""
+
+_EXAMPLES = """\
+examples:
+  llic compress photo.png photo.llic          one file
+  llic decompress photo.llic photo.png
+  llic compress photos/ compressed/           a folder with all below it
+  llic info compressed/*.llic
+"""
+
+_COMPRESS_EXAMPLES = """\
+examples:
+  llic compress photo.png photo.llic
+  llic compress --quality 6 a.jpg b.png compressed/
+  llic compress --target_bpp 0.5 --psnr photo.png photo.llic
+  llic compress --skip_existing photos/ compressed/
+  curl -s URL | llic compress - - > photo.llic
+"""
+
+_DECOMPRESS_EXAMPLES = """\
+examples:
+  llic decompress photo.llic photo.png
+  llic decompress --format webp compressed/ photos/
+  llic decompress photo.llic - --format jpg | display -
+"""
+
+_INFO_EXAMPLES = """\
+examples:
+  llic info photo.llic
+  cat photo.llic | llic info -
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; exit status 0 if every file went through, 1 if not, 2 for bad usage."""
+    """Runs a command.
+
+    Args:
+        argv: The arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit status: 0 if every file went through, 1 if not, 130 after an interrupt.
+
+    Raises:
+        SystemExit: With status 2 for bad usage, 0 for `--help`.
+    """
     files.print_any_name()
     try:
         args = _parser().parse_args(argv)
@@ -38,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    """Ends at once: a worker may be within a program that takes minutes, and cannot be told."""
+    """Ends at once: a worker may be inside a program that takes minutes and cannot be stopped."""
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
     files.discard_unfinished()
@@ -55,107 +101,176 @@ def _interrupted() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llic", description="Compresses photographs with a learned codec (LLIC)."
+        prog="llic",
+        description="Compresses photographs with a learned codec (LLIC).",
+        epilog=f"{_EXAMPLES}\n{_EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_compress(commands)
+    _add_decompress(commands)
+    show = _add_command(
+        commands,
+        info,
+        "info",
+        "show what the headers of .llic files say",
+        "Shows size, quality and model of .llic files, and how the picture is coded. No model is "
+        "loaded.",
+        _INFO_EXAMPLES,
+    )
+    show.add_argument(
+        "file", nargs="+", type=files.path_argument, help="a .llic file, - for standard input"
+    )
+    return parser
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("input", nargs="+", type=files.path_argument,
-        help="files, - for standard input, or folders with all below them",
-    )  # fmt: skip
-    common.add_argument(
-        "output",
-        help="a file, - for standard output, or a folder (for several inputs, or with a slash at "
-        "its end; made if need be)",
-    )
-    common.add_argument(
-        "--checkpoint", type=files.path_argument, help="released model folder (default: built-in)"
-    )
-    existing = common.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--force", action="store_const", dest="existing", const="replace", default="fail",
-        help="replace outputs that exist",
-    )  # fmt: skip
-    existing.add_argument(
-        "--skip_existing", action="store_const", dest="existing", const="skip",
-        help="leave outputs that exist as they are, and make the rest",
-    )  # fmt: skip
-    common.add_argument(
-        "--workers", type=_positive, default=2, help="files worked on at a time (default: 2)"
-    )
-    common.add_argument(
-        "--batch", type=_positive, default=1,
-        help="files whose images have the same size, rounded up to multiples of 64, that go "
-        "through the networks together, for accelerators above all (default: 1)",
-    )  # fmt: skip
-    common.add_argument(
-        "--memory_gb", type=_above_zero, default=4.0,
-        help="GiB for one worker: larger images take longer (default: 4)",
-    )  # fmt: skip
-    common.add_argument(
-        "--max_pixels",
-        type=_positive,
-        help="refuse larger images (default: 2^28)",
-    )
 
-    compress = commands.add_parser(
+def _add_command(
+    commands: argparse._SubParsersAction,
+    run: Callable[[argparse.Namespace], int],
+    name: str,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"{examples}\n{_EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=run)
+    return command
+
+
+def _compress(args: argparse.Namespace) -> int:
+    from llic_jax.cli.compress import compress
+
+    return compress(args)
+
+
+def _decompress(args: argparse.Namespace) -> int:
+    from llic_jax.cli.decompress import decompress
+
+    return decompress(args)
+
+
+def _add_compress(commands: argparse._SubParsersAction) -> None:
+    compress = _add_command(
+        commands,
+        _compress,
         "compress",
-        parents=[common],
-        help="image files to .llic files",
-        description="PNG, JPEG, ...",
+        "image files to .llic files",
+        "Compresses PNG, JPEG, WebP, TIFF, AVIF and other image files to .llic files.",
+        _COMPRESS_EXAMPLES,
     )
-    rate = compress.add_mutually_exclusive_group()
+    _add_files(compress)
+    chosen = compress.add_argument_group("rate (one of these)")
+    rate = chosen.add_mutually_exclusive_group()
     rate.add_argument(
-        "--quality", type=float, help="1 to the model's levels, continuous (default: the middle)"
-    )
-    rate.add_argument("--target_bpp", type=_above_zero, help="the best quality within so many bits")
+        "--quality", type=float, metavar="Q",
+        help="1 to the model's levels, continuous (default: the middle)",
+    )  # fmt: skip
     rate.add_argument(
-        "--target_psnr", type=_above_zero, help="the smallest file of such a PSNR (dB)"
-    )
-    compress.add_argument(
-        "--effort",
-        type=int,
-        default=0,
-        metavar="N",
-        help="look for better latents of each image in N steps of gradient descent: smaller files "
+        "--target_bpp", type=_above_zero, metavar="BITS",
+        help="the best quality within so many bits per pixel",
+    )  # fmt: skip
+    rate.add_argument(
+        "--target_psnr", type=_above_zero, metavar="DB",
+        help="the smallest file that reaches this PSNR (dB)",
+    )  # fmt: skip
+    coding = compress.add_argument_group("coding")
+    coding.add_argument(
+        "--effort", type=_not_negative, default=0, metavar="N",
+        help="refine the latents of each image with N gradient steps before coding: smaller files "
         "at equal quality; a step takes two to three times as long as decompressing (default: 0)",
-    )
-    compress.add_argument(
-        "--effort_seconds",
-        type=float,
-        default=math.inf,
-        metavar="S",
+    )  # fmt: skip
+    coding.add_argument(
+        "--effort_seconds", type=float, default=math.inf, metavar="S",
         help="with --effort: as many of these steps as S seconds an image allow",
-    )
-    compress.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
-    compress.add_argument(
+    )  # fmt: skip
+    coding.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
+    coding.add_argument(
+        "--strict_llic", action="store_true",
+        help="code every image with the network, also drawings, screenshots and patterns that it "
+        "spoils or makes larger than lossless WebP",
+    )  # fmt: skip
+    kept = compress.add_argument_group("input and report")
+    kept.add_argument(
         "--exif", action="store_true",
         help="keep EXIF, XMP and resolution (they may tell where and who); comments are not kept",
     )  # fmt: skip
-    compress.add_argument(
+    kept.add_argument(
         "--to_8bit", action="store_true", help="convert images of more than 8 bits a channel"
     )
-    compress.add_argument(
-        "--psnr",
-        action="store_true",
-        help="print the PSNR of what is decoded, where alpha is not 0",
-    )
-    compress.set_defaults(command=compress)
+    kept.add_argument(
+        "--psnr", action="store_true",
+        help="print the PSNR of the decoded image, measured where alpha is not 0",
+    )  # fmt: skip
+    _add_resources(compress)
 
-    decompress = commands.add_parser(
-        "decompress", parents=[common], help=".llic files to image files"
+
+def _add_decompress(commands: argparse._SubParsersAction) -> None:
+    decompress = _add_command(
+        commands,
+        _decompress,
+        "decompress",
+        ".llic files to image files",
+        "Decompresses .llic files to image files; an output's suffix chooses its format.",
+        _DECOMPRESS_EXAMPLES,
     )
+    _add_files(decompress)
     decompress.add_argument(
         "--format",
         default="png",
         help="of images in a folder or stream: png, jpg, webp, tif, bmp, ppm (default: png)",
     )
-    decompress.set_defaults(command=decompress)
+    _add_resources(decompress)
 
-    info = commands.add_parser("info", help="what a .llic file says")
-    info.add_argument("file", nargs="+", type=files.path_argument, help="- for standard input")
-    info.set_defaults(command=show_info)
-    return parser
+
+def _add_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", nargs="+", type=files.path_argument,
+        help="files, - for standard input, or folders with all below them",
+    )  # fmt: skip
+    command.add_argument(
+        "output",
+        help="a file, - for standard output, or a folder (for several inputs, or with a slash at "
+        "its end; made if need be)",
+    )
+    command.add_argument(
+        "--checkpoint", type=files.path_argument, metavar="FOLDER",
+        help="released model (default: built-in)",
+    )  # fmt: skip
+    group = command.add_argument_group("outputs that exist (an error by default)")
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--force", action="store_const", dest="existing", const="replace", default="fail",
+        help="replace them",
+    )  # fmt: skip
+    existing.add_argument(
+        "--skip_existing", action="store_const", dest="existing", const="skip",
+        help="leave them as they are, and make the rest",
+    )  # fmt: skip
+
+
+def _add_resources(command: argparse.ArgumentParser) -> None:
+    resources = command.add_argument_group("time and memory")
+    resources.add_argument(
+        "--workers", type=_positive, default=2, metavar="N",
+        help="files worked on at a time (default: 2)",
+    )  # fmt: skip
+    resources.add_argument(
+        "--batch", type=_positive, default=1, metavar="N",
+        help="files whose images have the same size, rounded up to multiples of 64, that go "
+        "through the networks together, for accelerators above all (default: 1)",
+    )  # fmt: skip
+    resources.add_argument(
+        "--memory_gb", type=_above_zero, default=4.0, metavar="GIB",
+        help="memory for one worker: larger images take longer (default: 4)",
+    )  # fmt: skip
+    resources.add_argument(
+        "--max_pixels", type=_positive, metavar="N", help="refuse larger images (default: 2^28)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -165,34 +280,15 @@ def _positive(text: str) -> int:
     return value
 
 
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
 def _above_zero(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no number above 0")
     return value
-
-
-def check_devices() -> None:
-    import jax
-
-    try:
-        jax.devices()
-    except RuntimeError as error:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        remedy = f"JAX_PLATFORMS is {platforms}; unset it, or install" if platforms else "Install"
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise LlicError(
-            f"JAX finds no device: {reason}. {remedy} what the device needs."
-        ) from error
-
-
-def check_output(args: argparse.Namespace) -> None:
-    if args.output == "-" and sys.stdout.isatty():
-        raise LlicError("Standard output is a terminal; redirect it into a file or a pipe.")
-
-
-def input(path: Path) -> Path | io.BufferedIOBase:
-    """What an image is read from: the file, or the bytes of what can be read once."""
-    if path is files.STANDARD or files.is_stream(path):
-        return io.BytesIO(files.read(path))
-    return path
