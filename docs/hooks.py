@@ -48,7 +48,7 @@ def reference_pages() -> dict[str, str]:
 
 
 def public_names() -> dict[str, str]:
-    """The full name of each name in `llic_jax.__all__`, such as "llic_jax.zoo.folder.load_codec"."""
+    """Full names, such as "llic_jax.zoo.folder.load_codec", of those in `llic_jax.__all__`."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imported, public = {}, []
     for node in ast.walk(tree):

@@ -93,13 +93,13 @@ def _sources(name: str) -> str:
 @pytest.mark.parametrize(("page", "command"), _commands(), ids=str)
 def test_commands_exist_with_their_options(page: str, command: str):
     if command.startswith("make "):
-        targets = [word for word in command.split()[1:] if "=" not in word and word[0] != "-"]
+        targets = [word for word in shlex.split(command)[1:] if not re.match(r"\w+=", word)]
         makefile = (ROOT / "Makefile").read_text()
         for target in targets:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
         return
     name, options = _parse(command)
-    if name in ("venv", "pip") or name.startswith("-"):
+    if name in ("venv", "pip", "pytest") or name.startswith("-"):
         return  # not ours
     source = _sources(name)
     assert source, f"{page}: no {name}"
