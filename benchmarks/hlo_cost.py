@@ -305,7 +305,7 @@ def _single(one: Instruction, body: Mapping[str, Instruction], runs: int) -> Ker
         target[1] if target else one.opcode,
         runs,
         moved,
-        _product_flop(one, body),
+        _product_flop(one, body) + (_gate_flop(one, body) if target else 0.0),
         _operand_type(one, body),
         _depthwise_flop(one, body) if target and "triton" in target[1] else 0.0,
     )
@@ -338,6 +338,20 @@ def _product_flop(one: Instruction, body: Mapping[str, Instruction]) -> float:
     labels = re.search(r"dim_labels=\w+?_(\w+)->", one.attributes)
     features = kernel[labels[1].index("o")] if labels else kernel[-1]
     return 2.0 * math.prod(result) * math.prod(kernel) / features
+
+
+def _gate_flop(one: Instruction, body: Mapping[str, Instruction]) -> float:
+    """FLOP of this package's fused kernels of the gate (layers/kernels/gate_gpu.py): forward, of x,
+    matrix of 2 C^2, bias, matrix of C^2, bias, perhaps gains; backward, of x, dy, matrix, bias,
+    matrix, perhaps gains, with five results."""
+    sizes = [_elements(body[name]) for name in one.operands]
+    backward = len(arrays(one.type)) == 5
+    matrices = sizes[2:5:2] if backward else sizes[1:4:2]
+    if "pallas_call" not in one.attributes or len(matrices) < 2 or matrices[0] != 2 * matrices[1]:
+        return 0.0
+    # C inner sums for both halves, and C for each output; back, C, 2 C and 2 C beside the halves.
+    passes = 5 if backward else 3
+    return 2.0 * sizes[0] * passes * math.sqrt(matrices[1])
 
 
 def _depthwise_flop(one: Instruction, body: Mapping[str, Instruction]) -> float:
@@ -442,6 +456,8 @@ def role(one: Kernel, module: Module) -> str:
     """What a kernel is for, and the direction."""
     if one.depthwise:
         return "depth-wise convolutions" + _direction(one)
+    if one.products and "pallas_call" in _scope(one):
+        return "fused kernels" + _direction(one)
     if one.products:
         return "products and convolutions" + _direction(one)
     part = model_part(one, module)

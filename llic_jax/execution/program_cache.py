@@ -131,7 +131,8 @@ def _surroundings() -> str:
 
     kernel = native.enabled()  # which also makes it known to XLA, as programs that call it need
     sources = source_hash("*.py", "*.so")
-    flags = [f"{name}={os.environ.get(name)}" for name in ("XLA_FLAGS", "LLIC_PALLAS")]
+    variables = "XLA_FLAGS", "LLIC_PALLAS", "LLIC_PALLAS_FUSED"
+    flags = [f"{name}={os.environ.get(name)}" for name in variables]
     names = "jax_enable_x64", "jax_default_matmul_precision"
     settings = [jax.config.values[name] for name in names]
     devices = [f"{d.platform} {d.device_kind}" for d in jax.devices()]

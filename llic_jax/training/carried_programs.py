@@ -167,6 +167,7 @@ def requirements(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any
         "sources": source_hash("*.py"),
         "settings": {name: jax.config.values[name] for name in _SETTINGS},
         "pallas": os.environ.get("LLIC_PALLAS", "1"),
+        "pallas_fused": os.environ.get("LLIC_PALLAS_FUSED", "0"),
         "model": config["model"],
         "coding": config["coding"],
         "train": train,

@@ -29,6 +29,7 @@ from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SampleConv, prefers_sample_kernels
 from llic_jax.layers.depthwise import DepthwiseConv, depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
+from llic_jax.layers.kernels.gate import fused_kernels, gated_projection
 from llic_jax.layers.platform import target_platform
 from llic_jax.layers.quality import BranchGain, Quality
 from llic_jax.layers.types import Feature, Pooled
@@ -45,7 +46,7 @@ class BlockStyle:
     channel_transform: SCCT in the channel transform block; else it is left out.
     gate: gated projection; else a plain feed-forward layer of the same width.
     depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
-    limit: see `Limit`; 0: none (paper).
+    limit: see `Gate`; 0: none (paper).
     generator_width: see `WeightGenerator`.
     """
 
@@ -217,10 +218,16 @@ class Gate(Local):
     """Gated projection (paper): 1x1 to 2C, the halves multiplied, 1x1 back, residual.
 
     With `gated=False` a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width.
+
+    limit: what leaves the block is held within `[-limit, limit]`; 0: it is not (paper). A gate
+        multiplies two outputs of the same layer, and a generated kernel grows with what it is
+        generated from: far from the images of training, each block can square what the one before
+        made too large. On photographs values stay below 7 (our choice).
     """
 
     gated: bool = True
     levels: int = 1
+    limit: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -230,30 +237,17 @@ class Gate(Local):
     @nn.compact
     def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
         c = x.shape[-1]
-        h = Conv(2 * c, 1, dtype=self.dtype, name="expand")(x)
-        h = multiply_halves(h) if self.gated else nn.gelu(h)
+        expand = Conv(2 * c, 1, dtype=self.dtype, name="expand")
         project = Conv(c, 1, init_scale=RESIDUAL_SCALE, dtype=self.dtype, name="project")
-        return x + project(h, _gain(x, self.levels, quality))
-
-
-class Limit(Local):
-    """Holds what leaves a block within `[-limit, limit]` (our choice).
-
-    A gate multiplies two outputs of the same layer, and a generated kernel grows with what it is
-    generated from: far from the images of training, each block can square what the one before made
-    too large. On photographs values stay below 7.
-    """
-
-    limit: float
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Feature) -> Feature:
-        return hold_within(x, self.limit)
-
-
-def _limits(style: BlockStyle, dtype: DTypeLike) -> tuple[nn.Module, ...]:
-    return (Limit(style.limit, dtype=dtype, name="limit"),) if style.limit else ()
+        gain = _gain(x, self.levels, quality)
+        kernels = fused_kernels(x.shape, x.dtype) if self.gated and x.dtype == self.dtype else None
+        if kernels is not None:
+            weights = *expand.weights(c), *project.weights(c)
+            return gated_projection(kernels, x, *weights, gain, self.limit)
+        h = expand(x)
+        h = multiply_halves(h) if self.gated else nn.gelu(h)
+        y = x + project(h, gain)
+        return hold_within(y, self.limit) if self.limit else y
 
 
 class STB(Chain):
@@ -271,8 +265,7 @@ class STB(Chain):
         return (
             DepthRB(style.depth_rb, levels, dtype=dtype, name="embed"),
             SCST(self.kernel_size, style.self_conditioned, levels, width, dtype=dtype, name="scst"),
-            Gate(style.gate, levels, dtype=dtype, name="gate"),
-            *_limits(style, dtype),
+            Gate(style.gate, levels, style.limit, dtype=dtype, name="gate"),
         )
 
 
@@ -287,11 +280,11 @@ class CTB(Chain):
     def layers(self) -> Sequence[nn.Module]:
         style, levels, dtype = self.style, self.levels, self.dtype
         embed = DepthRB(style.depth_rb, levels, dtype=dtype, name="embed")
-        gate = Gate(style.gate, levels, dtype=dtype, name="gate")
+        gate = Gate(style.gate, levels, style.limit, dtype=dtype, name="gate")
         if not style.channel_transform:
-            return embed, gate, *_limits(style, dtype)
+            return embed, gate
         scct = SCCT(levels, style.generator_width, dtype=dtype, name="scct")
-        return embed, scct, gate, *_limits(style, dtype)
+        return embed, scct, gate
 
 
 class BasicBlock(Chain):
