@@ -74,8 +74,8 @@ def _hold_within_fwd(x, limit):
 
 
 def _hold_within_bwd(limit, held, g):
-    # The largest of all, not of those that are passed: the maximum over the sample then needs `g` alone
-    # and can join what computes it, and it is a bound all the same.
+    # The largest of all, not of those that are passed: the maximum then needs `g` alone and can
+    # join what computes it, and it is a bound all the same.
     largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
     g = jnp.where((jnp.abs(held) < limit) | (held * g > 0), g, 0)
     return (g * jnp.minimum(1, _LARGEST_GRADIENT / largest),)
