@@ -74,7 +74,7 @@ ENTRY %main (v: f32[4096], x: f32[100,8], u: f32[1,8], a: bf16[8,128,64], b: bf1
   %k = s32[] constant(0)
   %r = f32[16]{0} constant({...})
   %sliced = f32[16]{0} fusion(%v, %r), kind=kLoop, calls=%of_a_slice, metadata={op_name="jit(step)/transpose(jvp(LLIC))/g_a/block_2_1/stb/gate/expand/add" stack_frame_id=2}
-  %placed = f32[100,8]{1,0} fusion(%x, %u, %k), kind=kLoop, calls=%in_place, metadata={op_name="jit(step)/add" source_file="/somewhere/llic_jax/train_step.py" source_line=7}
+  %placed = f32[100,8]{1,0} fusion(%x, %u, %k), kind=kLoop, calls=%in_place, metadata={op_name="jit(step)/add" source_file="/somewhere/llic_jax/training/step.py" source_line=7}
   %multiplied = bf16[8,128,32]{2,1,0} fusion(%a, %b), kind=kCustom, calls=%a_product, backend_config={"fusion_backend_config":{"kind":"__triton_gemm"}}
   %library = (f32[64,32]{1,0}, u8[12345]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["2"]}}}
   %w = f32[8,3,3,4]{3,2,1,0} constant({...})
