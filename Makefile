@@ -55,7 +55,7 @@ format: $(VENV)/ready
 
 # The pages in site/. A broken link, a missing page or an unknown name is an error.
 docs: $(DOCS)/ready
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 # Source distribution and wheel in dist/, with their contents checked.
 dist: $(VENV)/ready
