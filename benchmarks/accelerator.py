@@ -32,7 +32,7 @@ from depthwise import product_rate, seconds, warm
 from ml_collections import ConfigDict
 from training import step_seconds
 
-from llic_jax.entropy import walk
+from llic_jax.entropy.walk import quantize
 from llic_jax.execution import program_cache
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.cost import summarize
@@ -76,7 +76,7 @@ def networks(config: ConfigDict, width: int, height: int) -> str:
         return run(params, args)
 
     def code(bound, hyper, y):
-        return walk.walk(bound, hyper, y.shape, walk.quantize(y))[0]
+        return quantize(bound, hyper, y)[0]
 
     x = jax.random.uniform(jax.random.key(0), (1, height, width, 3))
     y = timed(lambda bound, *args: bound.analyze(*args), x, *quality)

@@ -81,22 +81,47 @@ class Noise(NamedTuple):
 
 
 class Recorder:
-    """Keeps the entropy parameters of every step; disturbs them by ten times some noise."""
+    """An entropy model that keeps means and positions of every step, and may disturb them."""
+
+    def __init__(self, model: Any, owner: "Recording"):
+        self.model, self.owner, self.steps = model, owner, model.steps
+
+    def entropy_params(self, *args: Any) -> Any:
+        mean, scale, carry = self.model.entropy_params(*args)
+        mean, scale = self.owner.disturbed(mean, scale)
+        positions = np.asarray(self.owner.networks.positions(scale))
+        self.owner.found.append((np.asarray(mean), positions))
+        return mean, scale, carry
+
+    def refine(self, *args: Any) -> Any:
+        return self.model.refine(*args)
+
+
+class Recording:
+    """A codec whose walks are recorded; ten times some noise is added to what they compute."""
 
     def __init__(self, codec: Any, noise: Noise | None = None):
-        self.codec, self.noise, self.found = codec, noise, []
-        self.compiled = codec._programs.entropy_params
-        codec._programs.entropy_params = self
-        self.rng = np.random.default_rng(0)
+        from llic_jax.codec.codec import Codec
+        from llic_jax.codec.networks import CompiledNetworks
 
-    def __call__(self, *args: Any) -> Any:
-        mean, scale, carry = self.compiled(*args)
-        if self.noise is not None:
-            of_mean, of_level = (10 * self.rng.choice(drawn, mean.shape) for drawn in self.noise)
-            mean = mean + of_mean.astype(np.float32)
-            scale = scale * np.exp(LOG_STEP * of_level).astype(np.float32)
-        self.found.append((np.asarray(mean), np.asarray(self.codec._programs.levels(scale))))
-        return mean, scale, carry
+        recording = self
+
+        class Networks(CompiledNetworks):
+            def entropy_model(self, canvas: Any) -> Any:
+                return Recorder(super().entropy_model(canvas), recording)
+
+        model = codec.model
+        self.networks = Networks(model.network, model.params, codec.limits.memory_gb)
+        self.codec = Codec(model, codec.options, codec.limits, self.networks)
+        self.noise, self.rng = noise, np.random.default_rng(0)
+        self.found: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def disturbed(self, mean: Any, scale: Any) -> tuple[Any, Any]:
+        if self.noise is None:
+            return mean, scale
+        of_mean, of_level = (10 * self.rng.choice(drawn, mean.shape) for drawn in self.noise)
+        mean = mean + of_mean.astype(np.float32)
+        return mean, scale * np.exp(LOG_STEP * of_level).astype(np.float32)
 
     def take(self) -> list[tuple[np.ndarray, np.ndarray]]:
         found, self.found = self.found, []
@@ -120,12 +145,13 @@ def load(folder: Path, way: str) -> Any:
 
     config = json.loads((folder / "config.json").read_text())["model"]
     model = build_model({**config, "dtype": "float64"})
-    params = jax.tree.map(lambda p: p.astype(np.float64), codec.params)
-    return Codec(model, params, codec.tables, codec.fingerprint)
+    params = jax.tree.map(lambda p: p.astype(np.float64), codec.model.params)
+    return Codec(codec.model._replace(network=model, params=params))
 
 
 def write(work: Path, models: list[str], photographs: Path, images: int) -> None:
     """Files, their images and their entropy parameters, into `work`."""
+    from llic_jax.codec.rate_control import Quality
     from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
     folders = {}
@@ -136,14 +162,15 @@ def write(work: Path, models: list[str], photographs: Path, images: int) -> None
     (work / "folders.json").write_text(json.dumps({k: str(v) for k, v in folders.items()}))
     for name, folder in folders.items():
         codec = load_codec(folder, "constriction")  # which every stack has
-        recorder = Recorder(codec)
-        levels = codec.model.levels
+        recorder = Recording(codec)
+        codec = recorder.codec
+        levels = codec.network.levels
         qualities = [None] if levels == 1 else [float(q) for q in range(1, levels + 1)]
         count = images if levels > 1 else MODEL_IMAGES
         for i, image in enumerate(crops(photographs, count, 128)):
             for quality in qualities:
-                encoded = codec.encode(image, quality)
-                expected = codec.reconstruct(encoded, *image.shape[:2])
+                encoded = codec.encode([image], Quality(quality))[0]
+                expected = codec.reconstruct(encoded)
                 found = (name, encoded.data, expected, recorder.take())
                 (work / f"{name}-{i:03d}-{quality or 0:g}.pickle").write_bytes(pickle.dumps(found))
 
@@ -164,7 +191,7 @@ def read(work: Path, way: str) -> None:
     from llic_jax.errors import LlicError
 
     folders = json.loads((work / "folders.json").read_text())
-    codecs: dict[str, tuple[Any, Recorder]] = {}
+    codecs: dict[str, tuple[Any, Recording]] = {}
     drawn = measured_noise(work) if way == DISTURBED else {}
     samples: dict[str, list[Noise]] = {}
     rng = np.random.default_rng(0)
@@ -172,7 +199,8 @@ def read(work: Path, way: str) -> None:
         name, data, expected, params = pickle.loads(path.read_bytes())
         if name not in codecs:
             codec = load(Path(folders[name]), way)
-            codecs = {name: (codec, Recorder(codec, drawn.get(name)))}
+            recorder = Recording(codec, drawn.get(name))
+            codecs = {name: (recorder.codec, recorder)}
         codec, recorder = codecs[name]
         line: dict[str, Any] = {"model": name, "ok": True}
         try:

@@ -68,7 +68,7 @@ def lower_network(config: ConfigDict, part: str, width: int, height: int, device
     import jax
     import jax.numpy as jnp
 
-    from llic_jax.entropy import walk
+    from llic_jax.entropy.walk import quantize
     from llic_jax.models.build import build_model, initialize
     from llic_jax.ops.sizes import DOWNSAMPLING
 
@@ -80,7 +80,7 @@ def lower_network(config: ConfigDict, part: str, width: int, height: int, device
 
     def entropy(net, y, z, *quality):
         hyper = net.hyper_synthesize(z, *quality)
-        return walk.walk(net, hyper, y.shape, walk.quantize(y))[0]
+        return quantize(net, hyper, y)[0]
 
     def decoder(net, y, *quality):
         return net.synthesize(y, *quality)

@@ -7,8 +7,6 @@ that an encoder chooses whose latents are corrected by so much: how much lower t
 percent of the bits. A config's factors are chosen by this table.
 """
 
-import dataclasses
-
 import released
 
 from llic_jax.data.photographs import Cached
@@ -28,7 +26,7 @@ def main() -> None:
     held_back = Cached(held_back, 2.0)
 
     def figures(factors: tuple[float, ...]) -> dict[str, float]:
-        chosen = dataclasses.replace(options, back_projection=factors)
+        chosen = options._replace(back_projection=factors)
         return validation.validate(
             model, params, held_back, config["train"], args.crop, options=chosen
         )[0]

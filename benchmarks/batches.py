@@ -55,14 +55,15 @@ def run(command: list[str], cache: Path) -> tuple[float, float]:
 def compress_exact(source: Path, target: Path) -> None:
     """`llic compress` with a program for every size."""
     from llic_jax.cli import main as cli
+    from llic_jax.codec.codec import Codec
     from llic_jax.zoo import folder as release
 
     load = release.load_codec
 
     def exact(*args, **kwargs):
         codec = load(*args, **kwargs)
-        codec.model = codec.model.clone(on_canvas=False)
-        return codec
+        network = codec.network.clone(on_canvas=False)
+        return Codec(codec.model._replace(network=network), codec.options, codec.limits)
 
     release.load_codec = exact
     sys.exit(cli.main(["compress", "--force", str(source), str(target)]))

@@ -34,13 +34,17 @@ def timed(call: Callable, repeats: int) -> float:
 
 def ours(codec, image: np.ndarray, repeats: int) -> dict[str, float]:
     """Seconds of coding, and of the networks in it."""
-    data = codec.encode(image).data
-    codec.decode(data)
+    data = codec.encode([image])[0].data
+    codec.decode([data])
     return {
-        "compress": timed(lambda: codec.encode(image), repeats),
-        "decompress": timed(lambda: codec.decode(data), repeats),
-        "networks of compress": min(codec.encode(image).network_seconds for _ in range(repeats)),
-        "networks of decompress": min(codec.decode(data).network_seconds for _ in range(repeats)),
+        "compress": timed(lambda: codec.encode([image]), repeats),
+        "decompress": timed(lambda: codec.decode([data]), repeats),
+        "networks of compress": min(
+            codec.encode([image])[0].network_seconds for _ in range(repeats)
+        ),
+        "networks of decompress": min(
+            codec.decode([data])[0].network_seconds for _ in range(repeats)
+        ),
     }
 
 
@@ -56,7 +60,7 @@ def main() -> None:
     keep_freed_memory()
     codec, image = random_codec(args.model), images(args.data_dir)[0]
     height, width = image.shape[:2]
-    costs = summarize(codec.model, height, width)
+    costs = summarize(codec.network, height, width)
     both = costs.h_s.macs + costs.walk.macs
     macs = {
         "networks of compress": costs.g_a.macs + costs.h_a.macs + both,

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality
+from llic_jax.codec.refinement import Refinement
 from llic_jax.data import sources
 from llic_jax.data.photographs import split_held_back
 from llic_jax.execution import program_cache
@@ -35,7 +36,7 @@ def measure(
     figures = []
     for image in images:
         started = time.perf_counter()
-        encoded = refinement.encode(codec, image, quality, steps=steps)
+        (encoded,) = codec.encode([image], Quality(quality), Refinement(steps))
         seconds = time.perf_counter() - started
         decoded = codec.decompress(encoded.data)
         bpp = 8 * len(encoded.data) / decoded[..., 0].size
@@ -99,7 +100,7 @@ def main() -> None:
             top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
             images.append(image[top : top + height, left : left + width])
     print(f"{len(images)} images, {width} x {height}, model {codec.fingerprint.hex()}")
-    refinement.encode(codec, images[0], steps=1)  # compiles
+    codec.encode([images[0]], refinement=Refinement(1))  # compiles
 
     curves: dict[int, Curve] = {}
     print(f"{'steps':>6} {'quality':>7} {'bpp':>8} {'PSNR':>7} {'seconds':>8}")

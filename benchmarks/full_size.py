@@ -42,11 +42,12 @@ def images(data_dir: Path | None) -> list[np.ndarray]:
     return found
 
 
-def random_codec(name: str, **options):
-    """The codec of a config with random weights; options: those of `Codec`."""
+def random_codec(name: str, *options):
+    """The codec of a config with random weights; options: encoder's options and limits."""
     import jax
 
     from llic_jax.codec.codec import Codec
+    from llic_jax.codec.model import CodecModel
     from llic_jax.coding.table_design import build_tables
     from llic_jax.models.build import initialize
     from llic_jax.models.cost import load_model
@@ -55,7 +56,7 @@ def random_codec(name: str, **options):
     params = initialize(model)
     params["g_a"]["down_3"] = jax.tree.map(lambda p: 4 * p, params["g_a"]["down_3"])
     tables = build_tables(model.prior, params["prior"])
-    return Codec(model, params, tables, b"fullsize", **options)
+    return Codec(CodecModel(model, params, tables, b"fullsize"), *options)
 
 
 def measure(name: str, data_dir: Path | None) -> dict:
@@ -63,23 +64,23 @@ def measure(name: str, data_dir: Path | None) -> dict:
     from llic_jax.models.cost import summarize
 
     codec = random_codec(name)
-    costs = summarize(codec.model, 512, 768)
+    costs = summarize(codec.network, 512, 768)
     rows = []
     for image in images(data_dir):
         height, width = image.shape[:2]
         started = time.perf_counter()
-        codec.decode(codec.encode(image).data)
+        codec.decompress(codec.compress(image))
         compiling = time.perf_counter() - started
         started = time.perf_counter()
-        compressed = codec.encode(image)
+        compressed = codec.encode([image])[0]
         encoded = time.perf_counter()
-        decoded = codec.decode(compressed.data).image
+        decoded = codec.decode([compressed.data])[0].image
         ended = time.perf_counter()
         rows.append(
             dict(
                 size=f"{width}x{height}",
                 bpp=8 * len(compressed.data) / (width * height),
-                exact=bool(np.array_equal(decoded, codec.reconstruct(compressed, height, width))),
+                exact=bool(np.array_equal(decoded, codec.reconstruct(compressed))),
                 first=compiling,
                 compress=encoded - started,
                 decompress=ended - encoded,

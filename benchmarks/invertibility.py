@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import released
 
-from llic_jax.entropy import walk
+from llic_jax.entropy.walk import quantize
 from llic_jax.system.memory import keep_freed_memory
 
 
@@ -33,8 +33,7 @@ def main() -> None:
         y = model.analyze(x, quality, options)
         z_hat = jnp.round(model.hyper_analyze(y, quality))
         hyper = model.hyper_synthesize(z_hat, quality)
-        code = walk.quantize(y, options.rdoq_weight)
-        y_hat, _ = walk.walk(model, hyper, y.shape, code)
+        y_hat, _ = quantize(model, hyper, y, options.rdoq_weight)
         return mse(model.analyze(x, quality)), mse(y), mse(y_hat)
 
     measure = jax.jit(

@@ -32,9 +32,11 @@ def work(task: str, size: str, memory_gb: float, folder: Path) -> dict:
     """Codes or decodes the first file in `folder`; seconds (of compiling too) and peak GiB."""
     from full_size import random_codec
 
+    from llic_jax.codec.model import Limits
+    from llic_jax.models.encoder_options import EncoderOptions
     from llic_jax.system.memory import peak_memory
 
-    codec = random_codec("llic_elic", memory_gb=memory_gb)
+    codec = random_codec("llic_elic", EncoderOptions(), Limits(memory_gb=memory_gb))
     file = folder / "image.llic"
     if task == "compress":
         image = photograph(*map(int, size.split("x")))

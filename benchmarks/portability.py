@@ -18,22 +18,24 @@ from agreement import load
 from scipy.special import gammaln
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec.codec import Codec
+from llic_jax.codec.networks import CompiledNetworks
 from llic_jax.data.image_files import image_files
 from llic_jax.images.read import read_image
 from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 
-class Levels:
-    """Keeps the levels of all steps that are coded."""
+class Recording(CompiledNetworks):
+    """Keeps the positions of all steps that are coded."""
 
-    def __init__(self, codec: Any):
-        self.compiled, self.found = codec._programs.levels, []
-        codec._programs.levels = self
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.found: list[np.ndarray] = []
 
-    def __call__(self, scale: Any) -> Any:
-        levels = self.compiled(scale)
-        self.found.append(np.asarray(levels).ravel())
-        return levels
+    def positions(self, scale: Any) -> Any:
+        positions = super().positions(scale)
+        self.found.append(np.asarray(positions).ravel())
+        return positions
 
     def take(self) -> list[np.ndarray]:
         found, self.found = self.found, []
@@ -70,8 +72,12 @@ def main() -> None:
     args = parser.parse_args()
     images = [read_image(path) for path in image_files(args.data_dir)[: args.images]]
     codec = load_codec(args.checkpoint)
-    units, levels = codec.units, Levels(codec)
-    qualities = [float(q) for q in range(1, codec.model.levels + 1)]
+    model, options, limits = codec.model, codec.options, codec.limits
+    units, levels = options.shift_resolution, Recording(model.network, model.params, 4.0)
+    codecs = {
+        u: Codec(model, options._replace(shift_resolution=u), limits, levels) for u in (0, units)
+    }
+    qualities = [float(q) for q in range(1, codec.network.levels + 1)]
     middle: dict[int, list[bytes]] = {0: [], units: []}
     print(f"{len(images)} images, {units} units to a level")
     print(f"{'quality':>8}{'bytes without':>15}{'agreement':>11}{'largest':>9}{'listing':>9}")
@@ -79,9 +85,9 @@ def main() -> None:
         sizes, listed = [], 0.0
         for image in images:
             files = {}
-            for codec.units in (0, units):
+            for u in (0, units):
                 levels.take()
-                files[codec.units] = codec.compress(image, quality)
+                files[u] = codecs[u].compress(image, quality)
             listed += listing_bits(levels.take(), units) / 8
             payloads = [len(LlicFile.from_bytes(files[u]).payload) for u in (0, units)]
             sizes.append((len(files[0]), payloads[1] - payloads[0]))

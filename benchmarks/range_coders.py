@@ -19,7 +19,7 @@ import numpy as np
 
 from llic_jax.coding.range_coders.tfc_streams import TFC_IMPLEMENTATIONS
 from llic_jax.coding.tables import Tables
-from llic_jax.entropy.gaussian import scale_ladder
+from llic_jax.entropy.gaussian import scale_table
 from llic_jax.zoo.folder import load_codec
 
 SYMBOLS = 320 * (768 // 16) * (512 // 16)
@@ -29,7 +29,7 @@ def draw(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian symbols of mostly small scales, and their rows."""
     rng = np.random.default_rng(0)
     position = np.clip(np.rint(rng.normal(8, 10, SYMBOLS)), 0, 63).astype(np.int32)
-    scales = np.asarray(scale_ladder())[position]
+    scales = np.asarray(scale_table())[position]
     symbols = np.rint(rng.normal(size=SYMBOLS) * scales).astype(np.int32)
     return symbols, position + np.int32(tables.hyper_rows)
 
@@ -42,12 +42,12 @@ def speed(name: str, tables: Tables, runs: int) -> tuple[float, float]:
     for _ in range(runs):
         started = time.perf_counter()
         encoder = way.encoder(tables)
-        encoder.put(symbols, rows)
+        encoder.encode(symbols, rows)
         data = encoder.finish()
         encoding.append(time.perf_counter() - started)
         started = time.perf_counter()
         decoder = way.decoder(tables, data)
-        found = decoder.get(rows)
+        found = decoder.decode(rows)
         decoding.append(time.perf_counter() - started)
         assert (found == symbols).all() and decoder.finish()
     return SYMBOLS / min(encoding), SYMBOLS / min(decoding)

@@ -45,7 +45,7 @@ def stages(source: Path, coded: Path) -> None:
     mark("weights and tables")
     from llic_jax.coding.range_coders.registry import CODERS
 
-    CODERS[codec.coder].encoder(codec.tables)
+    CODERS[codec.coder].encoder(codec.model.tables)
     mark(f"range coder: {codec.coder}")
     image = read_photograph(source).rgb
     mark("reading the image")

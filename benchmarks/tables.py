@@ -10,7 +10,6 @@ N photographs of training in the fewest bits, without offsets, and takes that; e
 import sys
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -20,14 +19,16 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.encoder import Encoder
+from llic_jax.codec.model import CodecModel
 from llic_jax.coding import row_shifts
 from llic_jax.coding.range_coders.registry import CODERS
-from llic_jax.coding.scale_offsets import Offsets, offset_costs, with_all_rows
+from llic_jax.coding.scale_offsets import ScaleOffsets, offset_costs, with_all_rows
 from llic_jax.coding.table_design import build_tables
-from llic_jax.coding.tables import Tables
+from llic_jax.coding.tables import CodingTables
 from llic_jax.data.photographs import Photographs
-from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, SCALE_LEVELS, Mixture, scale_ladder
-from llic_jax.entropy.walk import Step
+from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, SCALE_LEVELS, Mixture, scale_table
+from llic_jax.entropy.walk import Step, Walk
 
 
 class Coded(NamedTuple):
@@ -35,30 +36,41 @@ class Coded(NamedTuple):
 
     step: Step
     symbols: np.ndarray
-    levels: np.ndarray
+    positions: np.ndarray
 
 
 def steps_of(codec: Codec, image: np.ndarray, quality: float) -> list[Coded]:
     """All steps of an image."""
-    found: list[Coded] = []
-
-    def keep(_self, _encoder, step, symbols, levels):
-        found.append(Coded(step, symbols, levels))
-        return np.zeros(step.channels, np.int32), 0.0
-
-    with mock.patch.object(Offsets, "put", keep):
-        codec.encode(image, quality)
+    networks = codec.networks
+    tables = with_all_rows(codec.model.tables)
+    encoder = Encoder(codec.model, tables, networks, codec.options, codec.limits)
+    batch = encoder.batch([image.shape[:2]], quality)
+    canvas, latents = batch.canvas, encoder.analyze(batch, [image])
+    z_hat, _ = networks.round_hyper(canvas, latents.z)
+    hyper = networks.hyper_synthesize(canvas, z_hat, batch.qualities)
+    walk, found = Walk(networks.entropy_model(canvas), hyper, latents.y.shape), []
+    weight, mixture = codec.options.rdoq_weight, codec.options.mixture
+    for step, mean, scale in walk:
+        symbols, values, _ = networks.quantize(
+            canvas, step, latents.y, mean, scale, weight, mixture
+        )
+        walk.fill(values)
+        positions = networks.positions(scale)
+        whole = (canvas.crop(np.asarray(x))[0] for x in (symbols, positions))
+        found.append(Coded(step, *whole))
     return found
 
 
-def coded_bytes(tables: Tables, steps: list[Coded], units: int, corrected: bool, coder: str) -> int:
+def coded_bytes(
+    tables: CodingTables, steps: list[Coded], units: int, corrected: bool, coder: str
+) -> int:
     """Bytes of these steps, with the channels' offsets or without."""
     encoder = CODERS[coder].encoder(tables)
-    offsets = Offsets(tables, offset_costs(tables))
-    for step, symbols, levels in steps:
-        own = offsets.put(encoder, step, symbols, levels)[0] if corrected else 0
-        rows = row_shifts.put_rows(encoder, tables, levels + own, units).rows
-        encoder.put(symbols, rows + tables.hyper_rows)
+    offsets = ScaleOffsets(tables, offset_costs(tables))
+    for step, symbols, positions in steps:
+        own = offsets.write(encoder, step, symbols, positions)[0] if corrected else 0
+        rows = row_shifts.write_rows(encoder, tables, positions + own, units).rows
+        encoder.encode(symbols, rows + tables.scales)
     return len(encoder.finish())
 
 
@@ -66,10 +78,10 @@ def fitted(steps: list[Coded]) -> Mixture:
     """The mixture of two that codes these symbols in the fewest bits."""
     largest = 255
     counts = np.zeros((SCALE_LEVELS, largest + 1))
-    for _, symbols, levels in steps:
-        rows = row_shifts.nearest_used(levels)
+    for _, symbols, positions in steps:
+        rows = row_shifts.nearest_used(positions)
         np.add.at(counts, (rows, np.minimum(np.abs(symbols), largest)), 1)
-    magnitude, ladder = np.arange(largest + 1), np.asarray(scale_ladder())[:, None]
+    magnitude, ladder = np.arange(largest + 1), np.asarray(scale_table())[:, None]
 
     def mixture(x: np.ndarray) -> Mixture:
         weight = 1 / (1 + np.exp(-x[0]))
@@ -98,14 +110,8 @@ def main() -> None:
     model = released.load(args)
     units, coder = model.config["coding"]["units"], next(iter(CODERS))
     prior = model.model.prior, model.params["prior"]
-    codec = Codec(
-        model.model,
-        model.params,
-        build_tables(*prior),
-        bytes(8),
-        units=units,
-        options=model.options,
-    )
+    codec_model = CodecModel(model.model, model.params, build_tables(*prior), bytes(8))
+    codec = Codec(codec_model, model.options)
     qualities = [float(q) for q in range(1, model.model.levels + 1)]
 
     def crops(images: Photographs, count: int) -> list[np.ndarray]:

@@ -66,6 +66,14 @@ class UnknownCoderError(BitstreamError):
     """The file was written with a range coder that this software does not have."""
 
 
+class WalkError(LlicError, RuntimeError):
+    """A loop over an entropy model's steps that does not fill each step once."""
+
+
+class ForkError(LlicError, RuntimeError):
+    """A process that was forked after JAX had started, in which JAX would hang."""
+
+
 class ReleaseError(LlicError, RuntimeError):
     """A released folder is incomplete or damaged."""
 

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from llic_jax.codec.codec import Codec  # noqa: E402
 from llic_jax.coding.range_coders.registry import installed_coders  # noqa: E402
-from llic_jax.coding.scale_offsets import Offsets  # noqa: E402
+from llic_jax.coding.scale_offsets import ScaleOffsets  # noqa: E402
 from llic_jax.configs import smoke  # noqa: E402
 from llic_jax.models.build import build_model, initialize  # noqa: E402
 from llic_jax.models.llic import LLIC  # noqa: E402
@@ -87,7 +87,9 @@ def as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that leave the scales as the networks predict them. Those of random weights are far
     off, and the offsets of an image save a third of its bits. The files cannot be decoded."""
     monkeypatch.setattr(
-        Offsets, "put", lambda self, encoder, step, *_: (np.zeros(step.channels, np.int32), 0.0)
+        ScaleOffsets,
+        "write",
+        lambda self, encoder, step, *_: (np.zeros(step.channels, np.int32), 0.0),
     )
 
 

@@ -28,7 +28,7 @@ def test_the_page_works(monkeypatch: pytest.MonkeyPatch):
     assert losses[-1] < 0.7 * losses[0]
     assert namespace["image"].shape == (64, 64, 3)
     codec, data = namespace["codec"], namespace["data"]
-    encoded = codec.encode(photographs[0])
+    encoded = codec.encode([photographs[0]])[0]
     assert encoded.data == data
-    np.testing.assert_array_equal(namespace["image"], codec.reconstruct(encoded, 64, 64))
+    np.testing.assert_array_equal(namespace["image"], codec.reconstruct(encoded))
     assert namespace["named"].steps[1].parity == 1

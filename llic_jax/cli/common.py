@@ -26,14 +26,14 @@ def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
     Raises:
         LlicError: JAX finds no device, or the folder holds no released model.
     """
+    from llic_jax.codec.model import USUAL, Limits
     from llic_jax.execution import program_cache
     from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
     program_cache.enable()
     check_devices()
-    codec = load_codec(args.checkpoint or DEFAULT_FOLDER, coder, args.memory_gb)
-    codec.max_pixels = args.max_pixels or codec.max_pixels
-    return codec
+    limits = Limits(args.max_pixels or USUAL.max_pixels, args.memory_gb)
+    return load_codec(args.checkpoint or DEFAULT_FOLDER, coder, limits)
 
 
 def check_devices() -> None:

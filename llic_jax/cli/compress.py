@@ -27,11 +27,10 @@ def compress(args: argparse.Namespace) -> int:
     check_output(args)
     from tqdm import tqdm
 
-    from llic_jax.bitstream.file import LlicFile
     from llic_jax.bitstream.sections import sections_of
     from llic_jax.cli import batch
-    from llic_jax.codec import refinement
-    from llic_jax.codec.rate_control import encode_to_target
+    from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
+    from llic_jax.codec.refinement import Refinement
     from llic_jax.images import folders
     from llic_jax.images.photograph import SUFFIXES, Photograph
     from llic_jax.images.read import image_size, read_photograph
@@ -50,29 +49,14 @@ def compress(args: argparse.Namespace) -> int:
     def encode(photographs: list[Photograph]) -> list["Compressed"]:
         rgb = [photograph.colours_to_code() for photograph in photographs]
         sections = [sections_of(photograph, args.exif) for photograph in photographs]
-        if len(rgb) > 1:
-            return codec.encode_batch(rgb, args.quality, sections)
+        rate: Quality | TargetBpp | TargetPsnr = Quality(args.quality)
         if to_target:
-            bpp, psnr = args.target_bpp, args.target_psnr
-            return [
-                encode_to_target(
-                    codec, rgb[0], bpp=bpp, psnr=psnr, sections=sections[0],
-                    visible=photographs[0].visible,
-                )
-            ]  # fmt: skip
+            visible = photographs[0].visible
+            rate = target(bpp=args.target_bpp, psnr=args.target_psnr, visible=visible)
         no_bar = None if args.effort else True  # None: where standard error is a terminal
         with tqdm(total=args.effort, unit="step", leave=False, disable=no_bar) as bar:
-            return [
-                refinement.encode(
-                    codec,
-                    rgb[0],
-                    args.quality,
-                    sections[0],
-                    steps=args.effort,
-                    seconds=args.effort_seconds,
-                    progress=lambda *_: bar.update(),
-                )
-            ]
+            refinement = Refinement(args.effort, args.effort_seconds, lambda *_: bar.update())
+            return codec.encode(rgb, rate, refinement, sections)
 
     def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
         started = time.perf_counter()
@@ -80,7 +64,7 @@ def compress(args: argparse.Namespace) -> int:
             read_photograph(
                 image_source(job.source),
                 name=files.name_of(job.source, "standard input"),
-                max_pixels=codec.max_pixels,
+                max_pixels=codec.limits.max_pixels,
                 to_8bit=args.to_8bit,
             )
             for job in jobs
@@ -92,10 +76,10 @@ def compress(args: argparse.Namespace) -> int:
             height, width = photograph.rgb.shape[:2]
             size = len(encoded.data)
             line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
-            if quality := LlicFile.from_bytes(encoded.data).quality:
-                line += f"  quality {quality:g}"
+            if encoded.quality is not None:
+                line += f"  quality {encoded.quality:g}"
             if args.psnr:
-                decoded = codec.reconstruct(encoded, height, width)
+                decoded = codec.reconstruct(encoded)
                 psnr = distortion.image_psnr(photograph.rgb, decoded, photograph.visible)
                 line += f"  PSNR {psnr:.2f} dB"
             if args.exif:

@@ -13,7 +13,6 @@ def decompress(args: argparse.Namespace) -> int:
     """Decompresses the files that the arguments name; returns the exit status."""
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.cli import batch
-    from llic_jax.codec.photographs import decode_photographs
     from llic_jax.images.photograph import check_suffix
     from llic_jax.images.write import write_photograph
 
@@ -36,7 +35,8 @@ def decompress(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         data = [files.read(job.source) for job in jobs]
         done = []
-        for job, file, photograph in zip(jobs, data, decode_photographs(codec, data), strict=True):
+        photographs = codec.decode_photographs(data)
+        for job, file, photograph in zip(jobs, data, photographs, strict=True):
             notes = write_photograph(job.target, photograph, format_of(job.target))
             height, width = photograph.rgb.shape[:2]
             line = f"{width}x{height}{elapsed(started, len(jobs))}"

@@ -1,115 +1,243 @@
-"""What a codec computes: the model's functions, each compiled once per size of canvas."""
+"""A model's networks for coding: compiled once per size of canvas, in full precision."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, UInt8
 
-from llic_jax.entropy.gaussian import choose_symbols, coded_bits, scale_level
+from llic_jax.entropy.gaussian import Mixture, coded_bits, quantize_rdo, scale_position
+from llic_jax.entropy.walk import Carry, Step, Values
+from llic_jax.errors import InputError
 from llic_jax.execution.bands import Banded
 from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.program_cache import jit
-from llic_jax.execution.stopwatch import Clock
-from llic_jax.models.encoder_options import as_shown, back_project
+from llic_jax.models.encoder_options import project_back
 from llic_jax.models.llic import LLIC, Latents
 from llic_jax.ops import shapes
+from llic_jax.ops.sizes import DOWNSAMPLING
+
+Quality = Float[Array, "b"] | None
 
 
-class Programs:
-    """The model's functions, compiled once per size of canvas. What they take and return is on the
-    canvas, and zero beyond the image. Highest precision: an accelerator's default rounds products
-    to fewer bits, which is no way to compute probabilities.
+class CompiledNetworks:
+    """The model's functions of arrays on a canvas; what they return is zero beyond the image.
 
-    memory_gb: see `Banded`, which the transforms go through.
+    Accelerators multiply at reduced precision by default; encoder and decoder would then disagree
+    on probabilities. So the entropy model runs in the highest precision.
+
+    Args:
+        network: The model.
+        params: Its parameters.
+        memory_gb: GiB that coding may take (see `Banded`, which the transforms go through).
+
+    Attributes:
+        programs: All compiled functions but the transforms, by name.
     """
 
-    def __init__(self, model: LLIC, memory_gb: float):
-        # Own modules may compute what their `repr` does not tell.
-        identity = repr(model) if model.on_canvas else None
+    def __init__(self, network: LLIC, params: Any, memory_gb: float):
+        self.network, self.params = network, params
+        # A model of foreign modules has no identity: they may compute what their `repr` does not
+        # tell, so their programs are not kept on disk.
+        identity = repr(network) if network.on_canvas else None
+        self._g_a, self._g_s = (
+            Banded(part, memory_gb, network.on_canvas) for part in (network.g_a, network.g_s)
+        )
+        self.programs: dict[str, jit] = {
+            # The name tells apart programs that are made of one function.
+            name: jit(_on_canvas(network, name), identity and f"{name} {identity}", static)
+            for name, static in (
+                ("hyper_synthesize", ()),
+                ("entropy_params", (2,)),
+                ("refine", (2,)),
+            )
+        }
+        self.programs |= {f.__name__: jit(f, identity) for f in _functions(network)}
+        self.programs |= {
+            "to_uint8": jit(shapes.to_uint8),
+            "largest": jit(_largest),
+            "quantize": jit(_quantize, static_argnums=(1, 2, 3)),
+            "positions": jit(scale_position),
+            "dequantize": jit(_dequantize),
+        }
 
-        def method(name: str, static: tuple[int, ...] = ()) -> Callable:
-            def call(params, canvas, *args):
-                with jax.default_matmul_precision("highest"):
-                    return canvas.apply(lambda: model.apply({"params": params}, *args, method=name))
+    def analyze(
+        self,
+        canvas: Canvas,
+        x: Float[Array | np.ndarray, "b h w 3"],
+        quality: Quality,
+        factors: Float[Array, "b"] | None = None,
+    ) -> Latents:
+        """Images in [0, 1] to the latents that are quantized.
 
-            return jit(call, f"{name} {identity}" if identity else None, static)
+        Args:
+            canvas: Of the images.
+            x: The images.
+            quality: Of each image; None for a model of one rate.
+            factors: Of back-projection, for each image; None for none.
+        """
+        y = self._latent(canvas, x, quality)
+        if factors is not None and np.any(factors):  # factors of zero are spared the synthesis
+            y = project_back(
+                y,
+                factors,
+                lambda y: self._image(canvas, y, quality),
+                lambda x: self._latent(canvas, x, quality),
+            )
+        return Latents(y, self.programs["hyper_analyze"](self.params, canvas, y, quality))
 
-        self.steps = model.steps
-        self.hyper_synthesize = method("hyper_synthesize")
-        self.entropy_params = method("entropy_params", static=(2,))
-        self.refine = method("refine", static=(2,))
+    def largest(self, latents: Latents) -> float:
+        """The largest magnitude in the latents; waits for it. NaN if one is not a number."""
+        return float(self.programs["largest"](latents))
 
-        apply: Any = model.apply
-        g_a, g_s = (Banded(part, memory_gb, model.on_canvas) for part in (model.g_a, model.g_s))
-        to_uint8, corrected = jit(shapes.to_uint8), jit(back_project)
-        shown = jit(as_shown)
+    def round_hyper(
+        self, canvas: Canvas, z: Float[Array | np.ndarray, "b h64 w64 n"]
+    ) -> tuple[Float[Array, "b h64 w64 n"], Float[Array, "b"]]:
+        """`z_hat`, and its bits for each image."""
+        return self.programs["round_hyper"](self.params, canvas, z)
 
-        @partial(jit, identity=identity)
-        def scaled(params, y, quality):
-            return apply({"params": params}, y, quality, method="scale_latent")
+    def hyper_synthesize(
+        self, canvas: Canvas, z_hat: Float[Array, "b h64 w64 n"], quality: Quality
+    ) -> Any:
+        """Decoded `z_hat` to what the entropy model conditions on."""
+        return self.programs["hyper_synthesize"](self.params, canvas, z_hat, quality)
 
-        @partial(jit, identity=identity)
-        def latents(params, canvas, y, quality):
-            z = canvas.apply(lambda: apply({"params": params}, y, quality, method="hyper_analyze"))
-            return Latents(y, z)
+    def entropy_model(self, canvas: Canvas) -> "CompiledEntropyModel":
+        """What a `Walk` takes."""
+        return CompiledEntropyModel(self, canvas)
 
-        @partial(jit, identity=identity)
-        def round_hyper(params, canvas, z):
-            z_hat = jnp.round(z)
-            bits = apply({"params": params}, z_hat, method="prior_bits")
-            return z_hat, jnp.sum(canvas.keep(bits), axis=(1, 2, 3))
+    def quantize(
+        self,
+        canvas: Canvas,
+        step: Step,
+        y: Float[Array | np.ndarray, "b h16 w16 m"],
+        mean: Values,
+        scale: Values,
+        rdoq_weight: float,
+        mixture: Mixture,
+    ) -> tuple[Array, Array, Float[Array, "b"]]:
+        """A step's symbols (int32), their decoded values, and the bits of each image's symbols."""
+        program = self.programs["quantize"]
+        return program(canvas, step, rdoq_weight, mixture, y, mean, scale)
 
-        @partial(jit, identity=identity)
-        def unscaled(params, y_hat, quality):
-            return apply({"params": params}, y_hat, quality, True, method="scale_latent")
+    def positions(self, scale: Values) -> Values:
+        """Positions on the scale table."""
+        return self.programs["positions"](scale)
 
-        def latent_of(params, canvas, x, quality):
-            y = g_a(params["g_a"], canvas, x, *model.quality_argument(quality))
-            return scaled(params, y, quality)
+    def dequantize(self, symbols: Any, mean: Values) -> Values:
+        """The values of decoded symbols."""
+        return self.programs["dequantize"](jnp.asarray(symbols), mean)
 
-        def image_of(params, canvas, y_hat, quality):
-            y_hat = unscaled(params, y_hat, quality)
-            return g_s(params["g_s"], canvas, y_hat, *model.quality_argument(quality))
+    def synthesize(
+        self, canvas: Canvas, y_hat: Float[Array | np.ndarray, "b h16 w16 m"], quality: Quality
+    ) -> UInt8[Array, "b h w 3"]:
+        """Decoded latents to images."""
+        return self.programs["to_uint8"](self._image(canvas, y_hat, quality))
 
-        def analyze(params, canvas, x, quality, factors=None):
-            y = latent_of(params, canvas, x, quality)
-            if factors is not None and np.any(factors):
-                image = shown(image_of(params, canvas, y, quality))
-                y = corrected(y, latent_of(params, canvas, image, quality), factors)
-            return latents(params, canvas, y, quality)
+    def canvas_for(self, sizes: Sequence[tuple[int, int]]) -> Canvas:
+        """The canvas that images share.
 
-        def synthesize(params, canvas, y_hat, quality):
-            return to_uint8(image_of(params, canvas, y_hat, quality))
+        Args:
+            sizes: Of the images, (height, width).
 
-        @partial(jit, static_argnums=(1, 2, 3))
-        def quantize(canvas, step, rdoq_weight, mixture, y, mean, scale):
-            symbols = choose_symbols(step.gather(y) - mean, scale, rdoq_weight)
-            bits = jnp.sum(canvas.keep(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
-            return symbols.astype(jnp.int32), symbols + mean, bits
+        Raises:
+            InputError: Sizes that differ when rounded up to multiples of 64.
+        """
+        first, *others = sizes
+        for size in others:
+            if Canvas.of_size(*size) != Canvas.of_size(*first):
+                raise InputError(
+                    f"Images of {first[1]} x {first[0]} and {size[1]} x {size[0]} pixels do not go "
+                    f"through the networks together: rounded up to multiples of {DOWNSAMPLING}, "
+                    "their sizes differ. Code them apart."
+                )
+        canvas = Canvas.of_size(*first)
+        return canvas.rounded() if self.network.on_canvas else canvas
 
-        def add(symbols, mean):
-            return symbols.astype(jnp.float32) + mean
+    def _latent(self, canvas: Canvas, x: Any, quality: Quality) -> Array:
+        y = self._g_a(self.params["g_a"], canvas, x, *self.network.quality_argument(quality))
+        return self.programs["scale"](self.params, y, quality)
 
-        self.analyze, self.round_hyper = analyze, round_hyper
-        self.synthesize, self.quantize = synthesize, quantize
-        self.levels = jit(scale_level)
-        self.add = jit(add)
+    def _image(self, canvas: Canvas, y_hat: Any, quality: Quality) -> Any:
+        y_hat = self.programs["unscale"](self.params, y_hat, quality)
+        quality_argument = self.network.quality_argument(quality)
+        return self._g_s(self.params["g_s"], canvas, y_hat, *quality_argument)
 
 
-class CompiledSteps:
-    """The entropy model as the walk sees it, each call one compiled program."""
+class CompiledEntropyModel:
+    """The entropy model as a `Walk` sees it, each call one compiled program.
 
-    def __init__(self, programs: Programs, params: Any, canvas: Canvas, clock: Clock):
-        self.programs, self.params, self.canvas, self.clock = programs, params, canvas, clock
-        self.steps = programs.steps
+    Args:
+        networks: Own the programs.
+        canvas: Of the images.
+    """
 
-    def entropy_params(self, k: int, hyper: Any, y_hat: Array, carry: Any):
-        call = self.programs.entropy_params
-        return self.clock.network(call(self.params, self.canvas, k, hyper, y_hat, carry))
+    def __init__(self, networks: CompiledNetworks, canvas: Canvas):
+        self._networks, self._canvas = networks, canvas
 
-    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Any):
-        return self.programs.refine(self.params, self.canvas, k, hyper, y_hat, carry)
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self._networks.network.steps
+
+    def entropy_params(
+        self, k: int, hyper: Any, y_hat: Array, carry: Carry
+    ) -> tuple[Values, Values, Carry]:
+        program = self._networks.programs["entropy_params"]
+        return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
+
+    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        program = self._networks.programs["refine"]
+        return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
+
+
+def _on_canvas(network: LLIC, method: str) -> Callable[..., Any]:
+    """The network's method, confined to the image."""
+
+    def call(params, canvas, *args):
+        with jax.default_matmul_precision("highest"):
+            return canvas.apply(lambda: network.apply({"params": params}, *args, method=method))
+
+    return call
+
+
+def _functions(network: LLIC) -> Sequence[Callable[..., Any]]:
+    """Functions of parameters and arrays, the canvas given where positions count."""
+
+    def scale(params, y, quality):
+        return network.apply({"params": params}, y, quality, method="scale_latent")
+
+    def unscale(params, y_hat, quality):
+        return network.apply({"params": params}, y_hat, quality, True, method="scale_latent")
+
+    def hyper_analyze(params, canvas, y, quality):
+        return canvas.apply(
+            lambda: network.apply({"params": params}, y, quality, method="hyper_analyze")
+        )
+
+    def round_hyper(params, canvas, z):
+        z_hat = jnp.round(z)
+        bits: Any = network.apply({"params": params}, z_hat, method="prior_bits")
+        return z_hat, jnp.sum(canvas.keep(bits), axis=(1, 2, 3))
+
+    return scale, unscale, hyper_analyze, round_hyper
+
+
+def _quantize(canvas, step, rdoq_weight, mixture, y, mean, scale):
+    symbols = quantize_rdo(step.gather(y) - mean, scale, rdoq_weight)
+    bits = jnp.sum(canvas.keep(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
+    return symbols.astype(jnp.int32), symbols + mean, bits
+
+
+def _dequantize(symbols, mean):
+    return symbols.astype(jnp.float32) + mean
+
+
+def _largest(latents):
+    return jnp.maximum(*(jnp.max(jnp.abs(latent)) for latent in latents))
+
+
+def quality_array(qualities: Sequence[float | None]) -> Quality:
+    """The qualities of images, as the networks take them; None for a model of one rate."""
+    return None if None in qualities else jnp.asarray(qualities, jnp.float32)

@@ -8,25 +8,50 @@ from jaxtyping import Array, Float, UInt8
 
 @dataclasses.dataclass(frozen=True)
 class Compressed:
-    """What compressing an image yields.
+    """A compressed image.
 
-    data: the file's bytes. y_hat: the decoded latent, from which `Codec.reconstruct` makes the very
-    image that the decoder will make. bits: the file's size as estimated: the model's own estimate
-    for y and z, and the header. network_seconds, coder_seconds: time spent in the networks, and
-    in the range coder while no network was at work.
+    Attributes:
+        data: The file's bytes.
+        quality: That it was compressed with; None for a model of one rate.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+        y_hat: The decoded latent, from which `Codec.reconstruct` makes the very image that the
+            decoder will make.
+        bits: The file's size as estimated: the model's own estimate for y and z, and the header.
+        network_seconds: Spent in the networks.
+        coder_seconds: Spent in the range coder while no network was at work.
     """
 
     data: bytes
+    quality: float | None
+    height: int
+    width: int
     y_hat: Float[Array | np.ndarray, "1 h16 w16 m"]
     bits: float
     network_seconds: float
     coder_seconds: float
 
+    @property
+    def seconds(self) -> float:
+        """All the time that it took."""
+        return self.network_seconds + self.coder_seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Decompressed:
-    """What decompressing a file yields: image `(H, W, 3)` uint8, and the time spent."""
+    """A decompressed image.
+
+    Attributes:
+        image: `(H, W, 3)`.
+        network_seconds: Spent in the networks.
+        coder_seconds: Spent in the range coder.
+    """
 
     image: UInt8[np.ndarray, "h w 3"]
     network_seconds: float
     coder_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All the time that it took."""
+        return self.network_seconds + self.coder_seconds

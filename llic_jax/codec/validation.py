@@ -8,8 +8,8 @@ import PIL.Image
 from jaxtyping import Array, UInt8
 
 from llic_jax.bitstream.file import LlicFile
-from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_ident
-from llic_jax.coding.row_shifts import MIN_UNITS
+from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_id
+from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.errors import (
@@ -65,13 +65,15 @@ def check_image(image: np.ndarray | Array) -> None:
         )
 
 
-def check_latent(latent: Array | np.ndarray) -> None:
-    """Refuses a latent that the networks made too large to be coded, or not finite.
+def check_largest(largest: float) -> None:
+    """Refuses latents that the networks made too large to be coded, or not finite.
+
+    Args:
+        largest: Magnitude in the latents.
 
     Raises:
-      InputError: with its largest magnitude.
+        InputError: With that magnitude.
     """
-    largest = np.abs(np.asarray(latent)).max()
     if not largest <= MAX_LATENT:
         raise InputError(
             f"The networks' latent of this image is as large as {largest:.3g} (at most "
@@ -107,18 +109,23 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
             f"The file was written with the model {file.fingerprint.hex()}; loaded is "
             f"{fingerprint.hex()}. Name its folder with --checkpoint."
         )
-    if coder_by_ident(file.coder) is None:
-        known = sorted((pair.ident, name) for name, pair in (CODERS | FORMER_CODERS).items())
+    if coder_by_id(file.coder) is None:
+        known = sorted((pair.coder_id, name) for name, pair in (CODERS | FORMER_CODERS).items())
         raise UnknownCoderError(
             f"The file names range coder {file.coder}; known are "
-            f"{', '.join(f'{ident} ({name})' for ident, name in known)}."
+            f"{', '.join(f'{number} ({name})' for number, name in known)}."
         )
-    if 0 < file.shift_resolution < MIN_UNITS:
+    if 0 < file.shift_resolution < MIN_SHIFT_RESOLUTION:
         raise CorruptError(
-            f"The file names {file.shift_resolution} units to a level; no file has so few."
+            f"The header gives {file.shift_resolution} units (shift resolution); expected 0, or "
+            f"{MIN_SHIFT_RESOLUTION} and more. The file is damaged."
         )
     if (file.quality != 0) if levels == 1 else not 1 <= file.quality <= levels:
-        raise CorruptError(f"Quality {file.quality} is not one of this model's.")
+        expected = "0" if levels == 1 else f"1 to {levels}"
+        raise CorruptError(
+            f"Quality {file.quality:g} is not one of this model's; expected {expected}. The file "
+            "is damaged."
+        )
 
 
 def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-"""Range coders that keep a checksum of the symbols, and a clock."""
+"""Range coders that keep a checksum of all symbols."""
 
 import zlib
 from collections.abc import Callable
@@ -8,37 +8,43 @@ import numpy as np
 
 from llic_jax.coding.range_coders.interface import Decoder, Encoder
 from llic_jax.errors import CorruptError, LlicError
-from llic_jax.execution.stopwatch import Clock
 
 _Result = TypeVar("_Result")
 
 
 class CheckedEncoder:
-    """Keeps a checksum of the symbols, after those of `identity`."""
+    """Keeps a CRC-32 of the symbols.
 
-    def __init__(self, encoder: Encoder, identity: bytes):
-        self.encoder, self.crc = encoder, zlib.crc32(identity)
+    Args:
+        encoder: Codes them.
+        header: Bytes that the checksum begins with.
+    """
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def __init__(self, encoder: Encoder, header: bytes):
+        self.encoder, self.crc = encoder, zlib.crc32(header)
+
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
-        self.encoder.put(symbols, rows)
+        self.encoder.encode(symbols, rows)
 
     def finish(self) -> bytes:
         return self.encoder.finish()
 
 
 class CheckedDecoder:
-    """The same for decoding, and it keeps the time; a coder's own errors become `CorruptError`.
+    """The same for decoding; a range coder's own errors become `CorruptError`.
 
-    make: makes the decoder, which may find its bytes unreadable as well.
+    Args:
+        make: Makes the decoder, which may find its bytes unreadable as well.
+        header: As that of the encoder.
     """
 
-    def __init__(self, make: Callable[[], Decoder], clock: Clock, identity: bytes):
-        self.clock, self.crc = clock, zlib.crc32(identity)
+    def __init__(self, make: Callable[[], Decoder], header: bytes):
+        self.crc = zlib.crc32(header)
         self.decoder = self._guarded(make)
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
-        symbols = self._guarded(lambda: self.decoder.get(rows))
+    def decode(self, rows: np.ndarray) -> np.ndarray:
+        symbols = self._guarded(lambda: self.decoder.decode(rows))
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         return symbols
 
@@ -47,8 +53,8 @@ class CheckedDecoder:
 
     def _guarded(self, call: Callable[[], _Result]) -> _Result:
         try:
-            return self.clock.coder(call())
+            return call()
         except LlicError:
             raise
-        except Exception as error:  # whatever a coder makes of bytes that are not its own
+        except Exception as error:  # a coder may raise anything for bytes that are not its own
             raise CorruptError(f"The range coder cannot read the payload: {error}") from error

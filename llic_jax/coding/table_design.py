@@ -9,7 +9,7 @@ from scipy.special import expit, ndtr
 
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, TAIL_MASS, Mixture, scale_ladder
+from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, TAIL_MASS, Mixture, scale_table
 
 _MAX_HALF_WIDTH = 4096
 
@@ -20,15 +20,15 @@ def build_tables(prior: FactorizedPrior, prior_params: dict, mixture: Mixture = 
     prior_params: the prior's own parameters (`params["prior"]`).
     mixture: what a symbol's distribution is taken to be, given its scale.
     """
-    gaussians = [_mixture_pmf(scale, mixture) for scale in scale_ladder()]
-    rows, offsets = [], []
+    gaussians = [_mixture_pmf(scale, mixture) for scale in scale_table()]
+    rows, first_symbols = [], []
     for low, pmf in [*_prior_pmfs(prior, prior_params), *gaussians]:
         escape = max(1.0 - float(pmf.sum()), 0.0)
         frequencies = quantize_pmf(np.append(pmf, escape))
         rows.append(np.concatenate([[0], np.cumsum(frequencies)]).astype(np.int32))
-        offsets.append(low)
+        first_symbols.append(low)
     starts = np.cumsum([0, *map(len, rows)]).astype(np.int32)
-    return Tables(np.concatenate(rows), starts, np.asarray(offsets, np.int32), prior.channels)
+    return Tables(np.concatenate(rows), starts, np.asarray(first_symbols, np.int32), prior.channels)
 
 
 def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:

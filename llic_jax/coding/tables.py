@@ -1,55 +1,50 @@
 """Integer tables for the range coder, built once from the weights and stored with them.
 
 A receiver must never rebuild them: another machine's floating point could round a probability
-differently. One ragged list of rows serves the whole stream: the first rows are the factorized
-prior's, one per channel of `z`; then come the 64 Gaussians of the scale ladder, or mixtures.
+differently. One ragged list of rows serves the whole stream:
+
+    one row per channel of `z`      factorized prior          stored (`Tables`)
+    64 rows                         scale table, for `y`      stored
+    block size, shift               `row_shifts.py`           added (`CodingTables`)
+    offset used, offset difference  `scale_offsets.py`        added
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int32
 
-from llic_jax.entropy.gaussian import PRECISION
+from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
     """Cumulative frequencies of every row.
 
-    cdf: all rows one after the other, each `0 .. 2^PRECISION`, ascending; int32.
-    starts: where each row begins in `cdf`, and the end; int32, `(rows + 1,)`.
-    offsets: the value of each row's first symbol; int32, `(rows,)`. A row's last symbol is the
-        escape: it stands for every value that the row does not list.
-    hyper_rows: rows that belong to `z`; the scale ladder's begin there.
+    Attributes:
+        cdf: All rows one after the other, each `0 .. 2^PRECISION`, ascending; int32.
+        starts: Where each row begins in `cdf`, and the end; int32, `(rows + 1,)`.
+        first_symbols: The value of each row's first symbol; int32, `(rows,)`. A row's last symbol
+            is the escape: it stands for every value that the row does not list.
+        hyper_rows: Number of rows that belong to `z`; the scale table's begin there.
     """
 
     cdf: np.ndarray
     starts: np.ndarray
-    offsets: np.ndarray
+    first_symbols: np.ndarray
     hyper_rows: int
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.first_symbols)
 
     def row(self, i: int) -> np.ndarray:
         """The cumulative frequencies of row `i`."""
         return self.cdf[self.starts[i] : self.starts[i + 1]]
 
     def row_bits(self, i: int) -> np.ndarray:
-        """What each symbol of row `i` costs, bits."""
+        """The cost of each symbol of row `i`, bits."""
         return PRECISION - np.log2(np.diff(self.row(i)))
-
-    def with_rows(self, *rows: Sequence[int]) -> "Tables":
-        """These tables and rows more, each given by its integer frequencies from symbol 0 on."""
-        cumulative = [np.cumsum([0, *row], dtype=np.int32) for row in rows]
-        ends = self.starts[-1] + np.cumsum([len(row) for row in cumulative], dtype=np.int32)
-        return Tables(
-            np.concatenate([self.cdf, *cumulative]),
-            np.concatenate([self.starts, ends]),
-            np.append(self.offsets, np.zeros(len(rows), np.int32)),
-            self.hyper_rows,
-        )
 
     def lookup(self) -> np.ndarray:
         """The rows in the flat form of TensorFlow Compression, int32.
@@ -63,7 +58,7 @@ class Tables:
         return {
             "cdf": self.cdf,
             "starts": self.starts,
-            "offsets": self.offsets,
+            "offsets": self.first_symbols,  # the name in released folders
             "hyper_rows": np.asarray(self.hyper_rows, np.int32),
         }
 
@@ -83,3 +78,62 @@ class Tables:
                     "released folder is damaged, get it anew."
                 )
         return tables
+
+
+class CodingTables(Tables):
+    """The stored rows, and those that `with_all_rows` adds: all that a file is coded with."""
+
+    @classmethod
+    def of(cls, tables: Tables, added: Sequence[Sequence[int]]) -> "CodingTables":
+        """`tables` and the four added rows.
+
+        Args:
+            tables: The stored rows alone.
+            added: Integer frequencies from symbol 0 on, of each row in the order of the module's
+                table.
+
+        Raises:
+            ValueError: `tables` has other rows, for instance the added ones already.
+        """
+        stored = tables.hyper_rows + SCALE_LEVELS
+        if len(tables) != stored:
+            raise ValueError(
+                f"Found tables of {len(tables)} rows; expected the {stored} stored ones alone."
+            )
+        cumulative = [np.cumsum([0, *row], dtype=np.int32) for row in added]
+        ends = tables.starts[-1] + np.cumsum([len(row) for row in cumulative], dtype=np.int32)
+        return cls(
+            np.concatenate([tables.cdf, *cumulative]),
+            np.concatenate([tables.starts, ends]),
+            np.append(tables.first_symbols, np.zeros(len(added), np.int32)),
+            tables.hyper_rows,
+        )
+
+    def hyper(self, shape: tuple[int, ...]) -> Int32[np.ndarray, "*shape"]:
+        """The row of every element of a `z` of this shape: its channel."""
+        return np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
+
+    @property
+    def scales(self) -> int:
+        """The first row of the scale table."""
+        return self.hyper_rows
+
+    @property
+    def block_size(self) -> int:
+        """The row of `row_shifts.py`'s block sizes."""
+        return self.hyper_rows + SCALE_LEVELS
+
+    @property
+    def shift(self) -> int:
+        """The row of `row_shifts.py`'s shifts."""
+        return self.hyper_rows + SCALE_LEVELS + 1
+
+    @property
+    def offset_used(self) -> int:
+        """The row of "are offsets used" in `scale_offsets.py`."""
+        return self.hyper_rows + SCALE_LEVELS + 2
+
+    @property
+    def offset_difference(self) -> int:
+        """The row of the differences between offsets in `scale_offsets.py`."""
+        return self.hyper_rows + SCALE_LEVELS + 3

@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     # What tables take a symbol's distribution for, given its scale: zero-mean Gaussians, as
     # pairs of a weight and a relative scale (benchmarks/tables.py); () for a single one (paper).
     coding.mixture = ()
-    # How symbols are chosen (llic_jax/entropy/gaussian.py: choose_symbols): bits that a squared
+    # How symbols are chosen (llic_jax/entropy/gaussian.py: quantize_rdo): bits that a squared
     # error of one quantization step is worth; 0 for the nearest integer (paper).
     coding.rdoq_weight = 0.0
     # One factor per quality level: how far the encoder corrects the latent by what its synthesis

@@ -74,7 +74,7 @@ def coded_bits(
     return jnp.where(magnitude > half, escaped, listed)
 
 
-def choose_symbols(
+def quantize_rdo(
     residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], rdoq_weight: float = 0.0
 ) -> Float[Array, "*shape"]:
     """The integers that are coded for `residual = y - mean`, float32.
@@ -101,7 +101,7 @@ def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return lower_bound(jnp.logaddexp(raw, 0.0), SCALE_MIN)
 
 
-def scale_level(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def scale_position(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Where `scale` stands on the ladder, in the logarithmic domain: 0 at its lowest level, 63 at
     its highest, real-valued."""
     return (jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP
@@ -109,9 +109,9 @@ def scale_level(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def scale_index(scale: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     """The level of the ladder nearest to `scale` in the logarithmic domain, 0 .. 63, int32."""
-    return jnp.clip(jnp.round(scale_level(scale)), 0, SCALE_LEVELS - 1).astype(jnp.int32)
+    return jnp.clip(jnp.round(scale_position(scale)), 0, SCALE_LEVELS - 1).astype(jnp.int32)
 
 
-def scale_ladder() -> list[float]:
+def scale_table() -> list[float]:
     """The 64 scales in [0.11, 256], evenly spaced in the logarithmic domain, ascending."""
     return [SCALE_MIN * math.exp(_LOG_STEP * i) for i in range(SCALE_LEVELS)]

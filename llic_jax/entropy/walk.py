@@ -1,18 +1,26 @@
-"""The one coding loop: training, encoding and decoding walk over the latent in the same order.
+"""The one coding loop: everything that codes the latent goes through it in the same order.
 
-An entropy model says which elements of `y` each step codes (`steps`), and what it knows of them
-beforehand (`entropy_params`). The walk fills `y_hat` from zeros, step by step, and a *coder
-function* turns a step's parameters into its decoded values:
+An entropy model says which elements of `y` each step codes (`steps`), and predicts them from what
+is decoded (`entropy_params`). A `Walk` goes through the steps and fills `y_hat`; the body of the
+loop turns a step's mean and scale into its decoded values:
 
-    estimate   values from y with straight-through rounding; bits from noise     (training)
-    quantize   values from y by rounding; symbols for the range encoder          (encoding)
-    decode     values from symbols that the range decoder yields                 (decoding)
+    walk = Walk(model, hyper, y.shape)
+    for step, mean, scale in walk:
+        walk.fill(jnp.round(step.gather(y) - mean) + mean)
+    y_hat = walk.y_hat
 
-It is causal by construction: a step's networks see nothing that is not decoded by then.
+    estimate     noise for bits, straight-through rounding for values    here
+    quantize     bits and values of the symbols that are coded           here
+    encode       symbols to the range encoder                            codec/encoder.py
+    decode       symbols from the range decoder                          codec/decoder.py
+    refinement   softly rounded values, to be differentiated             codec/refinement.py
+    inspection   the bits of every element                               evaluation/inspection.py
+
+It is causal by construction: a step's networks see nothing that was not filled in before.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,7 +29,8 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Key
 
-from llic_jax.entropy.gaussian import GAUSSIAN, Mixture, choose_symbols, coded_bits, gaussian_bits
+from llic_jax.entropy.gaussian import GAUSSIAN, Mixture, coded_bits, gaussian_bits, quantize_rdo
+from llic_jax.errors import WalkError
 from llic_jax.execution.program_cache import jit
 from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight_through
 
@@ -116,54 +125,114 @@ class EntropyParts(NamedTuple):
     on_canvas: bool = False
 
 
-CoderFunction = Callable[[int, Step, Array, Array], tuple[Array, Any]]
+class Walk:
+    """Goes through an entropy model's steps once, in coding order; see the module's example.
 
-
-def walk(
-    model: EntropyModel, hyper: Any, shape: tuple[int, ...], code: CoderFunction
-) -> tuple[Float[Array, "b h w m"], list[Any]]:
-    """Walks over a latent of `shape` (B, H, W, M).
-
-    `code(k, step, mean, scale)` returns the decoded values of the step's elements and anything
-    that is to be collected. Returns `y_hat` and the list of what was collected.
+    Args:
+        model: The entropy model, bound to its parameters, or its compiled programs.
+        hyper: Output of the hyper-synthesis.
+        shape: Of the latent, `(B, H, W, M)`.
     """
-    y_hat, carry, collected = jnp.zeros(shape, jnp.float32), None, []
-    for k, step in enumerate(model.steps):
-        mean, scale, carry = model.entropy_params(k, hyper, y_hat, carry)
-        values, extra = code(k, step, mean, scale)
-        y_hat, carry = model.refine(k, hyper, step.scatter(y_hat, values), carry)
-        collected.append(extra)
-    return y_hat, collected
+
+    def __init__(self, model: EntropyModel, hyper: Any, shape: tuple[int, ...]):
+        self._model, self._hyper = model, hyper
+        self._y_hat: Array = jnp.zeros(shape, jnp.float32)
+        self._values: Array | None = None  # of the current step, once it is filled
+        self._state = "not started"
+
+    def __iter__(self) -> Iterator[tuple[Step, Array, Array]]:
+        """Yields each step with the mean and the scale of its elements, `(B, H, Ws, G)`.
+
+        Raises:
+            WalkError: The body did not fill the step, or the walk was begun before.
+        """
+        if self._state != "not started":
+            raise WalkError("This walk was begun before; make a new Walk for every pass.")
+        model, carry = self._model, None
+        for k, step in enumerate(model.steps):
+            mean, scale, carry = model.entropy_params(k, self._hyper, self._y_hat, carry)
+            self._state, self._values = "waiting", None
+            yield step, mean, scale
+            if self._values is None:
+                raise WalkError(f"Step {k} was not filled; call walk.fill(values) once in each.")
+            y_hat = step.scatter(self._y_hat, self._values)
+            self._y_hat, carry = model.refine(k, self._hyper, y_hat, carry)
+        self._state = "complete"
+
+    def fill(self, values: Values) -> None:
+        """Sets the decoded values of the current step's elements.
+
+        Raises:
+            WalkError: No step is waiting for values: it was filled before, or none was begun.
+        """
+        if self._state != "waiting" or self._values is not None:
+            raise WalkError("No step waits for values; call walk.fill(values) once in each.")
+        self._values = values
+
+    @property
+    def y_hat(self) -> Float[Array, "b h w m"]:
+        """The decoded latent.
+
+        Raises:
+            WalkError: The loop has not come to its end.
+        """
+        if self._state != "complete":
+            raise WalkError("y_hat is complete after the loop over the walk only.")
+        return self._y_hat
 
 
-def estimate(y: Float[Array, "b h w m"], keys: Key[Array, "b"]) -> CoderFunction:
-    """Training: collects each step's bits per sample, `(B,)`, at `y` plus uniform noise (one
-    key per sample); decodes
-    with straight-through rounding of `y - mean` (Minnen and Singh 2020, sec. 3.3)."""
+def estimate(
+    model: EntropyModel, hyper: Any, y: Float[Array, "b h w m"], keys: Key[Array, "b"]
+) -> tuple[Float[Array, "b h w m"], Float[Array, "b"]]:
+    """Training: bits of noisy values, and values rounded with a straight-through gradient.
 
-    def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
+    Minnen and Singh 2020, sec. 3.3.
+
+    Args:
+        model: The entropy model.
+        hyper: Output of the hyper-synthesis.
+        y: The latent.
+        keys: One per sample, for the noise.
+
+    Returns:
+        `y_hat`, and the bits of each sample at `y` plus uniform noise.
+    """
+    walk, bits = Walk(model, hyper, y.shape), []
+    for k, (step, mean, scale) in enumerate(walk):
         residual = step.gather(y) - mean
         noisy = add_uniform_noise(fold_in(keys, k), residual)
-        bits = jnp.sum(gaussian_bits(noisy, scale), axis=(1, 2, 3))
-        return round_straight_through(residual) + mean, bits
-
-    return code
+        bits.append(jnp.sum(gaussian_bits(noisy, scale), axis=(1, 2, 3)))
+        walk.fill(round_straight_through(residual) + mean)
+    return walk.y_hat, sum(bits, jnp.zeros(len(y)))
 
 
 def quantize(
-    y: Float[Array, "b h w m"], rdoq_weight: float = 0.0, mixture: Mixture = GAUSSIAN
-) -> CoderFunction:
-    """Evaluation, and training of the decoder's side: collects each step's bits per sample, `(B,)`,
-    of the very symbols that are coded (`choose_symbols`).
+    model: EntropyModel,
+    hyper: Any,
+    y: Float[Array, "b h w m"],
+    rdoq_weight: float = 0.0,
+    mixture: Mixture = GAUSSIAN,
+) -> tuple[Float[Array, "b h w m"], Float[Array, "b"]]:
+    """Evaluation, and training of the decoder: the symbols that are coded, and their bits.
 
     No gradient reaches `y`. That of the rate reaches the mean straight through the symbols, as if
     they were `y - mean`; all other gradients are true ones.
+
+    Args:
+        model: The entropy model.
+        hyper: Output of the hyper-synthesis.
+        y: The latent.
+        rdoq_weight: See `quantize_rdo`.
+        mixture: Distribution that the coding tables assume.
+
+    Returns:
+        `y_hat`, and the bits of each sample.
     """
-
-    def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
+    walk, bits = Walk(model, hyper, y.shape), []
+    for step, mean, scale in walk:
         residual = step.gather(stop_gradient(y)) - mean
-        symbols = stop_gradient(choose_symbols(residual, scale, rdoq_weight))
+        symbols = stop_gradient(quantize_rdo(residual, scale, rdoq_weight))
         through = symbols + (residual - stop_gradient(residual))
-        return symbols + mean, jnp.sum(coded_bits(through, scale, mixture), axis=(1, 2, 3))
-
-    return code
+        bits.append(jnp.sum(coded_bits(through, scale, mixture), axis=(1, 2, 3)))
+        walk.fill(symbols + mean)
+    return walk.y_hat, sum(bits, jnp.zeros(len(y)))

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
-from llic_jax.entropy.gaussian import choose_symbols, coded_bits
-from llic_jax.entropy.walk import CoderFunction, Step, walk
+from llic_jax.entropy.gaussian import coded_bits, quantize_rdo
+from llic_jax.entropy.walk import Step, Walk
 from llic_jax.errors import InspectionError
 from llic_jax.evaluation.system import Image
 from llic_jax.layers.initializers import fresh_params
@@ -209,11 +209,11 @@ class Inspector:
             y = module.analyze(x, quality, options)
             z_hat = jnp.round(module.hyper_analyze(y, quality))
             hyper = module.hyper_synthesize(z_hat, quality)
-            b, h, w, m = y.shape
-            _, bits = walk(module, hyper, (b, h, w, m), element_bits(y, options))
-            bits_y = jnp.zeros_like(y)
-            for step, values in zip(module.steps, bits, strict=True):
-                bits_y = step.scatter(bits_y, values)
+            walk, bits_y = Walk(module, hyper, y.shape), jnp.zeros_like(y)
+            for step, mean, scale in walk:
+                symbols = quantize_rdo(step.gather(y) - mean, scale, options.rdoq_weight)
+                bits_y = step.scatter(bits_y, coded_bits(symbols, scale, options.mixture))
+                walk.fill(symbols + mean)
             return bits_y, module.prior_bits(z_hat)
 
         def program(params: Any, x: Array, quality: Array | None) -> Any:
@@ -246,24 +246,6 @@ class Inspector:
             if "scct" in ctb:
                 factors[block] = np.asarray(ctb["scct"]["factors"][0])[0]
         return Insight(np.asarray(bits_y)[0], np.asarray(bits_z)[0], kernels, factors)
-
-
-def element_bits(y: Float[Array, "b h w m"], options: EncoderOptions) -> CoderFunction:
-    """Makes a coder function like `walk.quantize` that collects the bits of each element.
-
-    Args:
-      y: The latents.
-      options: How symbols are chosen.
-
-    Returns:
-      For each step its values, and the bits of each.
-    """
-
-    def code(k: int, step: Step, mean: Array, scale: Array) -> tuple[Array, Array]:
-        symbols = choose_symbols(step.gather(y) - mean, scale, options.rdoq_weight)
-        return symbols + mean, coded_bits(symbols, scale, options.mixture)
-
-    return code
 
 
 def group_bits(steps: Sequence[Step], channel_bits: Float[np.ndarray, "m"]) -> dict[str, float]:

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from llic_jax.codec import refinement as effort
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality as AtQuality
+from llic_jax.codec.refinement import Refinement
 from llic_jax.errors import TrialError
 from llic_jax.evaluation import baselines
 from llic_jax.evaluation.image_sets import default_name
@@ -52,9 +53,8 @@ class ReleasedModel:
         """Codes an image of this size once, so that times are those of compiled programs."""
         if (height, width, refined) not in self._compiled:
             black = np.zeros((height, width, 3), np.uint8)
-            quality = self.codec.default_quality
-            encoded = effort.encode(self.codec, black, quality, steps=int(refined))
-            self.codec.decode(encoded.data)
+            (encoded,) = self.codec.encode([black], refinement=Refinement(int(refined)))
+            self.codec.decode([encoded.data])
             self._compiled.add((height, width, refined))
 
 
@@ -120,7 +120,7 @@ class LlicSystem:
         Raises:
           TrialError: The model has no such quality.
         """
-        levels = self.codec.model.levels
+        levels = self.codec.network.levels
         if levels == 1:
             return [None]
         for quality in chosen or ():
@@ -134,19 +134,19 @@ class LlicSystem:
         self.model.compile(height, width, refined=self.refinement > 0)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "image.llic"
-            encoded = effort.encode(codec, image, quality, steps=self.refinement)
+            (encoded,) = codec.encode([image], AtQuality(quality), Refinement(self.refinement))
             path.write_bytes(encoded.data)
             data = path.read_bytes()
-        decoded = codec.decode(data)
+        (decoded,) = codec.decode([data])
         return Measurement(
             bytes=len(data),
             image=decoded.image,
-            encode_seconds=encoded.network_seconds + encoded.coder_seconds,
-            decode_seconds=decoded.network_seconds + decoded.coder_seconds,
+            encode_seconds=encoded.seconds,
+            decode_seconds=decoded.seconds,
             encode_network_seconds=encoded.network_seconds,
             decode_network_seconds=decoded.network_seconds,
             bits=encoded.bits,
-            identical=np.array_equal(decoded.image, codec.reconstruct(encoded, height, width)),
+            identical=np.array_equal(decoded.image, codec.reconstruct(encoded)),
         )
 
 
@@ -174,7 +174,7 @@ def released_systems(
     systems = _labelled([LlicSystem(folder, coder) for folder in distinct.values()])
     groups: dict[str, list[LlicSystem]] = {}
     for system in systems:
-        if system.codec.model.levels == 1:
+        if system.codec.network.levels == 1:
             groups.setdefault(json.dumps(system.model_config), []).append(system)
     curves: dict[Path, str] = {}
     taken = {system.name for system in systems} | set(baselines.FORMATS)

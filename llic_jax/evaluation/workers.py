@@ -37,7 +37,8 @@ def run_tasks(
     if not tasks:
         return
     if workers == 1 and not system.separate:
-        yield from (_measure(system, task) for task in tasks)
+        for task in tasks:
+            yield _measure(system, task)
         return
     # Spawned, not forked: a fork of a process in which JAX has run hangs, and inherits its memory.
     context = multiprocessing.get_context("spawn")

@@ -1,7 +1,7 @@
-"""What only the encoder needs to know beside the model: how it finds and weighs its symbols."""
+"""The encoder's options beside the model: how it finds, weighs and codes its symbols."""
 
-import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -10,32 +10,45 @@ from jaxtyping import Array, Float
 from llic_jax.configs.config import Config
 from llic_jax.entropy.gaussian import GAUSSIAN, Mixture
 from llic_jax.errors import ConfigError
+from llic_jax.execution.program_cache import jit
 from llic_jax.layers.quality import Quality, interpolate_levels
 
 Latent = Float[Array, "b h16 w16 m"]
 
 
-@dataclasses.dataclass(frozen=True)
-class EncoderOptions:
-    """As in a config's `coding` section; the defaults are the paper's encoder.
+# Half a step, 0.00125 rows, is 1.5e-4 of a scale: ten times the largest difference between
+# platforms that was measured with full-size models.
+SHIFT_RESOLUTION = 400
 
-    rdoq_weight: how symbols are chosen: 0 for the nearest (`gaussian.choose_symbols`).
-    back_projection: for each quality level how far `back_project` goes, 0 for not at all; none: at
-        no level. Between two levels it is interpolated linearly.
-    mixture: what the coding tables take a symbol's distribution for, given its scale.
+
+class EncoderOptions(NamedTuple):
+    """What an encoder may choose; no decoder needs to know it.
+
+    Attributes:
+        rdoq_weight: Of rate-distortion optimized quantization; 0 for the nearest symbols
+            (`gaussian.quantize_rdo`).
+        back_projection: For each quality level the factor of `project_back`, 0 for none; () for
+            none at any level. Between two levels it is interpolated linearly.
+        mixture: The distribution of a symbol, given its scale, that the coding tables assume.
+        coder: Name of the range coder; None for the first that is installed. Files of every
+            installed coder are read.
+        shift_resolution: Row shifts per table row (`coding/row_shifts.py`). With 0, files decode
+            reliably only with the software and machine type that wrote them.
     """
 
     rdoq_weight: float = 0.0
     back_projection: tuple[float, ...] = ()
     mixture: Mixture = GAUSSIAN
+    coder: str | None = None
+    shift_resolution: int = SHIFT_RESOLUTION
 
     @classmethod
     def of(cls, coding: Config, levels: int) -> "EncoderOptions":
         """Those of a config's `coding` section, for a model of so many quality levels.
 
         Raises:
-          ConfigError: a number of factors that is not that of the levels, a factor out of range, or
-            what is no mixture.
+            ConfigError: A number of factors that is not that of the levels, a factor out of range,
+                or a mixture that is none.
         """
         factors = tuple(map(float, coding.get("back_projection", ())))  # older configs have none
         if factors and len(factors) != levels:
@@ -55,10 +68,15 @@ class EncoderOptions:
                 f"coding.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
                 "one), above 0, the weights 1 in all; or () for a single Gaussian."
             )
-        return cls(coding.get("rdoq_weight", 0.0), factors, mixture)
+        return cls(
+            coding.get("rdoq_weight", 0.0),
+            factors,
+            mixture,
+            shift_resolution=coding.get("units", SHIFT_RESOLUTION),
+        )
 
     def factors(self, quality: Quality | None) -> Float[Array, "b"] | None:
-        """Of `back_project`, for each sample; None if there are none."""
+        """Of `project_back`, for each sample; None if there are none."""
         if not self.back_projection:
             return None
         table = jnp.asarray(self.back_projection)
@@ -68,19 +86,41 @@ class EncoderOptions:
 PLAIN = EncoderOptions()
 
 
-def as_shown(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Clipped to [0, 1], what is not a number to 0: an image that the analysis can make sense of,
-    whatever the synthesis makes of a latent that was never quantized."""
+def project_back(
+    y: Latent,
+    factors: Float[Array, "b"],
+    synthesize: Callable[[Any], Any],
+    analyze: Callable[[Any], Any],
+) -> Latent:
+    """Back-projection: `y`, corrected by what the analysis finds missing in the synthesis of `y`.
+
+    Irani and Peleg, "Improving resolution by image registration" (CVGIP 1991), do it to images,
+    step after step. One step is most of what there is to gain where rates are high; where they are
+    low, the details that it adds cost more bits than they are worth (our choice:
+    `benchmarks/back_projection.py`).
+
+    Args:
+        y: Latents of the images.
+        factors: How far to go, for each image; 0 for not at all.
+        synthesize: Latents to images in [0, 1], not clipped.
+        analyze: Images to latents.
+    """
+    return back_project(y, analyze(displayable(synthesize(y))), factors)
+
+
+@jit
+def displayable(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Clipped to [0, 1], NaN to 0: an image that the analysis can take, whatever the synthesis
+    makes of a latent that was never quantized."""
     return jnp.clip(jnp.nan_to_num(x_hat), 0, 1)
 
 
-def back_project(y: Latent, seen: Any, factors: Float[Array, "b"]) -> Latent:
-    """`y`, corrected by what the analysis finds missing when it sees the synthesis of `y`.
+@jit
+def back_project(y: Latent, seen: Latent, factors: Float[Array, "b"]) -> Latent:
+    """`y + f (y - seen)`, and `y` itself where f is 0, even if `y - seen` is not finite.
 
-    `g_s` inverts `g_a` only about: analyzed again, the synthesis of `y` yields `seen`, and
-    `y + f (y - seen)` is nearer to a latent whose synthesis is the image. Irani and Peleg,
-    "Improving resolution by image registration" (CVGIP 1991), do it to images, step after step. One
-    step is most of what there is to gain where rates are high; where they are low, the details that
-    it adds cost more bits than they are worth (our choice: `benchmarks/back_projection.py`).
+    `g_s` inverts `g_a` only about: analyzed again, the synthesis of `y` yields `seen`, and the sum
+    is nearer to a latent whose synthesis is the image.
     """
-    return y + factors[:, None, None, None] * stop_gradient(y - seen)
+    f = factors[:, None, None, None]
+    return jnp.where(f == 0, y, y + f * stop_gradient(y - seen))

@@ -16,15 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from llic_jax.entropy import walk as coding_walk
 from llic_jax.entropy.factorized import FactorizedPrior
-from llic_jax.entropy.walk import Carry, Step
+from llic_jax.entropy.walk import Carry, Step, estimate, quantize
 from llic_jax.layers.quality import Gain, Quality
-from llic_jax.models.encoder_options import PLAIN, EncoderOptions, as_shown, back_project
+from llic_jax.models.encoder_options import PLAIN, EncoderOptions, project_back
 from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight_through
 
 
-class LatentRate(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a pass through the model yields.
 
     x_hat: `(B, H, W, 3)`, not clipped. bits_y, bits_z: estimated bits of each sample, `(B,)`.
@@ -81,8 +80,9 @@ class LLIC(nn.Module):
         factors = options.factors(quality)
         if factors is None:
             return y
-        seen = self.analyze(as_shown(self.synthesize(y, quality)), quality)
-        return back_project(y, seen, factors)
+        return project_back(
+            y, factors, lambda y: self.synthesize(y, quality), lambda x: self.analyze(x, quality)
+        )
 
     @nn.nowrap
     def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:
@@ -137,7 +137,7 @@ class LLIC(nn.Module):
         quality: Quality | None = None,
         keys: Key[Array, "b"] | None = None,
         options: EncoderOptions = PLAIN,
-    ) -> LatentRate:
+    ) -> ModelOutput:
         """The whole way there and back, with estimated rates.
 
         With keys, one per sample, as in training: noise for the rate, straight-through rounding
@@ -146,16 +146,17 @@ class LLIC(nn.Module):
         """
         y = self.analyze(x, quality, options if keys is None else PLAIN)
         z = self.hyper_analyze(y, quality)
-        if keys is not None:
-            code = coding_walk.estimate(y, fold_in(keys, 0))
-            z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
-        else:
-            code = coding_walk.quantize(y, options.rdoq_weight, options.mixture)
+        if keys is None:
             z_rated = z_hat = jnp.round(z)
+        else:
+            z_rated, z_hat = add_uniform_noise(fold_in(keys, 1), z), round_straight_through(z)
         bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
         hyper = self.hyper_synthesize(z_hat, quality)
-        y_hat, bits = coding_walk.walk(self, hyper, y.shape, code)
-        return LatentRate(self.synthesize(y_hat, quality), sum(bits), bits_z)
+        if keys is None:
+            y_hat, bits_y = quantize(self, hyper, y, options.rdoq_weight, options.mixture)
+        else:
+            y_hat, bits_y = estimate(self, hyper, y, fold_in(keys, 0))
+        return ModelOutput(self.synthesize(y_hat, quality), bits_y, bits_z)
 
 
 class Latents(NamedTuple):

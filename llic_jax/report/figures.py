@@ -145,7 +145,7 @@ def inside_pictures(system: LlicSystem, images: Images, means: Mapping[str, Any]
     codec = system.codec
     group = means[system.name]
     quality = group[middle_setting(group)]["quality"]
-    inspector = inspection.Inspector(codec.model, codec.params, codec.options)
+    inspector = inspection.Inspector(codec.network, codec.model.params, codec.options)
     alike = _alike(images)
     insights = [
         inspector.inspect(image, quality)
@@ -169,7 +169,9 @@ def _receptive_field_pictures(system: LlicSystem, images: Images) -> list[Pictur
     if not large:
         return []
     codec = system.codec
-    fields = inspection.receptive_fields(codec.model, codec.params, system.model_config, large)
+    fields = inspection.receptive_fields(
+        codec.network, codec.model.params, system.model_config, large
+    )
     return [
         Picture(
             "receptive_field",
@@ -190,7 +192,7 @@ def _bit_pictures(
     insights: Sequence[inspection.Insight],
 ) -> list[Picture]:
     channels: np.ndarray = sum(i.bits_y.sum((0, 1)) for i in insights) / len(insights)
-    groups = inspection.group_bits(system.codec.model.steps, channels)
+    groups = inspection.group_bits(system.codec.network.steps, channels)
     at = "" if quality is None else f" at quality {quality:g}"
     names = ", ".join(name for name, _ in images[:2])
     maps = [insight.bit_map() for insight in insights[:2]]

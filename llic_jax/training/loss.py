@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from llic_jax.metrics import distortion as metrics
-from llic_jax.models.llic import LatentRate
+from llic_jax.models.llic import ModelOutput
 
 DISTORTIONS = ("mse", "ms_ssim")
 
 
 def rate_distortion(
-    out: LatentRate,
+    out: ModelOutput,
     x: Float[Array, "b h w 3"],
     lmbda: Float[Array, "b"],
     distortion: str = "mse",

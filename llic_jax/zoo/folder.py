@@ -26,8 +26,8 @@ from safetensors.flax import save
 from safetensors.numpy import load_file  # the other one compiles a program for every shape
 
 from llic_jax.bitstream.file import FINGERPRINT_BYTES
-from llic_jax.codec.codec import MEMORY_GB, Codec
-from llic_jax.coding.row_shifts import UNITS
+from llic_jax.codec.codec import Codec
+from llic_jax.codec.model import USUAL, CodecModel, Limits
 from llic_jax.coding.table_design import build_tables
 from llic_jax.coding.tables import Tables
 from llic_jax.errors import ReleaseError
@@ -77,9 +77,9 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
 
 
 def load_codec(
-    folder: str | Path = DEFAULT_FOLDER, coder: str | None = None, memory_gb: float = MEMORY_GB
+    folder: str | Path = DEFAULT_FOLDER, coder: str | None = None, limits: Limits = USUAL
 ) -> Codec:
-    """The codec in a released folder (`coder` and `memory_gb`: see `Codec`).
+    """The codec in a released folder (`coder`: see `EncoderOptions`; `limits`: see `Codec`).
 
     Raises:
       ReleaseError: a file is missing or cannot be read, or they do not go together.
@@ -94,8 +94,7 @@ def load_codec(
     try:
         config = json.loads((folder / "config.json").read_text())
         model_config, train = config["model"], config.get("train", {})
-        coding = config.get("coding", {})
-        options = EncoderOptions.of(coding, model_config["levels"])
+        options = EncoderOptions.of(config.get("coding", {}), model_config["levels"])
         weights = load_file(folder / "weights.safetensors")
         arrays = load_file(folder / "tables.safetensors")
         tables = Tables.from_arrays({k: np.asarray(v) for k, v in arrays.items()})
@@ -105,19 +104,10 @@ def load_codec(
         raise ReleaseError(f"{folder} is damaged: {error}") from error
     params = restored_weights(weights)
     _check_shapes(model, params, folder)
-    lmbdas = train["lmbdas"] if train.get("distortion") == "mse" else ()
-    ident = fingerprint(model_config, weights, tables)
-    return Codec(
-        model,
-        params,
-        tables,
-        ident,
-        coder,
-        units=coding.get("units", UNITS),
-        memory_gb=memory_gb,
-        lmbdas=lmbdas,
-        options=options,
-    )
+    lambdas = tuple(train["lmbdas"]) if train.get("distortion") == "mse" else ()
+    own_fingerprint = fingerprint(model_config, weights, tables)
+    codec_model = CodecModel(model, params, tables, own_fingerprint, lambdas)
+    return Codec(codec_model, options._replace(coder=coder), limits)
 
 
 def effort(*folders: str | Path) -> dict[str, Any]:

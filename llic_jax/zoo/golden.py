@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from llic_jax.codec.codec import Codec
-from llic_jax.coding.scale_offsets import with_all_rows
 from llic_jax.coding.table_design import build_tables
 from llic_jax.errors import BitstreamError, ReleaseError
 from llic_jax.zoo.card import model_card
@@ -30,7 +29,7 @@ def complete(
     folder = Path(folder)
     codec = load_codec(folder, coder)
     config = json.loads((folder / "config.json").read_text())
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.model.params))
     card = model_card(config, parameters, codec.fingerprint, summary)
     write_whole(folder / "README.md", card.encode())
     write_whole(folder / "golden.llic", codec.compress(golden_image()))
@@ -50,9 +49,9 @@ def check(folder: str | Path, codec: Codec) -> None:
     for name in ("README.md", "golden.llic"):
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder} has no {name}. {again}")
-    tables = build_tables(codec.model.prior, codec.params["prior"], codec.options.mixture)
-    rebuilt = with_all_rows(tables).arrays()
-    for name, array in codec.tables.arrays().items():
+    tables = build_tables(codec.network.prior, codec.model.params["prior"], codec.options.mixture)
+    rebuilt = tables.arrays()
+    for name, array in codec.model.tables.arrays().items():
         # Another platform may round a probability the other way.
         if array.shape != rebuilt[name].shape or np.any(abs(array - rebuilt[name]) > 2):
             raise ReleaseError(f"The tables in {folder} ({name}) are not those of its weights.")

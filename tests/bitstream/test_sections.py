@@ -8,7 +8,7 @@ from PIL import Image
 
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import ALPHA, EXIF, ICC, MAX_METADATA, RESOLUTION, XMP, sections_of
-from llic_jax.codec.photographs import decode_photograph
+from llic_jax.codec.decoder import Decoder
 from llic_jax.errors import CorruptError
 from llic_jax.images.photograph import Photograph
 
@@ -30,8 +30,8 @@ def whole(photograph) -> Photograph:
 
 
 def test_all_sections_come_back(tiny_codec, whole):
-    data = tiny_codec.encode(whole.rgb, 1.5, sections_of(whole, keep_exif=True)).data
-    decoded = decode_photograph(tiny_codec, data)
+    data = tiny_codec.encode([whole.rgb], sections=[sections_of(whole, keep_exif=True)])[0].data
+    decoded = tiny_codec.decode_photographs([data])[0]
     np.testing.assert_array_equal(decoded.rgb, tiny_codec.decompress(data))
     np.testing.assert_array_equal(decoded.alpha, whole.alpha)
     assert (decoded.icc, decoded.exif, decoded.grey) == (whole.icc, whole.exif, False)
@@ -46,14 +46,14 @@ def test_a_plain_photograph_has_no_sections(tiny_codec, photograph):
     plain = Photograph(photograph[:40, :50])
     assert sections_of(plain) == {}
     data = tiny_codec.compress(plain.rgb)
-    decoded = decode_photograph(tiny_codec, data)
+    decoded = tiny_codec.decode_photographs([data])[0]
     assert (decoded.alpha, decoded.icc, decoded.exif, decoded.grey) == (None, None, None, False)
     assert LlicFile.from_bytes(data).sections == {}
 
 
 def test_a_reader_passes_over_what_it_does_not_know(tiny_codec, whole):
-    data = tiny_codec.encode(whole.rgb, 1.5, {250: b"from the future"}).data
-    assert decode_photograph(tiny_codec, data).icc is None
+    data = tiny_codec.encode([whole.rgb], sections=[{250: b"from the future"}])[0].data
+    assert tiny_codec.decode_photographs([data])[0].icc is None
 
 
 def png(array: np.ndarray) -> bytes:
@@ -83,7 +83,7 @@ def test_damaged_sections_are_corrupt(tiny_codec, whole, tag, content, monkeypat
     file = LlicFile.from_bytes(tiny_codec.compress(whole.rgb))
     data = dataclasses.replace(file, sections={tag: content}).to_bytes()
     # Found before the image is decoded.
-    monkeypatch.setattr(type(tiny_codec), "decode_batch", None)
+    monkeypatch.setattr(Decoder, "decode", None)
     with pytest.raises(CorruptError) as error:
-        decode_photograph(tiny_codec, data)
+        tiny_codec.decode_photographs([data])[0]
     assert ("is the most that is read" in str(error.value)) == (len(content) > 0 and tag == EXIF)

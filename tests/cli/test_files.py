@@ -265,7 +265,7 @@ sys.exit(main.main([]))
 
 
 def test_bytes_behind_the_end_are_said(tiny_codec, photograph):
-    data = tiny_codec.encode(photograph[:50, :60], 1.5, {200: b"a section"}).data
+    data = tiny_codec.encode([photograph[:50, :60]], sections=[{200: b"a section"}])[0].data
     for more in (b"\0", b"\0" * 9, b"x" * 300):
         with pytest.raises(CorruptError, match=f"^{len(more)} bytes follow the end"):
             LlicFile.from_bytes(data + more)

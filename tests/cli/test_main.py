@@ -6,8 +6,9 @@ from PIL import ExifTags, Image
 
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.cli.main import main
-from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality
+from llic_jax.codec.refinement import Refinement
 from llic_jax.images.photograph import Photograph
 from llic_jax.images.read import read_image, read_photograph
 from llic_jax.images.write import write_image, write_photograph
@@ -117,19 +118,26 @@ def test_a_folder_in_batches(tmp_path, photograph, tiny_release, tiny_codec, cap
     exif[ExifTags.Base.Orientation] = 6
     turned.save(photos / "turned.jpg", exif=exif)
     (photos / "broken.png").write_text("no image")
-    sizes, encode, decode = [], Codec.encode_batch, Codec.decode_batch
-    monkeypatch.setattr(
-        Codec, "encode_batch", lambda self, x, *args: sizes.append(len(x)) or encode(self, x, *args)
-    )
-    monkeypatch.setattr(
-        Codec, "decode_batch", lambda self, data: sizes.append(len(data)) or decode(self, data)
-    )
+    sizes, encode, decode = [], Codec.encode, Codec.decode_photographs
+
+    def counted(call):
+        """The call, which notes how many images go together."""
+
+        def counting(self, items, *args):
+            if len(items) > 1:
+                sizes.append(len(items))
+            return call(self, items, *args)
+
+        return counting
+
+    monkeypatch.setattr(Codec, "encode", counted(encode))
+    monkeypatch.setattr(Codec, "decode_photographs", counted(decode))
     assert llic("compress", photos, files, "--batch", 2, "--workers", 1, *model) == 1
     captured = capsys.readouterr()
     assert sizes == [2, 2] and "5 of 6 files done" in captured.out and "broken.png" in captured.err
     assert captured.out.count("(2 together)") == 4
 
-    other = Codec(tiny_codec.model, tiny_codec.params, tiny_codec.tables, b"another.")
+    other = Codec(tiny_codec.model._replace(fingerprint=b"another."))
     (files / "0.llic").write_bytes(other.compress(photograph[:40, :50]))  # spoils its batch
     sizes.clear()
     assert llic("decompress", files, back, "--batch", 3, *model) == 1
@@ -252,7 +260,7 @@ def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
     options = ("--effort", 2, "--quality", 1.5)
     assert llic("compress", pictures / "a.png", output, *options, *model) == 0
     image = read_image(pictures / "a.png")
-    assert output.read_bytes() == refinement.encode(tiny_codec, image, 1.5, steps=2).data
+    assert output.read_bytes() == tiny_codec.encode([image], Quality(1.5), Refinement(2))[0].data
     assert "1/2" in capsys.readouterr().err  # the progress bar
 
     options = ("--effort", 2, "--effort_seconds", 0, "--force", "--quality", 1.5)

@@ -22,7 +22,8 @@ from llic_jax.bitstream import file as bitstream
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import ALPHA, sections_of
 from llic_jax.codec.codec import Codec
-from llic_jax.codec.photographs import decode_photograph
+from llic_jax.codec.model import Limits
+from llic_jax.codec.rate_control import Quality
 from llic_jax.coding.range_coders.registry import installed_coders
 from llic_jax.errors import BitstreamError, CoderUnavailableError
 from llic_jax.images.photograph import Photograph
@@ -52,7 +53,7 @@ def samples(codecs: dict[str, Codec]) -> list[bytes]:
             image = np.clip(smooth, 0, 255).astype(np.uint8)
             whole = Photograph(image, alpha=image[..., 0], icc=b"profile" * 9, exif=b"metadata")
             sections = sections_of(whole, keep_exif=True) if shape == (50, 70) else None
-            found.append(codec.encode(image, 1.5, sections).data)
+            found.append(codec.encode([image], Quality(1.5), sections=[sections])[0].data)
     return found
 
 
@@ -112,7 +113,7 @@ def run(
     intact = {coded_content(data) for data in files}
     codec = next(iter(codecs.values()))
     for data in files:  # what is compiled now is not compiled under the clock
-        decode_photograph(codec, data)
+        codec.decode_photographs([data])[0]
     found: collections.Counter = collections.Counter()
     slowest = 0.0
     damages = damaged(files, np.random.default_rng(seed))
@@ -121,7 +122,7 @@ def run(
             print(f"{i} files so far: {dict(found)}", flush=True)
         started = time.perf_counter()
         try:
-            decode_photograph(codec, data)
+            codec.decode_photographs([data])[0]
         except (BitstreamError, CoderUnavailableError) as error:
             found[type(error).__name__] += 1
         else:
@@ -140,10 +141,8 @@ def coded_content(data: bytes) -> tuple:
 
 def open_codecs(model: str) -> dict[str, Codec]:
     """The golden model's codec for every coder; the first one reads all of their files."""
-    codecs = {name: load_codec(MODELS / model, name) for name in installed_coders()}
-    for codec in codecs.values():
-        codec.max_pixels = MAX_PIXELS
-    return codecs
+    limits = Limits(max_pixels=MAX_PIXELS)
+    return {name: load_codec(MODELS / model, name, limits) for name in installed_coders()}
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 import subprocess
 import sys
 
@@ -9,7 +10,10 @@ import pytest
 from llic_jax.bitstream import file as bitstream
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality, TargetBpp
+from llic_jax.codec.refinement import Refinement
 from llic_jax.errors import (
+    ArgumentTypeError,
     BitstreamError,
     CorruptError,
     ImageSizeError,
@@ -26,10 +30,10 @@ from llic_jax.zoo.folder import load_codec
 def test_decoded_is_what_the_encoder_saw(tiny_release, coder, photograph, size):
     codec = load_codec(tiny_release, coder)
     image = photograph[: size[0], : size[1]]
-    encoded = codec.encode(image, 1.5)
-    decoded = codec.decode(encoded.data)
+    encoded = codec.encode([image], Quality(1.5))[0]
+    decoded = codec.decode([encoded.data])[0]
     assert decoded.image.shape == image.shape and decoded.image.dtype == np.uint8
-    np.testing.assert_array_equal(decoded.image, codec.reconstruct(encoded, *size))
+    np.testing.assert_array_equal(decoded.image, codec.reconstruct(encoded))
     assert encoded.network_seconds > 0 and decoded.coder_seconds > 0
 
 
@@ -37,34 +41,33 @@ def test_images_coded_together_are_those_coded_alone(tiny_release, coder, photog
     """Sizes that pad alike, one quality on the way in and several on the way out."""
     codec = load_codec(tiny_release, coder)
     images = [photograph[:120, :70], photograph[60:188, 100:228], photograph[:65, 20:148]]
-    together = codec.encode_batch(images, 2.0, [{}, {200: b"more"}, {}])
-    others = [codec.encode(image, 1.25) for image in images]
+    together = codec.encode(images, Quality(2.0), sections=[{}, {200: b"more"}, {}])
+    others = [codec.encode([image], Quality(1.25))[0] for image in images]
     for image, encoded in zip(images, together, strict=True):
-        alone = codec.encode(image, 2.0)
+        alone = codec.encode([image], Quality(2.0))[0]
         payloads = [len(LlicFile.from_bytes(data).payload) for data in (encoded.data, alone.data)]
         assert payloads[0] == pytest.approx(payloads[1], rel=0.01)
         assert _apart(codec.decompress(encoded.data), codec.decompress(alone.data)) <= 1
     assert LlicFile.from_bytes(together[1].data).sections == {200: b"more"}
     data = [together[0].data, others[2].data, together[1].data]
-    for decoded, of_image in zip(codec.decode_batch(data), data, strict=True):
+    for decoded, of_image in zip(codec.decode(data), data, strict=True):
         assert _apart(decoded.image, codec.decompress(of_image)) <= 1
         assert decoded.network_seconds > 0 and decoded.coder_seconds > 0
     with pytest.raises(InputError, match="130 x 65 pixels do not go"):
-        codec.encode_batch([images[0], photograph[:65, :130]])
+        codec.encode([images[0], photograph[:65, :130]])
     with pytest.raises(InputError, match="Code them apart"):
-        codec.decode_batch([data[0], codec.compress(photograph)])
+        codec.decode([data[0], codec.compress(photograph)])
     with pytest.raises(CorruptError):
-        codec.decode_batch([data[0], data[1][:-1] + bytes([data[1][-1] ^ 255])])
+        codec.decode([data[0], data[1][:-1] + bytes([data[1][-1] ^ 255])])
 
 
 def test_files_for_one_machine_only_are_not_coded_together(tiny_codec, photograph):
     """Their table rows stand on the last digits of what the networks compute."""
-    parts = (tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint)
-    codec = Codec(*parts, units=0)
+    codec = Codec(tiny_codec.model, EncoderOptions(shift_resolution=0))
     images = [photograph[:64, :64], photograph[64:128, :64]]
-    data = [encoded.data for encoded in codec.encode_batch(images)]
+    data = [encoded.data for encoded in codec.encode(images)]
     assert data == [codec.compress(image) for image in images]
-    for decoded, image in zip(codec.decode_batch(data), data, strict=True):
+    for decoded, image in zip(codec.decode(data), data, strict=True):
         np.testing.assert_array_equal(decoded.image, codec.decompress(image))
 
 
@@ -84,35 +87,32 @@ def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
 ):
     """The rate may fall further than the error rises; a decoder needs to know nothing of it."""
     codec, weight = load_codec(tiny_release), 2.0
-    parts = (codec.model, codec.params, codec.tables, codec.fingerprint)
-    plain, frugal = (Codec(*parts, options=EncoderOptions(w)) for w in (0.0, weight))
-    chosen = frugal.encode(photograph, 1.5)
+    plain, frugal = (Codec(codec.model, EncoderOptions(w)) for w in (0.0, weight))
+    chosen = frugal.encode([photograph], Quality(1.5))[0]
     assert len(chosen.data) < 0.99 * len(plain.compress(photograph, 1.5))
     decoded = tiny_codec.decompress(chosen.data)
-    np.testing.assert_array_equal(decoded, frugal.reconstruct(chosen, *photograph.shape[:2]))
+    np.testing.assert_array_equal(decoded, frugal.reconstruct(chosen))
     x = jnp.asarray(pad_to_multiple(photograph[None], 64), jnp.float32) / 255
-    out = codec.model.apply(
-        {"params": codec.params}, x, jnp.full(1, 1.5), None, EncoderOptions(weight)
+    out = codec.network.apply(
+        {"params": codec.model.params}, x, jnp.full(1, 1.5), None, EncoderOptions(weight)
     )
     header = 8 * (len(chosen.data) - len(LlicFile.from_bytes(chosen.data).payload))
     estimated = float(out.bits_y[0] + out.bits_z[0])
     assert chosen.bits - header < 0.9 * estimated  # random weights: the scales are far off
     request.getfixturevalue("as_predicted")
-    bits = frugal.encode(photograph, 1.5).bits
+    bits = frugal.encode([photograph], Quality(1.5))[0].bits
     assert abs(bits - header - estimated) < 0.01 * bits
 
 
 def test_a_higher_quality_costs_more_and_is_in_the_file(tiny_codec, photograph):
-    low, high = (tiny_codec.encode(photograph, q) for q in (1.0, 2.0))
+    low, high = (tiny_codec.encode([photograph], Quality(q))[0] for q in (1.0, 2.0))
     assert low.bits < high.bits and len(low.data) < len(high.data)
     assert LlicFile.from_bytes(low.data).quality == 1.0
     middle = LlicFile.from_bytes(tiny_codec.compress(photograph)).quality
     assert middle == tiny_codec.default_quality == 1.5
     # Between two steps that a file can hold, the encoder takes the nearer, like the decoder.
-    fine = tiny_codec.encode(photograph, 1.3333)
-    np.testing.assert_array_equal(
-        tiny_codec.decompress(fine.data), tiny_codec.reconstruct(fine, *photograph.shape[:2])
-    )
+    fine = tiny_codec.encode([photograph], Quality(1.3333))[0]
+    np.testing.assert_array_equal(tiny_codec.decompress(fine.data), tiny_codec.reconstruct(fine))
 
 
 def test_compression_is_deterministic(tiny_codec, photograph):
@@ -196,3 +196,61 @@ def test_the_command_line_starts_without_jax():
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_single_image_or_file_where_several_are_expected_is_refused(tiny_codec, photograph):
+    for call in (
+        lambda: tiny_codec.encode(photograph),
+        lambda: tiny_codec.decode(b"LLIC"),
+        lambda: tiny_codec.decode_photographs(memoryview(b"LLIC")),
+    ):
+        with pytest.raises(ArgumentTypeError, match="expected a list"):
+            call()
+    assert tiny_codec.encode([]) == tiny_codec.decode([]) == []
+
+
+def test_a_file_is_parsed_once_and_its_quality_known(tiny_codec, photograph, monkeypatch):
+    calls = []
+    parse = LlicFile.from_bytes
+    monkeypatch.setattr(LlicFile, "from_bytes", lambda data: calls.append(1) or parse(data))
+    (encoded,) = tiny_codec.encode([photograph[:60, :50]], Quality(1.25), Refinement(1))
+    tiny_codec.reconstruct(encoded)
+    assert not calls and encoded.quality == 1.25
+    assert (encoded.height, encoded.width) == (60, 50)
+    tiny_codec.decode_photographs([encoded.data])
+    assert len(calls) == 1
+
+
+def test_a_target_and_refinement_exclude_each_other(tiny_codec, photograph):
+    with pytest.raises(InputError, match="after a target is met"):
+        tiny_codec.encode([photograph], TargetBpp(1.0), Refinement(1))
+
+
+def test_latents_of_another_size_are_refused(tiny_codec, photograph):
+    latents = tiny_codec.analyze(photograph)
+    with pytest.raises(InputError, match="for an image of 65 x 64 pixels"):
+        tiny_codec.encode_latents(latents, 64, 65)
+
+
+def test_a_pickled_codec_writes_the_same_files(tiny_codec, photograph):
+    again = pickle.loads(pickle.dumps(tiny_codec))
+    assert again.compress(photograph[:64, :64]) == tiny_codec.compress(photograph[:64, :64])
+
+
+def test_a_forked_child_is_told_and_does_not_hang(tiny_release):
+    code = (
+        "import os, sys, numpy as np\n"
+        "from llic_jax.zoo.folder import load_codec\n"
+        "codec = load_codec(sys.argv[1])\n"
+        "from llic_jax.errors import ForkError\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n"
+        "        codec.compress(np.zeros((8, 8, 3), np.uint8))\n"
+        "    except ForkError as error:\n"
+        "        os._exit(3 if 'spawn' in str(error) else 4)\n"
+        "    os._exit(5)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tiny_release)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 3

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.codec.model import Limits
 from llic_jax.configs import smoke_eighth
 from llic_jax.evaluation import inspection
 from llic_jax.execution import bands
@@ -32,32 +33,33 @@ def folder(tmp_path_factory):
 def test_files_decode_exactly_in_bands_too(folder, photograph, tmp_path):
     image, file = photograph[:140, :70], tmp_path / "image.llic"
     writer, reader = load_codec(folder), load_codec(folder)
-    small = load_codec(folder, memory_gb=LIBRARIES + 1e5 / GIB)
-    encoded = writer.encode(image)
+    small = load_codec(folder, limits=Limits(memory_gb=LIBRARIES + 1e5 / GIB))
+    encoded = writer.encode([image])[0]
     file.write_bytes(encoded.data)
     decoded = reader.decompress(file.read_bytes())
-    np.testing.assert_array_equal(decoded, writer.reconstruct(encoded, *image.shape[:2]))
+    np.testing.assert_array_equal(decoded, writer.reconstruct(encoded))
     assert len(encoded.data) > 1000 and decoded.std() > 1
 
     with mock.patch.object(bands, "compute", wraps=bands.compute) as compute:
         in_bands = small.decompress(file.read_bytes())
         assert compute.call_count == 1
-        encoded_in_bands = small.encode(image)
+        encoded_in_bands = small.encode([image])[0]
         assert compute.call_count == 4  # analysis, and synthesis and analysis of its correction
-        again = small.decode(encoded_in_bands.data).image
+        again = small.decode([encoded_in_bands.data])[0].image
     difference = np.abs(in_bands.astype(int) - decoded)
     assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
-    np.testing.assert_array_equal(again, small.reconstruct(encoded_in_bands, *image.shape[:2]))
+    np.testing.assert_array_equal(again, small.reconstruct(encoded_in_bands))
     assert abs(len(encoded_in_bands.data) - len(encoded.data)) <= 2
 
 
 def test_it_can_be_looked_into(folder, photograph):
     codec = load_codec(folder)
-    found = inspection.Inspector(codec.model, codec.params).inspect(photograph[:60, :60], 4.0)
+    inspector = inspection.Inspector(codec.network, codec.model.params)
+    found = inspector.inspect(photograph[:60, :60], 4.0)
     assert {name: k.shape for name, k in found.kernels.items()} == {"block_0_0": (5, 5, 12)}
     assert found.bits_y.shape == (4, 4, 16) and found.bits_z.shape[:2] == (1, 1)
-    probe = inspection.ReceptiveFieldProbe(codec.model.g_a)
-    field = probe.measure("eighth", codec.params["g_a"], [photograph], 192, jnp.full(1, 4.0))
+    probe = inspection.ReceptiveFieldProbe(codec.network.g_a)
+    field = probe.measure("eighth", codec.model.params["g_a"], [photograph], 192, jnp.full(1, 4.0))
     # Before training, 5 x 5 patches of 8 x 8 pixels and next to nothing else.
     assert np.all(field.energy[80:120, 80:120] > 0)
     assert field.energy[80:120, 80:120].sum() > 0.95
@@ -65,8 +67,8 @@ def test_it_can_be_looked_into(folder, photograph):
 
 def test_patches_see_nothing_of_each_other_before_the_first_block(folder):
     codec = load_codec(folder)
-    first, *_ = codec.model.g_a.layers()
-    params = {"params": codec.params["g_a"]["down_0"]}
+    first, *_ = codec.network.g_a.layers()
+    params = {"params": codec.model.params["g_a"]["down_0"]}
     x = jnp.asarray(np.random.default_rng(0).random((1, 32, 24, 3), np.float32))
     base = first.apply(params, x)
     assert base.shape == (1, 4, 3, 12)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec.model import Limits
 from llic_jax.codec.validation import least_bits, least_bytes
 from llic_jax.errors import CorruptError, ImageSizeError, InputError
+from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.zoo.folder import load_codec
 from tests.codec import fuzz
 
@@ -26,13 +28,12 @@ def test_a_small_file_of_a_huge_image_is_refused_before_work(tiny_codec):
 def test_the_least_size_is_a_lower_bound(tiny_codec):
     """Not even an image of one colour takes less."""
     data = tiny_codec.compress(np.full((256, 320, 3), 90, np.uint8), 1.0)
-    bits = least_bits(tiny_codec.tables, tiny_codec.model.latent_channels)
+    bits = least_bits(tiny_codec.model.tables, tiny_codec.network.latent_channels)
     assert 0 < least_bytes(320, 256, bits) <= len(LlicFile.from_bytes(data).payload)
 
 
 def test_limits_count_padded_pixels(tiny_release):
-    codec = load_codec(tiny_release)
-    codec.max_pixels = 64 * 64
+    codec = load_codec(tiny_release, limits=Limits(max_pixels=64 * 64))
     codec.compress(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(ImageSizeError, match="8192 when padded"):
         codec.compress(np.zeros((1, 65, 3), np.uint8))
@@ -44,6 +45,4 @@ def test_too_few_units_are_refused(tiny_codec, units):
     with pytest.raises(CorruptError, match="units"):
         tiny_codec.decompress(dataclasses.replace(file, shift_resolution=units).to_bytes())
     with pytest.raises(InputError, match="256 and more"):
-        type(tiny_codec)(
-            tiny_codec.model, tiny_codec.params, tiny_codec.tables, bytes(8), units=units
-        )
+        type(tiny_codec)(tiny_codec.model, EncoderOptions(shift_resolution=units))

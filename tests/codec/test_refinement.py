@@ -8,10 +8,15 @@ import pytest
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality
 from llic_jax.errors import InputError
 
 QUALITY = 1.5
 STEPS = 40
+
+
+def refined_file(codec, image, **limits):
+    return codec.encode([image], Quality(QUALITY), refinement.Refinement(**limits))[0]
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +27,17 @@ def image(photograph):
 
 @pytest.fixture(scope="module")
 def plain(tiny_codec, image):
-    return tiny_codec.encode(image, QUALITY)
+    return tiny_codec.encode([image], Quality(QUALITY))[0]
 
 
 @pytest.fixture(scope="module")
 def refined(tiny_codec, image):
-    return refinement.encode(tiny_codec, image, QUALITY, steps=STEPS)
+    return refined_file(tiny_codec, image, steps=STEPS)
 
 
 def cost(codec, image, encoded) -> float:
     """Of the real file and the decoded image, in bits."""
-    lmbda = np.sqrt(np.prod(codec.lmbdas))  # half way between the two levels
+    lmbda = np.sqrt(np.prod(codec.model.lambdas))  # half way between the two levels
     error = image.astype(float) - codec.decompress(encoded.data)
     return 8 * len(encoded.data) + lmbda * image.shape[0] * image.shape[1] * np.mean(error**2)
 
@@ -41,22 +46,20 @@ def test_refined_files_cost_less_and_decode(tiny_codec, image, plain, refined):
     assert cost(tiny_codec, image, refined) < cost(tiny_codec, image, plain)
     assert LlicFile.from_bytes(refined.data).quality == QUALITY
     np.testing.assert_array_equal(
-        tiny_codec.decompress(refined.data), tiny_codec.reconstruct(refined, *image.shape[:2])
+        tiny_codec.decompress(refined.data), tiny_codec.reconstruct(refined)
     )
 
 
 def test_equal_steps_make_equal_files(tiny_codec, image, refined):
     calls = []
-    again = refinement.encode(
-        tiny_codec, image, QUALITY, steps=STEPS, progress=lambda *call: calls.append(call)
-    )
+    again = refined_file(tiny_codec, image, steps=STEPS, progress=lambda *call: calls.append(call))
     assert again.data == refined.data
     assert calls == [(done, STEPS) for done in range(1, STEPS + 1)]
 
 
 @pytest.mark.parametrize("limit", [{"steps": 0}, {"steps": STEPS, "seconds": 0.0}])
 def test_no_effort_changes_nothing(tiny_codec, image, plain, limit):
-    assert refinement.encode(tiny_codec, image, QUALITY, **limit).data == plain.data
+    assert refined_file(tiny_codec, image, **limit).data == plain.data
 
 
 def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch):
@@ -67,16 +70,14 @@ def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch):
     def tick(done: int, steps: int) -> None:
         now[0] = float(done)
 
-    limited = refinement.encode(
-        tiny_codec, image, QUALITY, steps=1000, seconds=float(STEPS), progress=tick
-    )
+    limited = refined_file(tiny_codec, image, steps=1000, seconds=float(STEPS), progress=tick)
     assert now[0] == STEPS
     assert cost(tiny_codec, image, limited) < cost(tiny_codec, image, plain)
 
 
 def test_a_search_that_makes_things_worse_is_thrown_away(tiny_codec, image, plain, monkeypatch):
     monkeypatch.setattr(refinement, "_LEARNING_RATE", -1.0)  # uphill
-    assert refinement.encode(tiny_codec, image, QUALITY, steps=6).data == plain.data
+    assert refined_file(tiny_codec, image, steps=6).data == plain.data
 
 
 def test_soft_rounding_becomes_rounding():
@@ -91,10 +92,10 @@ def test_soft_rounding_becomes_rounding():
 
 def test_what_cannot_be_refined_is_refused(tiny_codec, image, monkeypatch):
     with pytest.raises(InputError, match="below 0"):
-        refinement.encode(tiny_codec, image, steps=-1)
-    parts = (tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint)
+        refined_file(tiny_codec, image, steps=-1)
+    model = tiny_codec.model._replace(lambdas=())
     with pytest.raises(InputError, match="no lambda"):
-        refinement.encode(Codec(*parts), image, QUALITY, steps=1)
+        refined_file(Codec(model), image, steps=1)
     monkeypatch.setattr(refinement, "MAX_PIXELS", 100)
     with pytest.raises(InputError, match="50 x 60 are more"):
-        refinement.encode(tiny_codec, image, QUALITY, steps=1)
+        refined_file(tiny_codec, image, steps=1)

@@ -4,7 +4,7 @@ from scipy import stats
 
 from llic_jax.coding.table_design import build_tables, quantize_pmf
 from llic_jax.coding.tables import Tables
-from llic_jax.entropy.gaussian import PRECISION, scale_ladder
+from llic_jax.entropy.gaussian import PRECISION, scale_table
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,11 @@ def test_rows_are_cumulative_frequencies(tables):
 
 @pytest.mark.parametrize("level", [0, 10, 31, 50, 63])
 def test_a_gaussian_row_costs_hardly_more_than_the_entropy(tables, level):
-    scale = scale_ladder()[level]
-    row, low = tables.row(tables.hyper_rows + level), tables.offsets[tables.hyper_rows + level]
+    scale = scale_table()[level]
+    row, low = (
+        tables.row(tables.hyper_rows + level),
+        tables.first_symbols[tables.hyper_rows + level],
+    )
     values = np.arange(low, low + len(row) - 2)
     p = stats.norm.cdf((values + 0.5) / scale) - stats.norm.cdf((values - 0.5) / scale)
     frequencies = np.diff(row)[:-1] / 2.0**PRECISION
@@ -39,8 +42,8 @@ def test_a_gaussian_row_costs_hardly_more_than_the_entropy(tables, level):
 def test_a_mixture_s_row_costs_hardly_more_than_its_entropy(tiny_model, tiny_params, level):
     mixture = ((0.5, 0.7), (0.5, 1.25))
     tables = build_tables(tiny_model.prior, tiny_params["prior"], mixture)
-    i, scale = tables.hyper_rows + level, scale_ladder()[level]
-    values = tables.offsets[i] + np.arange(len(tables.row(i)) - 2)
+    i, scale = tables.hyper_rows + level, scale_table()[level]
+    values = tables.first_symbols[i] + np.arange(len(tables.row(i)) - 2)
     assert values[0] == -values[-1]
     p = sum(
         weight * np.diff(stats.norm.cdf((np.append(values, values[-1] + 1) - 0.5) / (scale * by)))

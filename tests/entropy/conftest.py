@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.model import CodecModel
 from llic_jax.coding.table_design import build_tables
 from llic_jax.configs import default
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.gaussian import coded_bits
-from llic_jax.entropy.walk import walk
+from llic_jax.entropy.walk import Walk
 from llic_jax.models.build import ENTROPY_MODELS, initialize
+from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import LLIC
 from llic_jax.ops.shapes import depth_to_space
 
@@ -93,7 +95,12 @@ class Subject:
     @cached_property
     def codec(self) -> Codec:
         tables = build_tables(self.model.prior, self.params["prior"])
-        return Codec(self.model, self.params, tables, b"conforms")
+        return Codec(CodecModel(self.model, self.params, tables, b"conforms"))
+
+    def codec_of(self, coder: str) -> Codec:
+        """The codec with a range coder."""
+        codec = self.codec
+        return Codec(codec.model, EncoderOptions(coder=coder), networks=codec.networks)
 
     @cached_property
     def walk_along(self):
@@ -101,10 +108,11 @@ class Subject:
         the decoded values are those of `y`."""
 
         def along(hyper, y):
-            def code(k, step, mean, scale):
-                return step.gather(y), (mean, scale)
-
-            return walk(self.bound, hyper, y.shape, code)[1]
+            walk, params = Walk(self.bound, hyper, y.shape), []
+            for step, mean, scale in walk:
+                params.append((mean, scale))
+                walk.fill(step.gather(y))
+            return params
 
         return jax.jit(along)
 
@@ -114,14 +122,14 @@ class Subject:
         step, and the estimated bits of all."""
         keys = jax.random.split(jax.random.key(6), len(self.model.steps))
 
-        def draw(k, step, mean, scale):
-            symbols = jnp.round(scale * jax.random.normal(keys[k], scale.shape))
-            bits = jnp.sum(coded_bits(symbols, scale))
-            return symbols + mean, (symbols, scale, bits)
-
         @jax.jit
         def dream(hyper):
-            return walk(self.bound, hyper, (BATCH, *LATENT[1:]), draw)[1]
+            walk, drawn = Walk(self.bound, hyper, (BATCH, *LATENT[1:])), []
+            for key, (_, mean, scale) in zip(keys, walk, strict=True):
+                symbols = jnp.round(scale * jax.random.normal(key, scale.shape))
+                drawn.append((symbols, scale, jnp.sum(coded_bits(symbols, scale))))
+                walk.fill(symbols + mean)
+            return drawn
 
         symbols, scales, bits = zip(*dream(self.hyper(6, BATCH)), strict=True)
         return list(symbols), list(scales), float(sum(bits))

@@ -8,7 +8,7 @@ import pytest
 from llic_jax.configs import default
 from llic_jax.entropy.elic import SpaceChannelModel, build
 from llic_jax.entropy.gaussian import SCALE_MIN
-from llic_jax.entropy.walk import walk
+from llic_jax.entropy.walk import Walk
 from llic_jax.errors import ConfigError
 
 GROUPS, HEIGHT, WIDTH = (2, 3), 3, 4
@@ -41,7 +41,11 @@ def test_each_position_sees_what_is_decoded_before_it():
     y = jnp.asarray(rng.standard_normal((1, HEIGHT, WIDTH, sum(GROUPS))), jnp.float32)
 
     def along(model, hyper, y):
-        return walk(model, hyper, y.shape, lambda k, s, m, v: (s.gather(y), (s.unpack(m), v)))[1]
+        walk, params = Walk(model, hyper, y.shape), []
+        for step, mean, scale in walk:
+            params.append((step.unpack(mean), scale))
+            walk.fill(step.gather(y))
+        return params
 
     params = model.lazy_init(jax.random.key(0), hyper, y, method=along)["params"]
     params = jax.tree.map(

@@ -80,7 +80,7 @@ def test_limits_of_the_scale():
 @pytest.mark.parametrize("weight", [0.5, 8.7, 24.0])
 def test_chosen_symbols_cost_least_of_all_towards_zero(weight):
     residual, scale = np.meshgrid(np.linspace(-6, 6, 241), [0.11, 0.3, 1.0, 4.0, 60.0])
-    chosen = np.asarray(gaussian.choose_symbols(*map(jnp.asarray, (residual, scale)), weight))
+    chosen = np.asarray(gaussian.quantize_rdo(*map(jnp.asarray, (residual, scale)), weight))
     nearest = np.round(residual)
     costs = []
     for symbols in (nearest, nearest - np.sign(nearest)):
@@ -95,11 +95,11 @@ def test_chosen_symbols_cost_least_of_all_towards_zero(weight):
 
 def test_without_a_weight_the_nearest_integer_is_chosen():
     residual, scale = jnp.linspace(-3, 3, 61), jnp.full(61, 0.3)
-    np.testing.assert_array_equal(gaussian.choose_symbols(residual, scale), jnp.round(residual))
+    np.testing.assert_array_equal(gaussian.quantize_rdo(residual, scale), jnp.round(residual))
 
 
 def test_ladder_and_index():
-    ladder = jnp.asarray(gaussian.scale_ladder())
+    ladder = jnp.asarray(gaussian.scale_table())
     assert (
         len(ladder) == 64 and ladder[0] == pytest.approx(0.11) and ladder[-1] == pytest.approx(256)
     )

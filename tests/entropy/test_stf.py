@@ -9,7 +9,7 @@ import pytest
 
 from llic_jax.configs import default
 from llic_jax.entropy.stf import ChannelModel, HyperAnalysis, build, hyper_widths
-from llic_jax.entropy.walk import walk
+from llic_jax.entropy.walk import Walk
 from llic_jax.errors import ConfigError
 
 MODEL = ChannelModel(slices=3, slice_channels=2, max_support=1, widths=(4,))
@@ -18,7 +18,11 @@ SHAPE = (1, 2, 3, 6)
 
 def along(model: ChannelModel, hyper: Any, y: jax.Array) -> tuple[jax.Array, list]:
     """The walk with the decoded values of `y` before they are refined."""
-    return walk(model, hyper, y.shape, lambda k, step, mean, v: (step.gather(y), (mean, v)))
+    walk, params = Walk(model, hyper, y.shape), []
+    for step, mean, scale in walk:
+        params.append((mean, scale))
+        walk.fill(step.gather(y))
+    return walk.y_hat, params
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from llic_jax.configs import default
 from llic_jax.entropy.tcm import ChannelAttentionModel, HyperAnalysis, build
-from llic_jax.entropy.walk import walk
+from llic_jax.entropy.walk import Walk
 from llic_jax.errors import ConfigError
 
 MODEL = ChannelAttentionModel(1, 2, 1, (4,), attention_channels=4, window=2, head_dim=2)
@@ -20,7 +20,11 @@ def setup():
     mean, scale, y = (jnp.asarray(rng.standard_normal(SHAPE), jnp.float32) for _ in range(3))
 
     def along(model, hyper, y):
-        return walk(model, hyper, y.shape, lambda k, step, m, s: (step.gather(y), (m, s)))
+        walk, params = Walk(model, hyper, y.shape), []
+        for step, mean, scale in walk:
+            params.append((mean, scale))
+            walk.fill(step.gather(y))
+        return walk.y_hat, params
 
     params = MODEL.lazy_init(jax.random.key(0), (mean, scale), y, method=along)["params"]
     return jax.jit(lambda p: MODEL.apply({"params": p}, (mean, scale), y, method=along)), params

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec.rate_control import Quality
 from llic_jax.errors import InspectionError
 from llic_jax.evaluation import inspection
 
@@ -18,7 +19,7 @@ def image(photograph):
 def inspector(tiny_codec):
     options = tiny_codec.options
     assert options.rdoq_weight and all(options.back_projection)
-    return inspection.Inspector(tiny_codec.model, tiny_codec.params, options)
+    return inspection.Inspector(tiny_codec.network, tiny_codec.model.params, options)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def insight(inspector, image):
 
 
 def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, image, as_predicted):
-    encoded = tiny_codec.encode(image, 2.0)
+    encoded = tiny_codec.encode([image], Quality(2.0))[0]
     assert insight.bits_y.shape == (12, 12, 16) and insight.bits_z.shape == (3, 3, 8)
     total = float(insight.bits_y.sum() + insight.bits_z.sum())
     header = len(encoded.data) - len(LlicFile.from_bytes(encoded.data).payload)
@@ -38,7 +39,7 @@ def test_the_bits_of_all_elements_are_the_codecs_estimate(insight, tiny_codec, i
 
 def test_groups_add_up_in_coding_order(insight, tiny_codec):
     channels = insight.bits_y.sum((0, 1))
-    groups = inspection.group_bits(tiny_codec.model.steps, channels)
+    groups = inspection.group_bits(tiny_codec.network.steps, channels)
     assert list(groups) == ["0-3", "4-15"]
     assert groups["0-3"] == pytest.approx(float(channels[:4].sum()), rel=1e-6)
     assert sum(groups.values()) == pytest.approx(float(channels.sum()), rel=1e-6)
@@ -117,7 +118,7 @@ def test_images_and_sizes_must_go_together(photograph):
 @pytest.mark.slow
 def test_static_kernels_see_more_if_they_are_larger(tiny_codec, tiny_config, photograph):
     fields = inspection.receptive_fields(
-        tiny_codec.model, tiny_codec.params, tiny_config.model.to_dict(), [photograph]
+        tiny_codec.network, tiny_codec.model.params, tiny_config.model.to_dict(), [photograph]
     )
     assert len(fields) == 4
     assert "5x5" in fields[2].name and "3x3" in fields[3].name

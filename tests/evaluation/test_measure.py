@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from llic_jax import evaluate
-from llic_jax.codec import refinement
+from llic_jax.codec.rate_control import Quality
 from llic_jax.data.image_files import image_files
 from llic_jax.errors import DataError, OutputError, ResultsError, TrialError
 from llic_jax.evaluation import measure as evaluation
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_file(found, system, images):
     assert len(records) == 8
     for record in records[:4]:
         image = dict(images)[record.image]
-        encoded = system.codec.encode(image, record.quality)
+        encoded = system.codec.encode([image], Quality(record.quality))[0]
         data = encoded.data
         decoded = system.codec.decompress(data)
         pixels = image.shape[0] * image.shape[1]
@@ -290,7 +290,7 @@ def test_systems_travel_without_their_programs(system):
 def test_effort_is_measured_like_any_other_system(system, photograph):
     image = photograph[:60, :50]
     coded = dataclasses.replace(system, refinement=2).code(image, 1.5)
-    assert coded.bytes == len(refinement.encode(system.codec, image, 1.5, steps=2).data)
+    assert coded.bytes == len(system.codec.encode([image], Quality(1.5), Refinement(2))[0].data)
     # A file of 600 bytes: constriction's words and escapes show.
     assert coded.identical and coded.bits == pytest.approx(8 * coded.bytes, rel=0.05, abs=8 * 48)
 

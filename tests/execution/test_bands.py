@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.model import Limits
 from llic_jax.execution import bands
 from llic_jax.execution.bands import GIB, LIBRARIES
 from llic_jax.layers.chain import flatten
@@ -115,23 +116,17 @@ def reach(layers, row: int) -> set[int]:
 
 def test_a_codec_with_little_memory_has_files_and_images_like_any_other(tiny_codec, photograph):
     image = photograph[:70, :70]
-    small = Codec(
-        tiny_codec.model,
-        tiny_codec.params,
-        tiny_codec.tables,
-        tiny_codec.fingerprint,
-        memory_gb=LIBRARIES + 2e5 / GIB,
-        options=tiny_codec.options,
-    )
+    limits = Limits(memory_gb=LIBRARIES + 2e5 / GIB)
+    small = Codec(tiny_codec.model, tiny_codec.options, limits)
     with mock.patch.object(bands, "compute", wraps=bands.compute) as compute:
-        encoded = small.encode(image)
-        decoded = small.decode(encoded.data).image
+        encoded = small.encode([image])[0]
+        decoded = small.decode([encoded.data])[0].image
         assert compute.call_count == 4  # analysis, its back-projection, and synthesis
-        np.testing.assert_array_equal(decoded, small.reconstruct(encoded, *image.shape[:2]))
+        np.testing.assert_array_equal(decoded, small.reconstruct(encoded))
         with mock.patch.object(bands, "_held", return_value=0):  # everything fits
-            usual = small.decode(encoded.data).image
+            usual = small.decode([encoded.data])[0].image
         assert compute.call_count == 5
-        expected = tiny_codec.encode(image)
+        expected = tiny_codec.encode([image])[0]
         assert abs(len(encoded.data) - len(expected.data)) <= 2
     difference = np.abs(decoded.astype(int) - usual)
     assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3

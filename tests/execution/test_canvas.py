@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from llic_jax.codec.codec import Codec
-from llic_jax.codec.networks import Programs
+from llic_jax.codec.networks import CompiledNetworks
 from llic_jax.entropy.gaussian import GAUSSIAN
+from llic_jax.entropy.walk import Walk
 from llic_jax.execution.canvas import Canvas
-from llic_jax.execution.program_cache import jit
 from llic_jax.models.build import build_model, initialize
 from llic_jax.transforms.blocks import BasicBlock
 
@@ -64,28 +64,26 @@ def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
         lambda p: p + np.float32(0.02) * rng.standard_normal(p.shape, np.float32), initialize(model)
     )
     params["g_s"]["up_0"]["expand"]["conv"]["bias"] += 0.5  # grey, not black
-    programs, found = Programs(model, memory_gb=4.0), []
+    networks, found = CompiledNetworks(model, params, memory_gb=4.0), []
     image = rng.random((1, 5 * 64, 64, 3), np.float32)
     for canvas in (Canvas.of_size(320, 64), Canvas((6, 2), np.array((5, 1), np.int32))):
-        y, z = programs.analyze(params, canvas, canvas.put(image), None)
-        z_hat, bits = programs.round_hyper(params, canvas, 20 * z)
+        y, z = networks.analyze(canvas, canvas.put(image), None)
+        z_hat, bits = networks.round_hyper(canvas, 20 * z)
         seen = [y, z, z_hat]
-        hyper = programs.hyper_synthesize(params, canvas, z_hat, None)
+        hyper = networks.hyper_synthesize(canvas, z_hat, None)
         seen += jax.tree.leaves(hyper)
-        y_hat, carry = np.zeros_like(y), None
-        for k, step in enumerate(programs.steps):
-            mean, scale, carry = programs.entropy_params(params, canvas, k, hyper, y_hat, carry)
-            _, values, step_bits = programs.quantize(
-                canvas, step, 0.0, GAUSSIAN, 20 * y, mean, scale
+        walk = Walk(networks.entropy_model(canvas), hyper, y.shape)
+        for step, mean, scale in walk:
+            _, values, step_bits = networks.quantize(
+                canvas, step, 20 * y, mean, scale, 0.0, GAUSSIAN
             )
-            y_hat = step.scatter(y_hat, values)
-            y_hat, carry = programs.refine(params, canvas, k, hyper, y_hat, carry)
+            walk.fill(values)
             seen += [mean, values]
             bits = bits + step_bits
-        seen.append(y_hat)
+        seen.append(walk.y_hat)
         for array in seen:  # nothing is ever beyond the image
             np.testing.assert_array_equal(canvas.put(np.asarray(canvas.crop(array))), array)
-        x_hat = canvas.crop(programs.synthesize(params, canvas, y_hat / 20, None))
+        x_hat = canvas.crop(networks.synthesize(canvas, walk.y_hat / 20, None))
         found.append((np.asarray(x_hat, int), bits, [canvas.crop(array) for array in seen]))
     (image, bits, arrays), (image_too, bits_too, arrays_too) = found
     assert np.std(image) > 1 and np.abs(image - image_too).max() <= 1
@@ -97,19 +95,19 @@ def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
 
 
 def test_images_of_sizes_that_round_alike_share_all_programs(tiny_codec, photograph):
-    codec = Codec(tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint)
+    codec = Codec(tiny_codec.model, tiny_codec.options)
 
     def code(height: int, width: int) -> None:
         image = photograph[:height, :width]
-        encoded = codec.encode(image)
-        decoded = codec.decode(encoded.data).image
-        np.testing.assert_array_equal(decoded, codec.reconstruct(encoded, height, width))
+        encoded = codec.encode([image])[0]
+        decoded = codec.decode([encoded.data])[0].image
+        np.testing.assert_array_equal(decoded, codec.reconstruct(encoded))
 
     height, width = photograph.shape[:2]
     image = np.pad(photograph, ((0, 384 - height), (0, 384 - width), (0, 0)), mode="reflect")
     photograph = image
     code(300, 310)
-    kept = [program for program in vars(codec._programs).values() if isinstance(program, jit)]
+    kept = list(codec.networks.programs.values())
     compiled = [program.jitted._cache_size() for program in kept]
     assert min(compiled) >= 1 and len(compiled) >= 7
     code(257, 320)
@@ -122,14 +120,8 @@ def test_images_of_sizes_that_round_alike_share_all_programs(tiny_codec, photogr
 def test_a_file_written_on_a_canvas_decodes_without_one(tiny_codec, photograph):
     image = np.pad(photograph, ((0, 40), (0, 40), (0, 0)), mode="reflect")
     data = tiny_codec.compress(image)
-    own = Codec(
-        tiny_codec.model.clone(on_canvas=False),
-        tiny_codec.params,
-        tiny_codec.tables,
-        tiny_codec.fingerprint,
-        units=tiny_codec.units,
-        options=tiny_codec.options,
-    )
+    network = tiny_codec.network.clone(on_canvas=False)
+    own = Codec(tiny_codec.model._replace(network=network), tiny_codec.options)
     difference = np.abs(own.decompress(data).astype(int) - tiny_codec.decompress(data))
     assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
     assert abs(len(own.compress(image)) - len(data)) <= 2

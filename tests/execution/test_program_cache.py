@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from llic_jax.codec import codec as coding
 from llic_jax.codec.codec import Codec
 from llic_jax.execution import program_cache
 from llic_jax.execution.canvas import Canvas
@@ -90,10 +89,7 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
     expected = tiny_codec.compress(photograph)
 
     def codec() -> Codec:
-        parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
-        return coding.Codec(
-            *parts, tiny_codec.coder, units=tiny_codec.units, options=tiny_codec.options
-        )
+        return Codec(tiny_codec.model, tiny_codec.options)
 
     data = codec().compress(photograph)
     image = codec().decompress(data)
@@ -106,8 +102,7 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
 
 
 def test_codecs_that_choose_symbols_otherwise_share_no_program(folder, tiny_codec, photograph):
-    parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
-    frugal, plain = (coding.Codec(*parts, options=EncoderOptions(weight)) for weight in (2.0, 0.0))
+    frugal, plain = (Codec(tiny_codec.model, EncoderOptions(weight)) for weight in (2.0, 0.0))
     assert len(frugal.compress(photograph)) < len(plain.compress(photograph))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from llic_jax.bitstream.file import VERSION
 from llic_jax.bitstream.sections import sections_of
-from llic_jax.codec.photographs import decode_photograph
+from llic_jax.codec.rate_control import Quality
 from llic_jax.coding.range_coders.registry import CODERS, installed_coders
 from llic_jax.configs import smoke
 from llic_jax.images.photograph import Photograph
@@ -72,13 +72,15 @@ def main() -> None:
             make_model(model, name)
         files.mkdir(parents=True, exist_ok=True)
         for coder in installed_coders():
-            path = files / f"coder_{CODERS[coder].ident}.llic"
+            path = files / f"coder_{CODERS[coder].coder_id}.llic"
             if path.exists():
                 continue
             codec = load_codec(model, coder)
-            path.write_bytes(codec.encode(whole.rgb, 1.7, sections_of(whole)).data)
+            tags = sections_of(whole)
+            (encoded,) = codec.encode([whole.rgb], Quality(1.7), sections=[tags])
+            path.write_bytes(encoded.data)
             if not (files / "decoded.png").exists():
-                decoded = decode_photograph(codec, path.read_bytes())
+                decoded = codec.decode_photographs([path.read_bytes()])[0]
                 write_photograph(files / "decoded.png", decoded)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality
 from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.errors import ConfigError, InputError
 from llic_jax.models.encoder_options import EncoderOptions, back_project
@@ -49,16 +50,16 @@ def test_latents_beyond_all_symbols_are_refused(tiny_codec, photograph, wrong):
     y = np.array(latents.y)
     y[0, 0, 0, 0] = wrong
     with pytest.raises(InputError, match="too far from those that the model has learned from"):
-        tiny_codec.encode(photograph, 1.0, latents=latents._replace(y=y))
+        tiny_codec.encode_latents(latents._replace(y=y), *photograph.shape[:2], 1.0)
 
 
 def test_large_latents_that_symbols_can_hold_are_coded(tiny_codec, photograph):
     latents = tiny_codec.analyze(photograph, 1.0)
     y, z = np.array(latents.y), np.array(latents.z)
     y[0, 0, 0, 0], z[0, 0, 0, 0] = 1e6, -1e6
-    compressed = tiny_codec.encode(photograph, 1.0, latents=latents._replace(y=y, z=z))
+    compressed = tiny_codec.encode_latents(latents._replace(y=y, z=z), *photograph.shape[:2], 1.0)
     decoded = tiny_codec.decompress(compressed.data)
-    np.testing.assert_array_equal(decoded, tiny_codec.reconstruct(compressed, *decoded.shape[:2]))
+    np.testing.assert_array_equal(decoded, tiny_codec.reconstruct(compressed))
 
 
 def test_factors_follow_the_quality():
@@ -94,7 +95,7 @@ def test_what_is_no_mixture_is_refused(mixture):
 
 def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, request):
     """On a canvas larger than the image, at a quality between two levels."""
-    model, params, options = tiny_codec.model, tiny_codec.params, tiny_codec.options
+    model, params, options = tiny_codec.network, tiny_codec.model.params, tiny_codec.options
     image, quality = np.pad(photograph, ((0, 40), (0, 40), (0, 0)), mode="reflect"), 1.5
     level = jnp.full(1, quality)
     x = jnp.asarray(pad_to_multiple(image[None], 64), jnp.float32) / 255
@@ -105,20 +106,19 @@ def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, re
     found = tiny_codec.analyze(image, quality).y
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(np.abs(y).max()))
     assert np.abs(found - y).max() > 0.01 * np.abs(y).max()
-    encoded = tiny_codec.encode(image, quality)
+    encoded = tiny_codec.encode([image], Quality(quality))[0]
     np.testing.assert_array_equal(
-        tiny_codec.decompress(encoded.data), tiny_codec.reconstruct(encoded, *image.shape[:2])
+        tiny_codec.decompress(encoded.data), tiny_codec.reconstruct(encoded)
     )
     out = model.apply({"params": params}, x, level, None, options)
     request.getfixturevalue("as_predicted")
-    encoded = tiny_codec.encode(image, quality)
+    encoded = tiny_codec.encode([image], Quality(quality))[0]
     assert encoded.bits == pytest.approx(float(out.bits_y[0] + out.bits_z[0]), rel=0.02)
 
 
 def test_a_factor_of_zero_is_no_back_projection(tiny_codec, photograph):
-    parts = tiny_codec.model, tiny_codec.params, tiny_codec.tables, tiny_codec.fingerprint
     off, none = (
-        Codec(*parts, options=EncoderOptions(20.0, factors)) for factors in ((0.0, 0.8), ())
+        Codec(tiny_codec.model, EncoderOptions(20.0, factors)) for factors in ((0.0, 0.8), ())
     )
     assert off.compress(photograph, 1.0) == none.compress(photograph, 1.0)
     assert off.compress(photograph, 2.0) != none.compress(photograph, 2.0)

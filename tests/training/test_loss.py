@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llic_jax.models.llic import LatentRate
+from llic_jax.models.llic import ModelOutput
 from llic_jax.training.loss import rate_distortion
 from llic_jax.training.optimizer import learning_rate_schedule
 from llic_jax.training.quality_sampling import draw_qualities, level_weights
@@ -84,7 +84,7 @@ def test_a_density_draws_high_rates_more_often_and_leaves_the_mean_as_it_is():
 
 def test_loss_is_rate_plus_weighted_distortion():
     x = jnp.full((2, 8, 8, 3), 0.5)
-    out = LatentRate(
+    out = ModelOutput(
         x + jnp.array([0.1, 0.2])[:, None, None, None],
         jnp.array([64.0, 128.0]),
         jnp.array([32.0, 0.0]),
@@ -106,7 +106,7 @@ def test_beyond_its_knee_a_loss_grows_as_its_logarithm():
     x = jnp.zeros((3, 4, 4, 3))
 
     def counted(bits, knee):
-        out = LatentRate(x, 16 * bits, jnp.zeros(3))
+        out = ModelOutput(x, 16 * bits, jnp.zeros(3))
         return rate_distortion(out, x, jnp.ones(3), weight=jnp.full(3, 0.5), knee=knee)
 
     bits = jnp.array([2.0, 7.0, 8000.0])

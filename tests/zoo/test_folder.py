@@ -28,7 +28,7 @@ def copy(tiny_release, tmp_path):
 
 def test_weights_are_the_parameters_the_large_ones_rounded(tiny_release, tiny_codec, tiny_params):
     stored = load_file(tiny_release / "weights.safetensors")
-    found = traverse_util.flatten_dict(tiny_codec.params, sep=".")
+    found = traverse_util.flatten_dict(tiny_codec.model.params, sep=".")
     expected = traverse_util.flatten_dict(tiny_params, sep=".")
     assert found.keys() == expected.keys()
     kinds = {name: str(array.dtype) for name, array in stored.items()}

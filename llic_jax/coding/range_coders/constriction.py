@@ -27,9 +27,9 @@ class ConstrictionEncoder:
         self.stream, self.models = _constriction(), _ConstrictionModels(tables, equal_widths)
         self.encoder = self.stream.queue.RangeEncoder()
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         rows = np.ravel(rows)
-        values = np.ravel(symbols) - self.models.offsets[rows]
+        values = np.ravel(symbols) - self.models.first_symbols[rows]
         escape = self.models.escapes[rows]
         outside = (values < 0) | (values >= escape)
         listed = np.where(outside, escape, values).astype(np.int32)
@@ -61,7 +61,7 @@ class ConstrictionDecoder:
         words = np.frombuffer(data, "<u4").astype(np.uint32)
         self.decoder = self.stream.queue.RangeDecoder(words)
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> np.ndarray:
         flat = np.ravel(rows)
         values = np.empty(flat.shape, np.int64)
         for row, where in _by_row(flat):
@@ -78,7 +78,7 @@ class ConstrictionDecoder:
                     over[where] |= part.astype(np.int64) << shift
             over -= 1
             values[outside] = np.where(over & 1, -(over + 1) // 2, escape[outside] + over // 2)
-        return (values + self.models.offsets[flat]).astype(np.int32).reshape(rows.shape)
+        return (values + self.models.first_symbols[flat]).astype(np.int32).reshape(rows.shape)
 
     def finish(self) -> bool:
         return bool(self.decoder.maybe_exhausted())
@@ -90,7 +90,7 @@ class _ConstrictionModels:
     def __init__(self, tables: Tables, equal_widths: bool):
         self.tables = tables
         self.models: dict[int, Any] = {}
-        self.offsets = tables.offsets.astype(np.int64)
+        self.first_symbols = tables.first_symbols.astype(np.int64)
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
         if equal_widths:
             self.widths = self.uniform(_MAX_WIDTH + 1)

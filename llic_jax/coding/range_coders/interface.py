@@ -13,7 +13,7 @@ from llic_jax.coding.tables import Tables
 class Encoder(Protocol):
     """Takes symbols, gives bytes."""
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         """Appends `symbols` (int32, any shape), each coded with its row of the tables (int32)."""
 
     def finish(self) -> bytes:
@@ -24,7 +24,7 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Takes bytes, gives symbols."""
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> np.ndarray:
         """The next symbols (int32, in the shape of `rows`)."""
 
     def finish(self) -> bool:
@@ -35,10 +35,10 @@ class Decoder(Protocol):
 class CoderPair:
     """Encoder and decoder of one kind.
 
-    ident: its number in the file format. library: the module that it cannot do without, if any.
+    coder_id: its number in the file format. library: the module that it cannot do without, if any.
     """
 
-    ident: int
+    coder_id: int
     library: str | None
     encoder: Callable[[Tables], Encoder]
     decoder: Callable[[Tables, bytes], Decoder]

@@ -38,7 +38,7 @@ class NativeEncoder:
         self.library, self.handle = library, handle
         weakref.finalize(self, library.llic_range_encoder_destroy, handle)
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         """Appends symbols; see `Encoder`.
 
         Args:
@@ -79,7 +79,7 @@ class NativeDecoder:
         self.library, self.handle = library, handle
         weakref.finalize(self, library.llic_range_decoder_destroy, handle)
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> np.ndarray:
         """The next symbols; see `Decoder`.
 
         Args:
@@ -109,7 +109,7 @@ def _array(values: np.ndarray, kind: type = np.int32) -> tuple[np.ndarray, int]:
 
 
 def _lookup(tables: Tables) -> tuple[np.ndarray, int, np.ndarray, int]:
-    return *_array(tables.lookup()), *_array(tables.offsets)
+    return *_array(tables.lookup()), *_array(tables.first_symbols)
 
 
 def _check(status: int) -> None:

@@ -28,12 +28,12 @@ class PythonEncoder:
 
     def __init__(self, tables: Tables):
         self.cdf, self.starts = tables.cdf, tables.starts.astype(np.int64)
-        self.firsts = tables.offsets.astype(np.int64)
+        self.firsts = tables.first_symbols.astype(np.int64)
         self.listed = np.diff(self.starts) - 2  # symbols of each row, without its escape
         self.words: list[int] = []  # of 16 bits and, above them, a carry into the word before
         self.base, self.size = 0, _WINDOW
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         """Appends symbols; see `Encoder`.
 
         Args:
@@ -98,7 +98,7 @@ class PythonDecoder:
 
     def __init__(self, tables: Tables, data: bytes):
         self.rows = [tables.row(i).tolist() for i in range(len(tables))]
-        self.firsts = tables.offsets.astype(np.int64)
+        self.firsts = tables.first_symbols.astype(np.int64)
         words = np.frombuffer(data + bytes(len(data) % 2), ">u2")
         self.words, self.position = words.tolist(), 2
         self.size = _WINDOW
@@ -109,7 +109,7 @@ class PythonDecoder:
         high, low = [*self.words[self.position - 2 : self.position], 0, 0][:2]
         return high << 16 | low
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> np.ndarray:
         """The next symbols; see `Decoder`.
 
         Args:

@@ -54,7 +54,7 @@ def default_coder() -> str:
     return installed_coders()[0]
 
 
-def coder_by_ident(ident: int) -> CoderPair | None:
+def coder_by_id(coder_id: int) -> CoderPair | None:
     """The coder with this number in the file format, or None."""
     pairs = [*CODERS.values(), *FORMER_CODERS.values()]
-    return next((pair for pair in pairs if pair.ident == ident), None)
+    return next((pair for pair in pairs if pair.coder_id == coder_id), None)

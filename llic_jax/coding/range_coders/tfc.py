@@ -19,12 +19,12 @@ class TfcEncoder:
 
     def __init__(self, tables: Tables):
         self.ops, self.lookup = _tfc_ops(), tables.lookup()
-        self.offsets = tables.offsets.astype(np.int64)
+        self.first_symbols = tables.first_symbols.astype(np.int64)
         self.handle = self.ops.create_range_encoder([], self.lookup)
 
-    def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         rows = np.ravel(rows)
-        values = np.ravel(symbols) - self.offsets[rows]
+        values = np.ravel(symbols) - self.first_symbols[rows]
         if values.size and not -_OPS_REACH < values.min() <= values.max() < _OPS_REACH:
             raise ValueError(
                 "TensorFlow Compression's ops never end coding a symbol 2^30 or more beyond its "
@@ -47,7 +47,7 @@ class TfcDecoder:
 
     def __init__(self, tables: Tables, data: bytes):
         self.ops, self.lookup = _tfc_ops(), tables.lookup()
-        self.tables, self.offsets = tables, tables.offsets
+        self.tables, self.first_symbols = tables, tables.first_symbols
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
         self.bits = PRECISION - np.log2(np.maximum(np.diff(tables.cdf), 1))
         # An encoder leaves out zeros at the end, and costs differ a little from what is counted.
@@ -56,11 +56,11 @@ class TfcDecoder:
         self.handle = self.ops.create_range_decoder(data + padding, self.lookup)
         self.spent = 0.0  # bits
 
-    def get(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> np.ndarray:
         flat = np.ravel(rows)
         pieces = [self._get(flat[i : i + _AT_ONCE]) for i in range(0, flat.size, _AT_ONCE)]
         values = np.concatenate([np.zeros(0, np.int32), *pieces])
-        return (values + self.offsets[flat]).reshape(rows.shape)
+        return (values + self.first_symbols[flat]).reshape(rows.shape)
 
     def _get(self, rows: np.ndarray) -> np.ndarray:
         self.handle, values = self.ops.entropy_decode_index(self.handle, rows, rows.shape, np.int32)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream.file import LlicFile
-from llic_jax.codec.photographs import decode_photograph
 from llic_jax.coding.range_coders import native, tensorflow_core
 from llic_jax.coding.range_coders.interface import CoderPair
 from llic_jax.coding.range_coders.pure_python import PythonDecoder, PythonEncoder
@@ -70,13 +69,13 @@ def random_symbols(
         if values[i] == len(cdf) - 2:  # the escape: behind the end or before the start
             distance = int(2 ** rng.uniform(0, 29.99))
             values[i] = -distance if rng.random() < 0.5 else values[i] - 1 + distance
-    symbols = np.clip(values + tables.offsets[rows], -(2**30) + 400, 2**30 - 400)
+    symbols = np.clip(values + tables.first_symbols[rows], -(2**30) + 400, 2**30 - 400)
     return symbols.astype(np.int32), rows
 
 
 def write(name: str, tables: Tables, symbols: np.ndarray, rows: np.ndarray) -> bytes:
     encoder = TFC_IMPLEMENTATIONS[name].encoder(tables)
-    encoder.put(symbols, rows)
+    encoder.encode(symbols, rows)
     return encoder.finish()
 
 
@@ -122,7 +121,7 @@ def test_every_precision_with_and_without_escape_as_the_ops():
         data = ops_write(rows, values, indexes)
         assert write("native", rows, values, indexes) == data
         decoder = native.NativeDecoder(rows, data)
-        np.testing.assert_array_equal(decoder.get(indexes), values)
+        np.testing.assert_array_equal(decoder.decode(indexes), values)
         assert decoder.finish()
 
 
@@ -137,7 +136,7 @@ def test_all_ways_write_the_same_and_read_each_other(seed):
         for name in OURS:
             decoder = TFC_IMPLEMENTATIONS[name].decoder(tables, *streams)
             half = count // 2
-            found = [decoder.get(rows[:half]), decoder.get(rows[half:])]
+            found = [decoder.decode(rows[:half]), decoder.decode(rows[half:])]
             np.testing.assert_array_equal(np.concatenate(found), symbols)
             assert decoder.finish()
         np.testing.assert_array_equal(read_by_the_text(tables, *streams, rows), symbols)
@@ -158,7 +157,7 @@ def test_carries_through_long_runs(last):
         assert len(streams) == 1
         for name in OURS:
             decoder = TFC_IMPLEMENTATIONS[name].decoder(straddling(), *streams)
-            np.testing.assert_array_equal(decoder.get(rows), symbols)
+            np.testing.assert_array_equal(decoder.decode(rows), symbols)
             assert decoder.finish()
         np.testing.assert_array_equal(read_by_the_text(straddling(), *streams, rows), symbols)
 
@@ -175,7 +174,7 @@ def test_very_long_runs_of_probable_symbols(cdf):
     assert len(streams) == 1
     for name in OURS:
         np.testing.assert_array_equal(
-            TFC_IMPLEMENTATIONS[name].decoder(tables, *streams).get(rows), symbols
+            TFC_IMPLEMENTATIONS[name].decoder(tables, *streams).decode(rows), symbols
         )
 
 
@@ -190,7 +189,7 @@ def test_escapes_up_to_the_extremes(first):
     assert len(streams) == 1
     for name in OURS:
         decoder = TFC_IMPLEMENTATIONS[name].decoder(tables, *streams)
-        np.testing.assert_array_equal(decoder.get(rows), symbols)
+        np.testing.assert_array_equal(decoder.decode(rows), symbols)
         assert decoder.finish()
     np.testing.assert_array_equal(read_by_the_text(tables, *streams, rows), symbols)
 
@@ -241,7 +240,7 @@ def test_damaged_streams_as_the_ops_read_them():
             for name in OURS:
                 decoder = TFC_IMPLEMENTATIONS[name].decoder(tables, data)
                 try:
-                    found.append((decoder.get(rows).tolist(), decoder.finish()))
+                    found.append((decoder.decode(rows).tolist(), decoder.finish()))
                 except CorruptError:
                     found.append(None)
             assert all(one == found[0] for one in found)
@@ -252,7 +251,7 @@ def test_damaged_streams_as_the_ops_read_them():
             if "ops" in WAYS:
                 values, ended = ops_read(tables.lookup(), data, rows)
                 with np.errstate(over="ignore"):
-                    assert (values + tables.offsets[rows]).tolist() == found[0][0]
+                    assert (values + tables.first_symbols[rows]).tolist() == found[0][0]
                 assert ended == found[0][1]
     assert refused > 20 and ended_badly > 200
 
@@ -269,8 +268,8 @@ def test_golden_files_are_written_again_byte_for_byte(path, monkeypatch):
             self.decoder = TFC_IMPLEMENTATIONS[OURS[0]].decoder(of, data)
             tables.append(of)
 
-        def get(self, rows):
-            pieces.append((self.decoder.get(rows), rows))
+        def decode(self, rows):
+            pieces.append((self.decoder.decode(rows), rows))
             return pieces[-1][0]
 
         def finish(self):
@@ -278,11 +277,11 @@ def test_golden_files_are_written_again_byte_for_byte(path, monkeypatch):
 
     monkeypatch.setitem(CODERS, "tfc", CoderPair(1, None, CODERS["tfc"].encoder, Recording))
     data = path.read_bytes()
-    decode_photograph(load_codec(GOLDEN / "models" / path.parts[-2]), data)
+    load_codec(GOLDEN / "models" / path.parts[-2]).decode_photographs([data])[0]
     for name in WAYS:
         encoder = TFC_IMPLEMENTATIONS[name].encoder(tables[0])
         for symbols, rows in pieces:
-            encoder.put(symbols, rows)
+            encoder.encode(symbols, rows)
         assert encoder.finish() == LlicFile.from_bytes(data).payload
     symbols, rows = (np.concatenate([np.ravel(p[i]) for p in pieces]) for i in (0, 1))
     payload = LlicFile.from_bytes(data).payload
@@ -323,7 +322,7 @@ def read_by_the_text(tables: Tables, data: bytes, rows: np.ndarray) -> list[int]
 
     symbols = []
     for r in np.ravel(rows).tolist():
-        cdf, first = tables.row(r).tolist(), int(tables.offsets[r])
+        cdf, first = tables.row(r).tolist(), int(tables.first_symbols[r])
         n = len(cdf) - 1
         i = entry(cdf, 16)
         if i < n - 1:
@@ -367,13 +366,13 @@ def test_arguments_are_checked_against_each_other():
     zeros = np.zeros(3, np.int32)
     for bad in (1, -1, LIMITS.max, LIMITS.min):
         with pytest.raises(ValueError, match="row"):
-            encoder.put(zeros, np.array([0, 0, bad], np.int32))
+            encoder.encode(zeros, np.array([0, 0, bad], np.int32))
         with pytest.raises(ValueError, match="row"):
-            decoder.get(np.array([bad], np.int32))
+            decoder.decode(np.array([bad], np.int32))
     with pytest.raises(ValueError, match="unequal"):
-        encoder.put(zeros, zeros[:2])
+        encoder.encode(zeros, zeros[:2])
     with pytest.raises(ValueError, match="escape"):
-        encoder.put(zeros + 2, zeros)
+        encoder.encode(zeros + 2, zeros)
     library = encoder.library
     done, bad = 0, 2
     assert library.llic_range_encoder_encode(None, zeros, 3, zeros, 3) == bad
@@ -383,7 +382,7 @@ def test_arguments_are_checked_against_each_other():
     needed = ctypes.c_int64()
     small = ctypes.create_string_buffer(b"?", 1)
     fresh = native.NativeEncoder(rows)
-    fresh.put(np.ones(50, np.int32), np.zeros(50, np.int32))
+    fresh.encode(np.ones(50, np.int32), np.zeros(50, np.int32))
     finish = library.llic_range_encoder_finish
     assert finish(fresh.handle, small, 1, ctypes.byref(needed)) == done
     assert needed.value == len(fresh.finish()) > 1 and small.raw == b"?"
@@ -420,10 +419,9 @@ def test_the_implementation_is_a_choice(monkeypatch):
 def test_no_tensorflow_where_it_is_not_needed(name):
     script = f"""
 import sys
-from llic_jax.codec.photographs import decode_photograph
 from llic_jax.zoo.folder import load_codec
 data = open({str(GOLDEN / "version_3" / "elic" / "coder_1.llic")!r}, "rb").read()
-decode_photograph(load_codec({str(GOLDEN / "models" / "elic")!r}), data)
+load_codec({str(GOLDEN / "models" / "elic")!r}).decode_photographs([data])[0]
 assert not [name for name in sys.modules if name.startswith("tensorflow")]
 """
     environment = {**os.environ, "LLIC_TFC": name}

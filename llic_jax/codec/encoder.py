@@ -1,0 +1,219 @@
+"""Latents to files, for images that go through the networks together.
+
+    images -> analyze -> y -> h_a -> z -> round -> z_hat -> h_s -> walk: quantize each step
+                                                                      |
+                       file <- payload <- SymbolWriter, in a thread <-+
+
+Images go to the device once; symbols, and the positions of their scales, come back.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec import validation
+from llic_jax.codec.model import CodecModel, Limits
+from llic_jax.codec.networks import CompiledNetworks, quality_array
+from llic_jax.codec.results import Compressed
+from llic_jax.coding.range_coders.registry import CODERS, default_coder
+from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
+from llic_jax.coding.scale_offsets import offset_costs
+from llic_jax.coding.symbol_stream import SymbolWriter
+from llic_jax.coding.tables import CodingTables
+from llic_jax.entropy.walk import Step, Walk
+from llic_jax.errors import InputError
+from llic_jax.execution.canvas import Canvas
+from llic_jax.execution.stopwatch import Clock
+from llic_jax.models.encoder_options import EncoderOptions
+from llic_jax.models.llic import Latents
+from llic_jax.ops.sizes import DOWNSAMPLING, pad_to_multiple
+
+
+class Batch(NamedTuple):
+    """Images that go through the networks together.
+
+    Attributes:
+        sizes: Of the images, (height, width).
+        canvas: That they share.
+        quality: Of all of them; None for a model of one rate.
+        clock: Runs since their coding began.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    canvas: Canvas
+    quality: float | None
+    clock: Clock
+
+    @property
+    def qualities(self) -> Float[Array, "b"] | None:
+        """The quality of each image, as the networks take it."""
+        return quality_array([self.quality] * len(self.sizes))
+
+
+class Encoder:
+    """Makes files with one model.
+
+    Args:
+        model: What files are bound to.
+        tables: The model's, with all rows.
+        networks: The model's.
+        options: What an encoder may choose.
+        limits: Of one call.
+
+    Raises:
+        InputError: An unknown range coder, or a shift resolution that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: CodecModel,
+        tables: CodingTables,
+        networks: CompiledNetworks,
+        options: EncoderOptions,
+        limits: Limits,
+    ):
+        self.coder = options.coder or default_coder()
+        if self.coder not in CODERS:
+            raise InputError(f"coder is {self.coder!r}; known are {', '.join(CODERS)}.")
+        if options.shift_resolution and options.shift_resolution < MIN_SHIFT_RESOLUTION:
+            raise InputError(
+                f"shift_resolution is {options.shift_resolution}; take 0, or "
+                f"{MIN_SHIFT_RESOLUTION} and more."
+            )
+        self._model, self._tables, self._networks = model, tables, networks
+        self._options, self._limits = options, limits
+
+    def batch(self, sizes: Sequence[tuple[int, int]], quality: float | None) -> Batch:
+        """Begins with images of these sizes, (height, width), and starts the clock.
+
+        Raises:
+            ImageSizeError: More pixels than allowed.
+            InputError: Sizes that differ when padded.
+        """
+        for height, width in sizes:
+            validation.check_size(width, height, self._limits.max_pixels)
+        return Batch(tuple(sizes), self._networks.canvas_for(sizes), quality, Clock())
+
+    def analyze(self, batch: Batch, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Latents:
+        """The images' latents, on the canvas of their batch."""
+        padded = np.concatenate([pad_to_multiple(image[None], DOWNSAMPLING) for image in images])
+        x = batch.canvas.put(padded.astype(np.float32) / 255)
+        factors = self._options.factors(batch.qualities)
+        return self._networks.analyze(batch.canvas, x, batch.qualities, factors)
+
+    def encode(
+        self,
+        batch: Batch,
+        latents: Latents,
+        sections: Sequence[Mapping[int, bytes]],
+        rdoq_weight: float,
+    ) -> list[Compressed]:
+        """Codes latents, on the canvas of their batch.
+
+        One thread codes, step by step, while this one goes on to the next step's networks.
+
+        Raises:
+            InputError: Latents that are too large, or not finite.
+        """
+        networks, canvas, clock = self._networks, batch.canvas, batch.clock
+        validation.check_largest(clock.network(networks.largest(latents)))
+        headers = [self._header(batch, i, tags) for i, tags in enumerate(sections)]
+        writers = [SymbolWriter(h, self._tables, self._offset_costs) for h in headers]
+        z_hat, hyper_bits = networks.round_hyper(canvas, latents.z)
+        hyper = networks.hyper_synthesize(canvas, z_hat, batch.qualities)
+        walk = Walk(networks.entropy_model(canvas), hyper, latents.y.shape)
+        with ThreadPoolExecutor(1) as thread:
+            first = thread.submit(_write_hyper, writers, canvas, z_hat)
+            written = []
+            for step, mean, scale in walk:
+                symbols, values, bits = networks.quantize(
+                    canvas, step, latents.y, mean, scale, rdoq_weight, self._options.mixture
+                )
+                walk.fill(values)
+                positions = networks.positions(scale)
+                written.append(
+                    thread.submit(_write, writers, canvas, step, symbols, positions, bits)
+                )
+            y_hat = clock.network(walk.y_hat)
+            first.result()
+            total = sum((step_bits.result() for step_bits in written), np.asarray(hyper_bits))
+        payloads = clock.coder([writer.finish() for writer in writers])
+        data = [
+            dataclasses.replace(header, symbols_crc=crc, payload=payload).to_bytes()
+            for header, (payload, crc) in zip(headers, payloads, strict=True)
+        ]
+        return self._results(batch, data, canvas.crop(y_hat), total, [len(p) for p, _ in payloads])
+
+    def _results(
+        self,
+        batch: Batch,
+        data: Sequence[bytes],
+        y_hat: Float[Array | np.ndarray, "b h16 w16 m"],
+        bits: Float[np.ndarray, "b"],
+        payload_bytes: Sequence[int],
+    ) -> list[Compressed]:
+        """One result per image; times are the batch's, in equal shares."""
+        seconds = batch.clock.shares(len(data))
+        return [
+            Compressed(
+                data[i],
+                batch.quality,
+                *batch.sizes[i],
+                y_hat[i : i + 1],
+                float(bits[i]) + 8 * (len(data[i]) - payload_bytes[i]),
+                *seconds,
+            )
+            for i in range(len(data))
+        ]
+
+    def _header(self, batch: Batch, i: int, sections: Mapping[int, bytes]) -> LlicFile:
+        """The i-th image's file, without payload and checksum."""
+        height, width = batch.sizes[i]
+        return LlicFile(
+            fingerprint=self._model.fingerprint,
+            coder=CODERS[self.coder].coder_id,
+            quality=batch.quality or 0.0,
+            width=width,
+            height=height,
+            symbols_crc=0,
+            shift_resolution=self._options.shift_resolution,
+            payload=b"",
+            sections=dict(sections),
+        )
+
+    @cached_property
+    def _offset_costs(self) -> Float[np.ndarray, "cases offsets"]:
+        return offset_costs(self._tables)
+
+
+def _write_hyper(writers: Sequence[SymbolWriter], canvas: Canvas, z_hat: Array) -> None:
+    """Codes each image's `z_hat`; waits for it."""
+    symbols = canvas.crop(np.asarray(z_hat, np.int32))
+    for i, writer in enumerate(writers):
+        writer.write_hyper(symbols[i])
+
+
+def _write(
+    writers: Sequence[SymbolWriter],
+    canvas: Canvas,
+    step: Step,
+    symbols: Array,
+    positions: Array,
+    bits: Float[Array, "b"],
+) -> Float[np.ndarray, "b"]:
+    """Codes one step of each image; waits for the networks' results.
+
+    Returns:
+        Bits of the symbols, by the networks' estimate, and of offsets and row shifts.
+    """
+    own_symbols, own_positions = (canvas.crop(np.asarray(x)) for x in (symbols, positions))
+    more = [
+        writer.write(step, own_symbols[i], own_positions[i]) for i, writer in enumerate(writers)
+    ]
+    return np.asarray(bits) + more
