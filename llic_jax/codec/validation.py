@@ -1,4 +1,4 @@
-"""What a codec refuses to read or to write, before it allocates anything for it."""
+"""Refusals: checks of images and files before anything is allocated for them."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from llic_jax.errors import (
     UnknownCoderError,
     WrongModelError,
 )
-from llic_jax.ops.sizes import DOWNSAMPLING
+from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
 
 MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
 
@@ -53,10 +53,10 @@ def as_image(image: Any) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def check_image(image: np.ndarray | Array) -> None:
-    """Refuses what is no RGB image, `(H, W, 3)` uint8.
+    """Refuses arrays that are no RGB image, `(H, W, 3)` uint8.
 
     Raises:
-      InputError: with what was found.
+        InputError: With the shape and type that were found.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
@@ -86,7 +86,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuses images of more than `max_pixels` when padded.
 
     Raises:
-      ImageSizeError: with both numbers.
+        ImageSizeError: With both numbers.
     """
     pixels = _padded(width, height)
     if pixels > max_pixels:
@@ -97,12 +97,15 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
-    """Refuses a file that another model has written, or a coder that is not here.
+    """Refuses a file that another model has written, or a range coder that is not known.
 
-    levels: of quality that this model has.
+    Args:
+        file: Parsed.
+        fingerprint: Of the model that is loaded.
+        levels: Of quality that this model has.
 
     Raises:
-      BitstreamError: one of its subclasses, for each reason.
+        BitstreamError: One of its subclasses, for each reason.
     """
     if file.fingerprint != fingerprint:
         raise WrongModelError(
@@ -129,12 +132,14 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
 
 
 def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
-    """Refuses a payload too short for an image of the size that its header tells.
+    """Refuses a payload too short for an image of the size that the header gives.
 
-    bits: of `least_bits`.
+    Args:
+        file: Parsed.
+        bits: Of `least_bits`.
 
     Raises:
-      CorruptError: with both numbers.
+        CorruptError: With both numbers.
     """
     least = least_bytes(file.width, file.height, bits)
     if len(file.payload) < least:
@@ -158,7 +163,7 @@ def least_bytes(width: int, height: int, bits: tuple[float, float]) -> int:
     """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
     z_bits, y_bits = bits
     pixels = _padded(width, height)
-    total = pixels / DOWNSAMPLING**2 * z_bits + pixels / 16**2 * y_bits
+    total = pixels / DOWNSAMPLING**2 * z_bits + pixels / LATENT_STRIDE**2 * y_bits
     return int(0.99 * total / 8)  # a coder's own rounding may save a little
 
 

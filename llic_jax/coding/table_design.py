@@ -17,8 +17,10 @@ _MAX_HALF_WIDTH = 4096
 def build_tables(prior: FactorizedPrior, prior_params: dict, mixture: Mixture = GAUSSIAN) -> Tables:
     """The tables of a model with this factorized prior.
 
-    prior_params: the prior's own parameters (`params["prior"]`).
-    mixture: what a symbol's distribution is taken to be, given its scale.
+    Args:
+        prior: Of `z`.
+        prior_params: The prior's own parameters (`params["prior"]`).
+        mixture: The distribution of a symbol of `y`, given its scale.
     """
     gaussians = [_mixture_pmf(scale, mixture) for scale in scale_table()]
     rows, first_symbols = [], []
@@ -74,9 +76,11 @@ def _mixture_pmf(scale: float, mixture: Mixture) -> tuple[int, np.ndarray]:
 def _prior_pmfs(prior: FactorizedPrior, params: dict) -> list[tuple[int, np.ndarray]]:
     """Lowest value and probabilities of each channel of `z`, short of the tails."""
     edges = np.arange(-_MAX_HALF_WIDTH, _MAX_HALF_WIDTH + 2) - 0.5
+    # All edges of all integers within the widest row at once: each row is cut out of them below.
     logits = jax.jit(lambda p, z: prior.apply({"params": p}, z, method="logits_cumulative"))(
         params, np.broadcast_to(edges[:, None], (len(edges), prior.channels)).astype(np.float32)
     )
+    # Float32 may let the cumulative distribution fall by a rounding; probabilities must not.
     logits = np.maximum.accumulate(np.asarray(logits, np.float64), axis=0)
     cumulative, survival = expit(logits), expit(-logits)
     pmfs = []

@@ -53,9 +53,10 @@ class HyperSynthesis(nn.Module):
 class SpaceChannelModel(nn.Module):
     """The space-channel context model; steps 2g and 2g + 1 code group g's anchors and the rest.
 
-    groups: channels of each group, M in all.
-    context_widths: hidden widths of the channel context networks.
-    dtype: of the networks' computation; the parameters they yield are float32.
+    Attributes:
+        groups: Channels of each group, M in all.
+        context_widths: Hidden widths of the channel context networks.
+        dtype: Of the networks' computation; means and scales are float32.
     """
 
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)
@@ -115,10 +116,14 @@ class Aggregation(nn.Module):
 
 
 def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
-    """The parts of LLIC-ELIC from a config's `model` section.
+    """The parts of LLIC-ELIC.
+
+    Args:
+        config: The config's `model` section.
+        dtype: Of the networks' computation.
 
     Raises:
-      ConfigError: groups that do not add up to the latent's channels.
+        ConfigError: Groups that do not add up to the latent's channels.
     """
     n, groups, latent = config["hyper_channels"], tuple(config["groups"]), config["channels"][-1]
     if sum(groups) != latent:

@@ -17,9 +17,10 @@ from llic_jax.layers.initializers import uniform
 class FactorizedPrior(nn.Module):
     """One learned, fully general distribution per channel.
 
-    channels: of `z`.
-    filters: widths of the hidden layers of each channel's MLP.
-    init_scale: spread of the distribution before training, in units of `z`.
+    Attributes:
+        channels: Of `z`.
+        filters: Widths of the hidden layers of each channel's MLP.
+        init_scale: Spread of the distribution before training, in units of `z`.
     """
 
     channels: int

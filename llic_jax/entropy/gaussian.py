@@ -1,4 +1,4 @@
-"""The conditional Gaussian of the latent `y`: bits, and the ladder of scales that is coded with.
+"""The conditional Gaussian of the latent `y`: bits, symbols, and the table of scales.
 
 Balle et al. 2018 (hyperprior), app. 6.2: the density is a Gaussian convolved with a unit uniform,
 so its integral over a unit interval is the probability of an integer. All float32, any shape.
@@ -26,11 +26,15 @@ _LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_LEVELS - 1)
 def gaussian_bits(
     residual: Float[Array, "*shape"], scale: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Bits of `residual = y - mean` under a zero-mean Gaussian of standard deviation `scale`.
+    """Bits of residuals under a zero-mean Gaussian convolved with a unit uniform.
 
     `-log2(Phi((r + 1/2) / s) - Phi((r - 1/2) / s))`, evaluated in the logarithmic domain on the
     lower tail, where neither difference nor logarithm loses digits: finite, with finite gradients,
-    for residuals up to 1e5. `scale` is the caller's to bound from below.
+    for residuals up to 1e5.
+
+    Args:
+        residual: `y - mean`.
+        scale: Standard deviations; the caller bounds them from below (`positive_scale`).
     """
     r = jnp.abs(residual)
     upper = log_ndtr((0.5 - r) / scale)
@@ -54,16 +58,20 @@ def mixture_bits(
 def coded_bits(
     symbols: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture = GAUSSIAN
 ) -> Float[Array, "*shape"]:
-    """Bits of integer symbols as they are coded: a Gaussian (or mixture) within the reach of a
-    table's row.
+    """Bits of symbols as the range coder's tables charge them. For evaluation, not for training.
 
-    No listed symbol costs more than `PRECISION` bits, and one beyond the row costs the escape and
-    an Elias gamma code of its excess (2 log2 + 1 bits), where the Gaussian's own tail would charge
-    the square of the distance. For evaluation; training takes `gaussian_bits`.
+    No listed symbol costs more than `PRECISION` bits. One beyond the row costs the escape and an
+    Elias gamma code of its excess (2 log2 + 1 bits), where the Gaussian's own tail would charge the
+    square of the distance.
+
+    Args:
+        symbols: Integers, as floats.
+        scale: Standard deviations.
+        mixture: The distribution that the tables were built for.
     """
     magnitude = jnp.abs(symbols)
-    # The row's half width: the first whose two tails weigh no more than TAIL_MASS. Those of the
-    # widest part of a mixture stand for all: the others' are much lighter.
+    # The row's half width: the first whose two tails weigh no more than TAIL_MASS. Only the widest
+    # component of a mixture is used for the tails: those of the others are negligible.
     weight, relative = max(mixture, key=lambda part: part[1])
     widest = relative * scale
     half = jnp.maximum(1.0, jnp.ceil(-ndtri(TAIL_MASS / 2 / weight) * widest - 0.5))
@@ -77,15 +85,20 @@ def coded_bits(
 def quantize_rdo(
     residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], rdoq_weight: float = 0.0
 ) -> Float[Array, "*shape"]:
-    """The integers that are coded for `residual = y - mean`, float32.
+    """Rate-distortion optimized quantization (RDOQ), as encoders of video do it (our choice).
 
-    The nearest (paper), or the next one towards zero where that costs less: rate-distortion
-    optimized quantization, as encoders of video do it (our choice). The cost of an integer is its
-    bits and `rdoq_weight` times its squared distance. A decoder notices nothing.
+    The nearest integer (paper), or the next one towards zero where that costs less. The cost of an
+    integer is its bits and `rdoq_weight` times its squared distance. Decoders are not affected.
 
-    rdoq_weight: bits that the squared error of one quantization step is worth; 0: nearest integer.
-        Fine uniform quantization, at its best step, values it at `6 / ln 2`, 8.7; where most
-        symbols are zero it is worth more.
+    Args:
+        residual: `y - mean`.
+        scale: Standard deviations.
+        rdoq_weight: Bits that the squared error of one quantization step is worth; 0: the nearest
+            integer. Fine uniform quantization, at its best step, values it at `6 / ln 2`, 8.7;
+            where most symbols are zero it is worth more.
+
+    Returns:
+        Integers, as floats.
     """
     nearest = jnp.round(residual)
     if not rdoq_weight:
@@ -102,13 +115,13 @@ def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def scale_position(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Where `scale` stands on the ladder, in the logarithmic domain: 0 at its lowest level, 63 at
-    its highest, real-valued."""
+    """Positions on the scale table in the logarithmic domain, real-valued: 0 at its lowest scale,
+    63 at its highest."""
     return (jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP
 
 
 def scale_index(scale: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """The level of the ladder nearest to `scale` in the logarithmic domain, 0 .. 63, int32."""
+    """The row of the scale table nearest to `scale` in the logarithmic domain, 0 .. 63, int32."""
     return jnp.clip(jnp.round(scale_position(scale)), 0, SCALE_LEVELS - 1).astype(jnp.int32)
 
 

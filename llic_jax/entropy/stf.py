@@ -70,9 +70,10 @@ class HyperUpsampling(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-    """`h_s`: `z_hat` to `hyper`, what `h_mean` and `h_scale` make of it.
+    """`h_s`: `z_hat` to `hyper`, the outputs of `h_mean` and `h_scale`.
 
-    half: makes either network, given its name.
+    Attributes:
+        half: Makes either network, given its name.
     """
 
     half: Callable[..., nn.Module]
@@ -85,10 +86,12 @@ class HyperSynthesis(nn.Module):
 class ChannelModel(nn.Module):
     """The channel-wise context model; step i codes slice i.
 
-    slices, slice_channels: their number and size, M in all.
-    max_support: a slice is conditioned on so many of the first slices at most.
-    widths: hidden widths of the networks for mean, scale and LRP.
-    dtype: of the networks' computation; the parameters they yield are float32.
+    Attributes:
+        slices: Their number.
+        slice_channels: Channels of each; M in all slices.
+        max_support: A slice is conditioned on at most so many of the first slices.
+        widths: Hidden widths of the networks for mean, scale and LRP.
+        dtype: Of the networks' computation; means and scales are float32.
     """
 
     slices: int = 10
@@ -111,7 +114,7 @@ class ChannelModel(nn.Module):
         self.g_mean, self.g_scale, self.g_lrp = networks(), networks(), networks()
 
     def supports(self, k: int, hyper: Hyper, y_hat: Latent) -> tuple[Array, Array]:
-        """What slice k's mean and its scale are computed from: both `(B, H, W, M + decoded)`."""
+        """Inputs of the networks for slice k's mean and scale: both `(B, H, W, M + decoded)`."""
         decoded = y_hat[..., : min(k, self.max_support) * self.slice_channels]
         mean, scale = (jnp.concatenate([half, decoded], axis=-1) for half in hyper)
         return mean, scale
@@ -137,7 +140,7 @@ def slice_channels(config: Mapping[str, Any]) -> int:
     """Channels of each slice.
 
     Raises:
-      ConfigError: the latent does not divide into `model.slices`.
+        ConfigError: The latent does not divide into `model.slices`.
     """
     latent, slices = config["channels"][-1], config["slices"]
     if latent % slices:
@@ -149,10 +152,14 @@ def slice_channels(config: Mapping[str, Any]) -> int:
 
 
 def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
-    """The parts of LLIC-STF from a config's `model` section.
+    """The parts of LLIC-STF.
+
+    Args:
+        config: The config's `model` section.
+        dtype: Of the networks' computation.
 
     Raises:
-      ConfigError: slices that do not divide the latent.
+        ConfigError: Slices that do not divide the latent.
     """
     n, latent = config["hyper_channels"], config["channels"][-1]
     return EntropyParts(

@@ -31,10 +31,13 @@ leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each with a LeakyReLU, around which the input is added.
+    """Two 3x3 convolutions, each with a LeakyReLU, and a shortcut (paper).
 
-    resample: None; or "down" or "up" for half or twice the size and other `features`: the first
-    convolution and the way around it then resample (paper), else the input goes around as it is.
+    Attributes:
+        features: Channels of the output.
+        resample: "down" or "up" for half or twice the size: the first convolution and the shortcut
+            then resample. None: the shortcut is the input itself.
+        dtype: Of the computation.
     """
 
     features: int
@@ -135,7 +138,11 @@ class ResidualUnits(nn.Module):
 class SWAtten(nn.Module):
     """Swin attention as a mask: `x + units(x) sigmoid(conv1(units(swin(swin(x)))))` (paper).
 
-    channels: inner ones, between a 1x1 convolution from and one back to those of the input.
+    Attributes:
+        channels: Inner ones, between a 1x1 convolution from and one back to those of the input.
+        window: Side of the attention's windows.
+        head_dim: Channels of each head.
+        dtype: Of the computation.
     """
 
     channels: int = 128
@@ -158,7 +165,10 @@ class SWAtten(nn.Module):
 class ChannelAttentionModel(ChannelModel):
     """The channel-wise context model with an attention of its own on every support.
 
-    attention_channels, window, head_dim: of SWAtten.
+    Attributes:
+        attention_channels: Inner channels of SWAtten.
+        window: Of SWAtten.
+        head_dim: Of SWAtten.
     """
 
     slices: int = 5
@@ -184,11 +194,15 @@ class ChannelAttentionModel(ChannelModel):
 
 
 def build(config: Mapping[str, Any], dtype: DTypeLike) -> EntropyParts:
-    """The parts of LLIC-TCM from a config's `model` section.
+    """The parts of LLIC-TCM.
+
+    Args:
+        config: The config's `model` section.
+        dtype: Of the networks' computation.
 
     Raises:
-      ConfigError: slices that do not divide the latent, or heads that do not divide what they
-        attend to.
+        ConfigError: Slices that do not divide the latent, or heads that do not divide the channels
+            that they attend to.
     """
     n, latent, inner = (
         config["hyper_channels"],

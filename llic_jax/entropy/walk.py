@@ -40,11 +40,16 @@ Values = Float[Array, "b h ws g"]
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What one step codes: channels `start .. stop` of `y`, at all positions or at one half.
+    """A part of `y`: channels `start .. stop`, at all positions or at one half.
 
-    parity: None for all positions; 0 for the anchors of a checkerboard (row + column even), 1 for
-    the rest. A half is packed into an array of half the width, so that a step stores and computes
-    its own elements only; the latent's width must then be even (it is: images are padded to 64).
+    A half is packed into an array of half the width, so that a step stores and computes its own
+    elements only; the latent's width must then be even (it is: images are padded to 64).
+
+    Attributes:
+        start: First channel.
+        stop: Past the last channel.
+        parity: None for all positions; 0 for the anchors of a checkerboard (row + column even), 1
+            for the rest.
     """
 
     start: int
@@ -92,10 +97,10 @@ class Step:
 
 @runtime_checkable
 class EntropyModel(Protocol):
-    """What the walk asks of an entropy model (a Flax module, or its compiled steps).
+    """An entropy model as a walk sees it (a Flax module, or its compiled programs).
 
-    `hyper` is whatever the hyper-synthesis returned. `carry` hands results from one step to a later
-    one (None at the start), so that what two steps share is computed once.
+    `hyper` is the output of the hyper-synthesis. `carry` hands results from one step to a later one
+    (None at the start), so that nothing is computed twice.
     """
 
     @property
@@ -107,15 +112,18 @@ class EntropyModel(Protocol):
         """Mean and scale (bounded below by SCALE_MIN) of step k's elements, and the carry."""
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """`y_hat` after step k's values are in it, bettered (latent residual prediction)."""
+        """`y_hat` with step k's values in it, corrected (latent residual prediction)."""
 
 
 class EntropyParts(NamedTuple):
     """The parts of a codec that come with an entropy model.
 
-    h_a: hyper-analysis, y to z at a quarter of its size. h_s: hyper-synthesis, z_hat to `hyper`.
-    entropy_model: a Flax module that follows `EntropyModel`. hyper_channels: of z.
-    on_canvas: see `LLIC`.
+    Attributes:
+        h_a: Hyper-analysis, y to z at a quarter of its size.
+        h_s: Hyper-synthesis, z_hat to `hyper`.
+        entropy_model: A Flax module that follows `EntropyModel`.
+        hyper_channels: Of z.
+        on_canvas: See `LLIC`.
     """
 
     h_a: nn.Module

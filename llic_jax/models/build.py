@@ -21,8 +21,8 @@ from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
 from llic_jax.transforms.blocks import BlockStyle
 from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
 
-# What a config's `model.entropy_model` can name: from the `model` section and the computation's
-# type to the parts that come with an entropy model. One's own can be added here, also from outside.
+# Values of a config's `model.entropy_model`. Each makes its parts from the `model` section and the
+# type of the computation. Further ones can be added here, also from outside.
 ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], DTypeLike], EntropyParts]] = {
     "stf": stf.build,
     "elic": elic.build,
@@ -34,7 +34,7 @@ def build_model(config: Config) -> LLIC:
     """The module that a config's `model` section describes (every key: configs/default.py).
 
     Raises:
-      ConfigError: an entropy model that is not known, or sizes that do not go together.
+        ConfigError: An unknown entropy model, or sizes that do not go together.
     """
     config = upgrade_model(config)
     name = config["entropy_model"]

@@ -1,4 +1,4 @@
-"""What a model's parts cost: parameters, multiplications, memory.
+"""The cost of a model's parts: parameters, multiplications, memory.
 
     python -m llic_jax.models.cost --config configs/llic_elic.py --height 512 --width 768
 
@@ -23,7 +23,7 @@ from llic_jax.configs.config import Config
 from llic_jax.errors import ConfigError
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.llic import LLIC
-from llic_jax.ops.sizes import DOWNSAMPLING
+from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
 
 Shape = tuple[int, ...]
 
@@ -32,8 +32,11 @@ Shape = tuple[int, ...]
 class Part:
     """One part of a model, for one image.
 
-    read: shape of every parameter that the part reads, by name. macs: of all its products and
-    convolutions. memory: bytes of activations and results at the peak, None if not asked for.
+    Attributes:
+        name: Of the part.
+        read: Shape of every parameter that the part reads, by name.
+        macs: Of all its products and convolutions.
+        memory: Bytes of activations and results at the peak; None if not asked for.
     """
 
     name: str
@@ -48,9 +51,16 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Of one model and one image.
+    """The costs of one model for one image.
 
-    pixels: of the padded image. total_parameters: those that no part reads (the prior's) included.
+    Attributes:
+        pixels: Of the padded image.
+        total_parameters: Those that no part reads (the prior's) included.
+        g_a: Analysis transform.
+        h_a: Hyper-analysis.
+        h_s: Hyper-synthesis.
+        steps: Of the walk.
+        g_s: Synthesis transform.
     """
 
     pixels: int
@@ -80,7 +90,7 @@ class Summary:
         once at every position of y. Steps that computed whole tensors and masked them would show
         their number here."""
         kernels = sum(math.prod(shape) for shape in self.walk.read.values() if len(shape) > 1)
-        return self.walk.macs / (kernels * self.pixels / 16**2)
+        return self.walk.macs / (kernels * self.pixels / LATENT_STRIDE**2)
 
     def __str__(self) -> str:
         whole = Part("whole model", {"": (self.total_parameters,)}, self.macs)
@@ -127,7 +137,7 @@ def summarize(model: LLIC, height: int, width: int, memory: bool = False) -> Sum
 
 
 def count_macs(jaxpr: Any) -> int:
-    """Multiply-accumulates of the matrix products and convolutions in a jaxpr.
+    """Counts multiply-accumulates of the matrix products and convolutions in a jaxpr.
 
     Of a conditional the costliest branch counts. That is how the depth-wise convolution is seen,
     which runs other code on each platform: one branch is always XLA's own convolution. Zeros that
@@ -136,12 +146,12 @@ def count_macs(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
+        if name == "dot_general":  # outputs times contracted length
             (contracted, _), _ = params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             inner = math.prod(shape[axis] for axis in contracted)
             total += math.prod(equation.outvars[0].aval.shape) * inner
-        elif name == "conv_general_dilated":
+        elif name == "conv_general_dilated":  # outputs times taps of one output feature
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             taps = math.prod(kernel) // features
@@ -160,7 +170,7 @@ def load_model(config: Path | None = None, checkpoint: Path | None = None) -> LL
     """The model of a config file, or of a folder that holds a `config.json` (a release or a run).
 
     Raises:
-      ConfigError: neither is there.
+        ConfigError: Neither is there.
     """
     path = checkpoint / "config.json" if checkpoint is not None else config
     if path is None or not path.is_file():

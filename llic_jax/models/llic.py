@@ -24,9 +24,12 @@ from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight
 
 
 class ModelOutput(NamedTuple):
-    """What a pass through the model yields.
+    """The output of a pass through the model.
 
-    x_hat: `(B, H, W, 3)`, not clipped. bits_y, bits_z: estimated bits of each sample, `(B,)`.
+    Attributes:
+        x_hat: Decoded images, not clipped.
+        bits_y: Estimated bits of `y`, of each sample.
+        bits_z: Estimated bits of `z`, of each sample.
     """
 
     x_hat: Float[Array, "b h w 3"]
@@ -38,14 +41,20 @@ class LLIC(nn.Module):
     """Transforms, hyperprior and entropy model, put together. Parts are Flax modules of one's own
     choice; `build_model` picks the paper's.
 
-    g_a, g_s: analysis and synthesis transform, with latents at 1/16 of the image's size.
-    takes_quality: whether these two take the quality as a second argument.
-    h_a, h_s: hyper-analysis (y to z, at 1/4 of its size) and hyper-synthesis (z_hat to `hyper`).
-    entropy_model: follows `llic_jax.entropy.walk.EntropyModel`.
-    prior: of `z`. latent_channels: M. gain_y, gain_z: for several quality levels, else None.
-    on_canvas: whether the parts are made of this package's layers alone, so that
-        `execution/canvas.py` can confine them to a part of a larger array, and images of many sizes
-        share programs.
+    Attributes:
+        g_a: Analysis transform, image to latent at 1/16 of its size.
+        g_s: Synthesis transform, the way back.
+        h_a: Hyper-analysis, y to z at 1/4 of its size.
+        h_s: Hyper-synthesis, z_hat to `hyper`.
+        entropy_model: Follows `llic_jax.entropy.walk.EntropyModel`.
+        prior: Of `z`.
+        latent_channels: M.
+        gain_y: For several quality levels, else None.
+        gain_z: For several quality levels, else None.
+        takes_quality: Whether `g_a` and `g_s` take the quality as a second argument.
+        on_canvas: Whether the parts are made of this package's layers alone, so that
+            `execution/canvas.py` can confine them to a part of a larger array, and images of many
+            sizes share programs.
     """
 
     g_a: nn.Module
@@ -138,11 +147,15 @@ class LLIC(nn.Module):
         keys: Key[Array, "b"] | None = None,
         options: EncoderOptions = PLAIN,
     ) -> ModelOutput:
-        """The whole way there and back, with estimated rates.
+        """Reconstruction and estimated rates.
 
-        With keys, one per sample, as in training: noise for the rate, straight-through rounding
-        for what is decoded. Without, as in coding: the rate of the symbols that an encoder with
-        these options chooses; no gradient then reaches the analysis.
+        Args:
+            x: Images in [0, 1], sides multiples of 64.
+            quality: Of each sample; None for a model of one rate.
+            keys: One per sample, for training: noise for the rate, straight-through rounding for
+                the values. None: the rate of the symbols that an encoder with these options
+                chooses; no gradient then reaches the analysis.
+            options: Of that encoder.
         """
         y = self.analyze(x, quality, options if keys is None else PLAIN)
         z = self.hyper_analyze(y, quality)

@@ -1,4 +1,4 @@
-"""What a range coder is: an encoder and a decoder, with the number that files name them by."""
+"""The interface of range coders: an encoder, a decoder, and their number in the file format."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Encoder(Protocol):
         """Appends `symbols` (int32, any shape), each coded with its row of the tables (int32)."""
 
     def finish(self) -> bytes:
-        """All that was put, as bytes."""
+        """All symbols, as bytes."""
 
 
 @runtime_checkable
@@ -35,7 +35,11 @@ class Decoder(Protocol):
 class CoderPair:
     """Encoder and decoder of one kind.
 
-    coder_id: its number in the file format. library: the module that it cannot do without, if any.
+    Attributes:
+        coder_id: Its number in the file format.
+        library: The module that it needs, if any.
+        encoder: Makes an encoder from tables.
+        decoder: Makes a decoder from tables and bytes.
     """
 
     coder_id: int
