@@ -24,11 +24,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import jax
 import jax.numpy as jnp
-from depthwise import product_rate, seconds, warm
+from common import best, product_rate
 from ml_collections import ConfigDict
 from training import step_seconds
 
@@ -71,8 +69,7 @@ def networks(config: ConfigDict, width: int, height: int) -> str:
     def timed(network: Callable, *args: jax.Array) -> jax.Array:
         """The network's result; its time is noted."""
         run = jax.jit(lambda params, args: network(model.bind({"params": params}), *args))
-        count = warm(lambda: run(params, args))
-        times.append(min(seconds(lambda: run(params, args), count) for _ in range(5)))
+        times.append(best(lambda: run(params, args), 5))
         return run(params, args)
 
     def code(bound, hyper, y):
@@ -93,7 +90,7 @@ def rows(part: str, name: str, dtype: str, sizes: tuple) -> Iterator[str]:
     """The rows of one model and type."""
     config = importlib.import_module(f"llic_jax.configs.{name}").get_config()
     config.model.dtype = dtype
-    product = product_rate(dtype, "default") if part == "training" else None
+    product = product_rate(dtype, "default").value if part == "training" else None
     for a, b in sizes:
         try:
             if part == "training":

@@ -7,7 +7,7 @@ that an encoder chooses whose latents are corrected by so much: how much lower t
 percent of the bits. A config's factors are chosen by this table.
 """
 
-import released
+import released_model
 
 from llic_jax.data.photographs import Cached
 from llic_jax.system.memory import keep_freed_memory
@@ -15,14 +15,14 @@ from llic_jax.training import validation
 
 
 def main() -> None:
-    parser = released.parser(__doc__.splitlines()[0])
+    parser = released_model.parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--factors", type=float, nargs="+", default=[0.15, 0.3, 0.5, 0.7, 0.85, 1.0]
     )
     args = parser.parse_args()
     keep_freed_memory()
 
-    config, model, params, options, _, held_back = released.load(args)
+    config, model, params, options, _, held_back = released_model.load(args)
     held_back = Cached(held_back, 2.0)
 
     def figures(factors: tuple[float, ...]) -> dict[str, float]:

@@ -10,35 +10,23 @@ matrix product makes of as many MACs. Sides take turns; the fastest of each coun
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
+from common import add_torch_arguments, best, least, product_rate, torch_seconds
 from full_size import images, random_codec
-from transforms import fastest, product_rate, torch
 
 from llic_jax.models.cost import summarize
 from llic_jax.system.memory import keep_freed_memory
 
 
-def timed(call: Callable, repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
 def ours(codec, image: np.ndarray, repeats: int) -> dict[str, float]:
     """Seconds of coding, and of the networks in it."""
     data = codec.encode([image])[0].data
-    codec.decode([data])
     return {
-        "compress": timed(lambda: codec.encode([image]), repeats),
-        "decompress": timed(lambda: codec.decode([data]), repeats),
+        "compress": best(lambda: codec.encode([image]), repeats),
+        "decompress": best(lambda: codec.decode([data]), repeats),
         "networks of compress": min(
             codec.encode([image])[0].network_seconds for _ in range(repeats)
         ),
@@ -54,8 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="llic_elic", help="config name")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
-    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    add_torch_arguments(parser)
     args = parser.parse_args()
     keep_freed_memory()
     codec, image = random_codec(args.model), images(args.data_dir)[0]
@@ -68,16 +55,12 @@ def main() -> None:
     }
     mine: dict[str, float] = {}
     theirs: dict[str, float] = {}
-    rate = 0.0
+    rate = product_rate(torch_python=args.torch_python)
     for _ in range(args.rounds):
-        if args.torch_python and args.torch_script:
-            theirs = fastest(
-                theirs, torch(args.torch_python, args.torch_script, height, width, False)
-            )
-        rate = max(rate, product_rate())
-        mine = fastest(mine, ours(codec, image, args.repeats))
+        theirs = least(theirs, torch_seconds(args, height, width, train=False))
+        mine = least(mine, ours(codec, image, args.repeats))
     print(f"jax {jax.__version__}, {args.model}, {width} x {height}")
-    print(f"matrix product: {2e-9 * rate:.0f} GFLOP/s\n")
+    print(f"matrix product: {1e-9 * rate.value:.0f} GFLOP/s ({rate.library})\n")
     print(f"{'whole':<24}{'s':>8}{'PyTorch g_a / g_s s':>22}{'PyTorch / ours':>16}")
     for part, transform in (("compress", "g_a"), ("decompress", "g_s")):
         other = theirs.get(transform)
@@ -85,10 +68,10 @@ def main() -> None:
         print(f"{part:<24}{mine[part]:>8.2f}{ratio}")
     print(f"\n{'networks':<24}{'s':>8}{'GMACs':>8}{'product s':>11}{'ours / product':>16}")
     for part, count in macs.items():
-        least = count / rate
+        product = 2 * count / rate.value
         print(
-            f"{part:<24}{mine[part]:>8.2f}{count / 1e9:>8.0f}{least:>11.2f}"
-            f"{mine[part] / least:>16.2f}"
+            f"{part:<24}{mine[part]:>8.2f}{count / 1e9:>8.0f}{product:>11.2f}"
+            f"{mine[part] / product:>16.2f}"
         )
 
 

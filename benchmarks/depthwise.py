@@ -23,15 +23,12 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from unittest import mock
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
+from common import best, copy_rate, fastest, product_rate
 
 from llic_jax.layers.depthwise import depthwise_conv, depthwise_conv_reference
 from llic_jax.native import library as native
@@ -145,21 +142,6 @@ def compiled(operation: str, conv: Callable, x: jax.Array, kernel: jax.Array) ->
     return lambda: run(x, kernel, x)
 
 
-def seconds(run: Callable, count: int = 1) -> float:
-    """Of one of `count` calls, which an accelerator takes one after the other without a pause."""
-    start = time.perf_counter()
-    for _ in range(count):
-        result = run()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / count
-
-
-def warm(run: Callable) -> int:
-    """Runs it twice; how often it is to be called for one timing."""
-    seconds(run)
-    return 1 if jax.default_backend() == "cpu" else max(1, min(100, int(0.02 / seconds(run))))
-
-
 def make_inputs(case: Case, dtype: str) -> tuple[jax.Array, jax.Array]:
     shape, k, per_sample = case
     x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -175,7 +157,7 @@ def time_jax(case: Case, dtype: str, with_xla: bool, repeats: int) -> dict[str, 
         contenders.pop("native", None)
     if with_xla:
         contenders.setdefault("xla", {})
-    best: dict[str, dict[str, float]] = {name: {} for name in contenders}
+    times: dict[str, dict[str, float]] = {name: {} for name in contenders}
     for operation in OPERATIONS:
         ready = {}
         for name, setting in contenders.items():
@@ -184,41 +166,23 @@ def time_jax(case: Case, dtype: str, with_xla: bool, repeats: int) -> dict[str, 
                 # A function of its own: JAX would remember what it traced with another setting.
                 with mock.patch.dict(os.environ, setting):
                     run = compiled(operation, lambda *inputs, conv=conv: conv(*inputs), x, kernel)
-                ready[name] = run, warm(run)
-                best[name][operation] = math.inf
+                jax.block_until_ready(run())
+                ready[name] = run
             except jax.errors.JaxRuntimeError as error:
                 print(f"{name} {operation} fails: {str(error).splitlines()[0]}")
-                best[name][operation] = math.nan
-        for _ in range(repeats):
-            for name, (run, count) in ready.items():
-                best[name][operation] = min(best[name][operation], seconds(run, count))
-    return best
+                times[name][operation] = math.nan
+        for name, seconds in fastest(ready, repeats).items():
+            times[name][operation] = seconds
+    return times
 
 
-def product_rate(dtype: str, precision: str, repeats: int = 5) -> float:
-    """FLOP/s of a large matrix product; "highest" is float32 without a GPU's matrix units."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    product = jax.jit(lambda a, b: jnp.dot(a, b, precision=precision))
-    count = warm(lambda: product(a, a))
-    return 2 * size**3 / min(seconds(lambda: product(a, a), count) for _ in range(repeats))
-
-
-def copy_rate(repeats: int = 5) -> float:
-    """Bytes/s of a large copy, read and written."""
-    a = jnp.ones((256 if jax.default_backend() == "cpu" else 4096, 2**18))
-    copy = jax.jit(lambda a: a + 1)
-    count = warm(lambda: copy(a))
-    return 2 * a.nbytes / min(seconds(lambda: copy(a), count) for _ in range(repeats))
-
-
-def print_table(case: Case, dtype: str, best: dict, product: float, copy: float) -> None:
+def print_table(case: Case, dtype: str, found: dict, product: float, copy: float) -> None:
     shape, k, per_sample = case
     print(f"\n{shape} {dtype}, {k}x{k}, {'one kernel per sample' if per_sample else 'static'}")
-    header = (f"{name + ' ms':>10}" for name in best)
+    header = (f"{name + ' ms':>10}" for name in found)
     print(" " * 8, *header, "  GFLOP/s  product     copy   times longer")
     for operation, (products, arrays) in OPERATIONS.items():
-        times = {name: runs[operation] for name, runs in best.items()}
+        times = {name: runs[operation] for name, runs in found.items()}
         first = next(iter(times.values()))
         rate = products * 2 * k * k * math.prod(shape) / first
         moved = arrays * math.prod(shape) * jnp.dtype(dtype).itemsize / first
@@ -256,8 +220,7 @@ def sweep(case: Case, dtype: str, repeats: int) -> None:
                     return depthwise_gpu.convolve(x, kernel, blocks, interpret)
                 return depthwise_gpu.correlate(x, x, size, blocks, interpret)
 
-            count = warm(run)
-            times[blocks] = min(seconds(run, count) for _ in range(repeats))
+            times[blocks] = best(run, repeats)
         ranked = sorted(times, key=times.__getitem__)
         print(f"\n{name} {shape} {dtype} {size}x{size}: ms, and blocks; * those of the module")
         for blocks in ranked[:8] + [own[name]] * (own[name] not in ranked[:8]):
@@ -283,20 +246,21 @@ def main() -> None:
         torch = subprocess.Popen(
             [python, "-c", TORCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    product, copy = product_rate("float32", "highest"), copy_rate()
+    product, copy = product_rate(torch_python=args.torch_python), copy_rate()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
-    print(f"float32 product: {1e-9 * product:.0f} GFLOP/s, copy: {1e-9 * copy:.0f} GB/s")
+    print(f"float32 product: {1e-9 * product.value:.0f} GFLOP/s ({product.library}), ", end="")
+    print(f"copy: {1e-9 * copy.value:.0f} GB/s")
     cases = CASES[backend]
     for case in cases if args.case is None else [cases[i] for i in args.case]:
         for dtype in args.dtypes:
             if args.sweep:
                 sweep(case, dtype, args.repeats)
                 continue
-            best = time_jax(case, dtype, args.xla, args.repeats)
+            times = time_jax(case, dtype, args.xla, args.repeats)
             if torch is not None:
                 print(json.dumps([*case, dtype, args.repeats]), file=torch.stdin, flush=True)
-                best["torch"] = json.loads(torch.stdout.readline())
-            print_table(case, dtype, best, product, copy)
+                times["torch"] = json.loads(torch.stdout.readline())
+            print_table(case, dtype, times, product.value, copy.value)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import released
+import released_model
 
 from llic_jax.entropy.walk import quantize
 from llic_jax.system.memory import keep_freed_memory
 
 
 def main() -> None:
-    args = released.parser(__doc__.splitlines()[0]).parse_args()
+    args = released_model.parser(__doc__.splitlines()[0]).parse_args()
     keep_freed_memory()
 
-    _, model, params, options, _, held_back = released.load(args)
+    _, model, params, options, _, held_back = released_model.load(args)
 
     def distortions(model: Any, x: Any, quality: Any) -> tuple[Any, ...]:
         def mse(y: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from transforms import best
+from common import best
 
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.cost import summarize

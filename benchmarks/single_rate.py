@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import released
+import released_model
 from flax import jax_utils
 from jax.flatten_util import ravel_pytree
 
@@ -49,7 +49,7 @@ def further(
 
 
 def main() -> None:
-    parser = released.parser(__doc__)
+    parser = released_model.parser(__doc__)
     add = parser.add_argument
     add("--level", type=int, default=4, help="the specialist's")
     add("--steps", type=int, default=300)
@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
 
-    config, model, params, options, seen, held_back = released.load(args)
+    config, model, params, options, seen, held_back = released_model.load(args)
     # All parameters learn alike: it is the difference that counts.
     config["train"] |= {"steps": args.steps, "decoder_steps": 0, "schedule": "cosine"}
     config["train"] |= {"warmup_steps": 20, "learning_rate": args.learning_rate, "ema_decay": 0.98}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import released
+import released_model
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
@@ -104,10 +104,10 @@ def centre(image: np.ndarray, crop: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = released.parser(__doc__.splitlines()[0])
+    parser = released_model.parser(__doc__.splitlines()[0])
     parser.add_argument("--fit", type=int, default=0, help="photographs to fit a mixture to")
     args = parser.parse_args()
-    model = released.load(args)
+    model = released_model.load(args)
     units, coder = model.config["coding"]["units"], next(iter(CODERS))
     prior = model.model.prior, model.params["prior"]
     codec_model = CodecModel(model.model, model.params, build_tables(*prior), bytes(8))

@@ -10,17 +10,15 @@ files that are not decoded yet, then from its memory.
 """
 
 import argparse
-import sys
-import time
+import collections
+import itertools
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import add_torch_arguments, best, timed, torch_seconds
 from ml_collections import ConfigDict
-from transforms import torch
 
 from llic_jax.configs import llic_elic
 from llic_jax.data import sources
@@ -40,12 +38,13 @@ def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple
     step = make_train_step(model, optimizer, unravel, config.train, 0)
     state = jax.tree.map(lambda x: jnp.stack([x]), state)
     images = np.random.default_rng(0).integers(0, 256, (1, batch, crop, crop, 3), np.uint8)
-    times = []
-    for _ in range(1 + steps):
-        started = time.perf_counter()
+
+    def once() -> None:
+        nonlocal state  # its memory is given to the step
         state, _ = jax.block_until_ready(step(state, images))
-        times.append(time.perf_counter() - started)
-    return min(times[1:]), times[0]
+
+    _, first = timed(once)
+    return best(once, steps), first
 
 
 def pipeline_rates(folder: Path, batch: int, crop: int, batches: int) -> tuple[float, float]:
@@ -65,10 +64,10 @@ def pipeline_rates(folder: Path, batch: int, crop: int, batches: int) -> tuple[f
     for skip, count in ((0, min(batches, passes)), (passes, batches)):
         for _ in range(skip):
             next(iterator)
-        started = time.perf_counter()
-        for _ in range(count):
-            next(iterator)
-        rates.append(batch * count / (time.perf_counter() - started))
+        _, seconds = timed(
+            lambda count=count: collections.deque(itertools.islice(iterator, count), 0)
+        )
+        rates.append(batch * count / seconds)
     return rates[0], rates[1]
 
 
@@ -79,17 +78,13 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--give_back", action="store_true", help="do not keep freed memory")
-    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
-    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    add_torch_arguments(parser)
     args = parser.parse_args()
     if not args.give_back:
         keep_freed_memory()  # as train.py does
 
     first, again = pipeline_rates(args.data_dir, args.batch, args.crop, 100)
-    theirs = None
-    if args.torch_python and args.torch_script:
-        found = torch(args.torch_python, args.torch_script, 256, 256, train=True)
-        theirs = found["training step"]
+    theirs = torch_seconds(args, 256, 256, train=True).get("training step")
     config = llic_elic.get_config()
     seconds, compiling = step_seconds(config, args.batch, args.crop, args.steps)
     intake = args.batch / seconds

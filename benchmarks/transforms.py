@@ -10,19 +10,13 @@ part of the codec that they belong to (as from `python -m llic_jax.models.cost`)
 """
 
 import argparse
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from common import add_torch_arguments, best, least, product_rate, torch_seconds
 
 from llic_jax.configs import llic_elic
 from llic_jax.layers.initializers import fresh_params
@@ -31,27 +25,6 @@ from llic_jax.models.cost import summarize
 from llic_jax.native import library as native
 from llic_jax.system.memory import keep_freed_memory
 from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
-
-
-def best(f: Callable, repeats: int) -> float:
-    """Seconds of the fastest call, after one that compiles."""
-    jax.block_until_ready(f())
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(f())
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-PRODUCT = 4096  # side of the square matrices, float32
-
-
-def product_rate() -> float:
-    """MACs per second of a large matrix product."""
-    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
-    multiply = jax.jit(jnp.matmul)
-    return PRODUCT**3 / best(lambda: multiply(a, a), 3)
 
 
 def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]:
@@ -91,25 +64,6 @@ def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]
     return seconds
 
 
-def torch(python: str, script: str, height: int, width: int, train: bool) -> dict[str, float]:
-    """Seconds of the same parts, from the script's printed lines."""
-    command = [python, script, "--height", str(height), "--width", str(width)]
-    output = subprocess.run(
-        [*command, *(["--train"] if train else [])], capture_output=True, text=True, check=True
-    ).stdout
-    seconds = {}
-    for line in output.splitlines():
-        for part in ("g_a", "g_s", "training step"):
-            if line.startswith(part):
-                seconds[part] = float(line.split()[-1])
-    return seconds
-
-
-def fastest(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    """Of each part the shorter time."""
-    return {part: min(seconds, one.get(part, seconds)) for part, seconds in other.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--height", type=int, default=512)
@@ -117,20 +71,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--train", action="store_true", help="also a training step, 2 x 256 x 256")
-    parser.add_argument("--torch_python", help="an interpreter that has PyTorch")
-    parser.add_argument("--torch_script", help="LLIC's transforms in PyTorch")
+    add_torch_arguments(parser)
     args = parser.parse_args()
     keep_freed_memory()  # as train.py and eval.py do
 
     theirs: dict[str, float] = {}
     mine: dict[str, float] = {}
-    rate = 0.0
+    rate = product_rate(torch_python=args.torch_python)
     size = args.height, args.width, args.train
     for _ in range(args.rounds):
-        if args.torch_python and args.torch_script:
-            theirs = fastest(theirs, torch(args.torch_python, args.torch_script, *size))
-        rate = max(rate, product_rate())
-        mine = fastest(mine, ours(*size, args.repeats))
+        theirs = least(theirs, torch_seconds(args, *size))
+        mine = least(mine, ours(*size, args.repeats))
     costs = summarize(build_model(llic_elic.get_config().model), args.height, args.width)
     per_pixel = (costs.g_a.macs + costs.g_s.macs) / (args.height * args.width)
     macs = {
@@ -141,7 +92,7 @@ def main() -> None:
     kernel = "native" if native.enabled() else "JAX"
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, depth-wise kernel: {kernel}")
     print(f"image {args.width} x {args.height}; training step on 2 x 256 x 256")
-    print(f"matrix product: {2e-9 * rate:.0f} GFLOP/s")
+    print(f"matrix product: {1e-9 * rate.value:.0f} GFLOP/s ({rate.library})")
     print(
         f"{'part':<15} {'ours s':>8} {'PyTorch s':>10} {'PyTorch / ours':>15} {'product s':>10} "
         f"{'ours / product':>15}"
@@ -149,10 +100,10 @@ def main() -> None:
     for part, seconds in mine.items():
         other = theirs.get(part)
         ratio = f"{other:>10.3f} {other / seconds:>15.2f}" if other else f"{'-':>10} {'-':>15}"
-        least = macs[part] / rate
-        print(f"{part:<15} {seconds:>8.3f} {ratio} {least:>10.3f} {seconds / least:>15.2f}")
+        product = 2 * macs[part] / rate.value
+        print(f"{part:<15} {seconds:>8.3f} {ratio} {product:>10.3f} {seconds / product:>15.2f}")
     print(f"\nLLIC-ELIC, all parts:\n{costs}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,11 +5,12 @@
 The two take turns; the fastest of each counts.
 """
 
-import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import fastest
 
 from llic_jax.layers.convolutions import conv2d_transpose
 
@@ -29,17 +30,11 @@ def main() -> None:
         b, h, w, c = shape
         sizes = shape, (5, 5, c, features), (b, 2 * h, 2 * w, features)
         arrays = [jnp.asarray(rng.standard_normal(size), jnp.float32) for size in sizes]
-        calls = [
-            jax.jit(lambda x, k, g, f=f: jax.vjp(f, x, k)[1](g)) for f in (conv2d_transpose, plain)
-        ]
-        best = [float("inf")] * 2
-        for repeat in range(11):
-            for i, call in enumerate(calls):
-                started = time.perf_counter()
-                jax.block_until_ready(call(*arrays))
-                if repeat:  # the first compiles
-                    best[i] = min(best[i], time.perf_counter() - started)
-        ours, theirs = (1e3 * seconds for seconds in best)
+        calls = {}
+        for name, f in (("ours", conv2d_transpose), ("XLA", plain)):
+            gradients = jax.jit(lambda x, k, g, f=f: jax.vjp(f, x, k)[1](g))
+            calls[name] = partial(gradients, *arrays)
+        ours, theirs = (1e3 * seconds for seconds in fastest(calls, 10).values())
         print(f"{shape!s:>18} {features:>8} {ours:>8.2f} {theirs:>8.2f} {theirs / ours:>10.1f}")
 
 
