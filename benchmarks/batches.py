@@ -11,15 +11,13 @@ cache that knows none of them, once by canvases and once by a program for every 
 
 import argparse
 import itertools
-import os
 import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from common import run_process
 from PIL import Image
 
 from llic_jax.data.image_files import image_files
@@ -43,10 +41,7 @@ def crops(folder: Path, data_dir: Path, sizes: list[tuple[int, int]]) -> None:
 def run(command: list[str], cache: Path) -> tuple[float, float]:
     """Seconds of a process, and cores that it kept busy."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    subprocess.run([sys.executable, *command], env=environment, check=True, capture_output=True)
-    seconds = time.perf_counter() - started
+    _, seconds = run_process(command, {"JAX_COMPILATION_CACHE_DIR": str(cache)})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, busy / seconds

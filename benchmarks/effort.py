@@ -13,10 +13,10 @@ without effort over `--quality`, at equal PSNR: a figure for many images in litt
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
+from common import timed
 
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality
@@ -35,9 +35,9 @@ def measure(
     """Mean bits per pixel, PSNR (dB) and seconds of encoding an image."""
     figures = []
     for image in images:
-        started = time.perf_counter()
-        (encoded,) = codec.encode([image], Quality(quality), Refinement(steps))
-        seconds = time.perf_counter() - started
+        encoded, seconds = timed(
+            lambda image=image: codec.encode([image], Quality(quality), Refinement(steps))[0]
+        )
         decoded = codec.decompress(encoded.data)
         bpp = 8 * len(encoded.data) / decoded[..., 0].size
         figures.append((bpp, distortion.image_psnr(image, decoded), seconds))

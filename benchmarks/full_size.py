@@ -12,12 +12,10 @@ images, compiling included.
 import argparse
 import json
 import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
+from common import last_line, run_process, timed
 from PIL import Image
 
 MODELS = ("llic_stf", "llic_elic", "llic_tcm")
@@ -68,22 +66,17 @@ def measure(name: str, data_dir: Path | None) -> dict:
     rows = []
     for image in images(data_dir):
         height, width = image.shape[:2]
-        started = time.perf_counter()
-        codec.decompress(codec.compress(image))
-        compiling = time.perf_counter() - started
-        started = time.perf_counter()
-        compressed = codec.encode([image])[0]
-        encoded = time.perf_counter()
-        decoded = codec.decode([compressed.data])[0].image
-        ended = time.perf_counter()
+        _, first = timed(lambda image=image: codec.decompress(codec.compress(image)))
+        compressed, encoding = timed(lambda image=image: codec.encode([image])[0])
+        decoded, decoding = timed(lambda data=compressed.data: codec.decode([data])[0].image)
         rows.append(
             dict(
                 size=f"{width}x{height}",
                 bpp=8 * len(compressed.data) / (width * height),
                 exact=bool(np.array_equal(decoded, codec.reconstruct(compressed))),
-                first=compiling,
-                compress=encoded - started,
-                decompress=ended - encoded,
+                first=first,
+                compress=encoding,
+                decompress=decoding,
             )
         )
     return dict(
@@ -109,11 +102,10 @@ def main() -> None:
         "| first s | peak GiB |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for name in args.models:
-        command = [sys.executable, __file__, "--only", name]
+        command = [__file__, "--only", name]
         if args.data_dir is not None:
             command += ["--data_dir", str(args.data_dir)]
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found = json.loads(out.splitlines()[-1])
+        found = last_line(run_process(command)[0])
         for row in found["rows"]:
             print(
                 f"| {name} | {found['parameters'] / 1e6:.1f} M | {found['kmacs']:.0f} "

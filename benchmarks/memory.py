@@ -11,13 +11,11 @@ Weights are random, images a photograph enlarged.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from common import last_line, run_process, timed
 
 
 def photograph(width: int, height: int) -> np.ndarray:
@@ -40,12 +38,9 @@ def work(task: str, size: str, memory_gb: float, folder: Path) -> dict:
     file = folder / "image.llic"
     if task == "compress":
         image = photograph(*map(int, size.split("x")))
-        started = time.perf_counter()
-        data = codec.compress(image)
+        data, seconds = timed(lambda: codec.compress(image))
     else:
-        started = time.perf_counter()
-        image = codec.decompress(file.read_bytes())
-    seconds = time.perf_counter() - started
+        image, seconds = timed(lambda: codec.decompress(file.read_bytes()))
     if task == "decompress":
         np.save(folder / f"{memory_gb}.npy", image)
     elif not file.exists():
@@ -73,11 +68,8 @@ def main() -> None:
             for memory_gb in reversed(args.memory_gb):
                 cells = []
                 for task in ("compress", "decompress"):
-                    command = [sys.executable, __file__, "--only", task, size, str(memory_gb)]
-                    out = subprocess.run(
-                        [*command, folder], check=True, stdout=subprocess.PIPE, text=True
-                    ).stdout
-                    found = json.loads(out.splitlines()[-1])
+                    command = [__file__, "--only", task, size, str(memory_gb), folder]
+                    found = last_line(run_process(command)[0])
                     cells += [f"{found['seconds']:.0f}", f"{found['peak_gib']:.2f}"]
                 images.append(np.load(Path(folder) / f"{memory_gb}.npy").astype(np.int16))
                 error = np.abs(images[-1] - images[0])

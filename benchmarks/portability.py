@@ -8,13 +8,13 @@ entropy). Time, of decoding: without agreement, with it, and with entropy parame
 """
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from agreement import load
+from common import best
 from scipy.special import gammaln
 
 from llic_jax.bitstream.file import LlicFile
@@ -54,13 +54,7 @@ def listing_bits(steps: list[np.ndarray], units: int) -> float:
 
 def seconds(codec: Any, files: list[bytes], repeats: int = 3) -> float:
     """The fastest pass over the files, after one to compile."""
-    times = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        for data in files:
-            codec.decompress(data)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return best(lambda: [codec.decompress(data) for data in files], repeats)
 
 
 def main() -> None:

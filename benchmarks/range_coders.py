@@ -8,14 +8,11 @@ turns.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from common import fastest, run_process
 
 from llic_jax.coding.range_coders.tfc_streams import TFC_IMPLEMENTATIONS
 from llic_jax.coding.tables import Tables
@@ -38,30 +35,28 @@ def speed(name: str, tables: Tables, runs: int) -> tuple[float, float]:
     """Symbols encoded and decoded in a second."""
     way = TFC_IMPLEMENTATIONS[name]
     symbols, rows = draw(tables)
-    encoding, decoding = [], []
-    for _ in range(runs):
-        started = time.perf_counter()
+
+    def encode() -> bytes:
         encoder = way.encoder(tables)
         encoder.encode(symbols, rows)
-        data = encoder.finish()
-        encoding.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        return encoder.finish()
+
+    data = encode()
+
+    def decode() -> None:
         decoder = way.decoder(tables, data)
-        found = decoder.decode(rows)
-        decoding.append(time.perf_counter() - started)
-        assert (found == symbols).all() and decoder.finish()
-    return SYMBOLS / min(encoding), SYMBOLS / min(decoding)
+        decoded = decoder.decode(rows)
+        assert decoder.finish() and np.array_equal(decoded, symbols)
+
+    seconds = fastest({"encode": encode, "decode": decode}, runs)
+    return SYMBOLS / seconds["encode"], SYMBOLS / seconds["decode"]
 
 
 def decompress(name: str, file: Path) -> float:
     """Seconds of the command line."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "llic_jax", "decompress", file, f"{folder}/decoded.png"]
-        started = time.perf_counter()
-        subprocess.run(
-            command, env={**os.environ, "LLIC_TFC": name}, check=True, capture_output=True
-        )
-        return time.perf_counter() - started
+        command = ["-m", "llic_jax", "decompress", file, f"{folder}/decoded.png"]
+        return run_process(command, {"LLIC_TFC": name})[1]
 
 
 def main() -> None:

@@ -11,13 +11,12 @@ process says where a warm command's time goes.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from common import last_line, run_process
 from PIL import Image
 
 SIZE = 768, 512  # width, height
@@ -60,15 +59,10 @@ def stages(source: Path, coded: Path) -> None:
     print(json.dumps(marks))
 
 
-def run(command: list[str], cache: Path) -> tuple[float, str]:
-    """Seconds of a process, and what it printed."""
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment["STARTED"] = str(time.time())
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, check=True, capture_output=True, text=True
-    )
-    return time.perf_counter() - started, done.stdout
+def run(command: list[str], cache: Path) -> tuple[str, float]:
+    """What a process printed, and its seconds."""
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(cache), "STARTED": str(time.time())}
+    return run_process(command, environment)
 
 
 def photograph(folder: Path | None) -> Image.Image:
@@ -105,7 +99,7 @@ def main() -> None:
             given, made = (image, image.with_suffix(".llic"))
             if command == "decompress":
                 given, made = made, work / "decoded.png"
-            return run([*llic, command, "--force", str(given), str(made)], cache)[0]
+            return run([*llic, command, "--force", str(given), str(made)], cache)[1]
 
         print(f"{'':24}{'compress s':>12}{'decompress s':>14}")
         for label, image_file, rounds in (
@@ -120,11 +114,11 @@ def main() -> None:
             both = f"{seconds['compress']:>12.2f}{seconds['decompress']:>14.2f}"
             print(f"{label:24}{both}", flush=True)
         for command in (["--help"], ["info", str(source.with_suffix(".llic"))]):
-            light = min(run([*llic, *command], cache)[0] for _ in range(args.rounds))
+            light = min(run([*llic, *command], cache)[1] for _ in range(args.rounds))
             print(f"{command[0]:24}{light:>12.2f}")
         print()
         itself = [__file__, "--stages", str(source), str(source.with_suffix(".llic"))]
-        rounds = [json.loads(run(itself, cache)[1].splitlines()[-1]) for _ in range(args.rounds)]
+        rounds = [last_line(run(itself, cache)[0]) for _ in range(args.rounds)]
         for entries in zip(*rounds, strict=True):
             print(f"{entries[0][0]:24}{min(seconds for _, seconds in entries):>12.2f}")
 
