@@ -5,6 +5,7 @@
 The two take turns; the fastest of each counts.
 """
 
+import argparse
 from functools import partial
 
 import jax
@@ -24,6 +25,9 @@ def plain(x, kernel):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    args = parser.parse_args()
     rng = np.random.default_rng(0)
     print(f"{'input':>18} {'features':>8} {'ours ms':>8} {'XLA ms':>8} {'XLA / ours':>10}")
     for shape, features in CASES:
@@ -34,7 +38,7 @@ def main() -> None:
         for name, f in (("ours", conv2d_transpose), ("XLA", plain)):
             gradients = jax.jit(lambda x, k, g, f=f: jax.vjp(f, x, k)[1](g))
             calls[name] = partial(gradients, *arrays)
-        ours, theirs = (1e3 * seconds for seconds in fastest(calls, 10).values())
+        ours, theirs = (1e3 * seconds for seconds in fastest(calls, args.rounds).values())
         print(f"{shape!s:>18} {features:>8} {ours:>8.2f} {theirs:>8.2f} {theirs / ours:>10.1f}")
 
 
