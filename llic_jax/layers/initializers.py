@@ -7,6 +7,7 @@ seventy shapes; NumPy needs no compilation. The values depend on the key alone, 
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -28,36 +29,44 @@ Initializer = Callable[..., Array]
 RESIDUAL_SCALE = 1e-4
 
 
+# Made by `partial`, not as nested functions: Flax calls an initializer at every use of a parameter
+# to check its shape, and the tests' type checks are built anew for every function that is defined.
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
 def normal(stddev: float) -> Initializer:
     """Independent normal values of standard deviation `stddev`."""
-    return _drawn(lambda rng, shape: stddev * rng.standard_normal(shape, np.float32))
+    return partial(_initial, lambda rng, shape: stddev * rng.standard_normal(shape, np.float32))
 
 
 def uniform(low: float, high: float) -> Initializer:
     """Independent values, uniform in `[low, high)`."""
-    return _drawn(lambda rng, shape: low + (high - low) * rng.random(shape, np.float32))
+    return partial(_initial, lambda rng, shape: low + (high - low) * rng.random(shape, np.float32))
 
 
 def fan_in_normal(scale: float = 1.0) -> Initializer:
     """Normal values of variance `scale / fan_in`, the last axis being the outputs."""
+    return partial(
+        _initial,
+        lambda rng, shape: (
+            math.sqrt(scale / math.prod(shape[:-1])) * rng.standard_normal(shape, np.float32)
+        ),
+    )
 
-    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-        return normal(math.sqrt(scale / math.prod(shape[:-1])))(key, shape, dtype)
 
-    return init
+def _initial(draw: Draw, key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws a parameter, also within a program that is being traced."""
+    values = partial(_values, draw, tuple(shape), dtype)
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    if isinstance(data, jax.core.Tracer):
+        return jax.pure_callback(values, jax.ShapeDtypeStruct(tuple(shape), dtype), data)
+    return jnp.asarray(values(data))
 
 
-def _drawn(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
-    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-        def values(data: Array | np.ndarray) -> np.ndarray:
-            return np.asarray(draw(np.random.default_rng(np.asarray(data)), tuple(shape)), dtype)
-
-        data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-        if isinstance(data, jax.core.Tracer):
-            return jax.pure_callback(values, jax.ShapeDtypeStruct(tuple(shape), dtype), data)
-        return jnp.asarray(values(data))
-
-    return init
+def _values(
+    draw: Draw, shape: tuple[int, ...], dtype: DTypeLike, key_data: Array | np.ndarray
+) -> np.ndarray:
+    return np.asarray(draw(np.random.default_rng(np.asarray(key_data)), shape), dtype)
 
 
 def fresh_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Subject:
     def dream(self) -> tuple[list[jax.Array], list[jax.Array], float]:
         """Symbols drawn from the model's own distribution, step by step: symbols and scales of each
         step, and the estimated bits of all."""
-        keys = jax.random.split(jax.random.key(6), len(self.model.steps))
+        keys = list(jax.random.split(jax.random.key(6), len(self.model.steps)))
 
         @jax.jit
         def dream(hyper):
