@@ -10,6 +10,9 @@ part found until then is printed and kept in `FOLDER/first_minute.json`.
   loads and runs; ms a step, peak memory, with `--profile` one step by kernel. With `--config` in
   place of it, or with `--compile`, what does not load is compiled here, and the results of
   autotuning are kept in `FOLDER/autotune`.
+* fused: the gate's fused kernels (`LLIC_PALLAS_FUSED=1`) beside XLA's way: how far each is from
+  float32, in value and gradients, and ms of both; with `--fused_programs`, steps compiled with the
+  switch on, as in "programs".
 * files: files of another machine (`--files`, an earlier run's `FOLDER/files`) decoded here, and
   photographs (`--images`) coded and decoded here, kept in `FOLDER/files`.
 * torch: PyTorch's step of the same transforms (torch_transforms.py), where there is PyTorch.
@@ -22,13 +25,16 @@ import gzip
 import importlib.util
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,21 +45,28 @@ import numpy as np
 from aot import load_config
 
 from llic_jax.configs.config import Config, as_dict
+from llic_jax.configs.upgrade import upgrade_model
 from llic_jax.data.image_files import image_files
 from llic_jax.execution import program_cache
 from llic_jax.images.read import read_image
 from llic_jax.images.write import write_image
+from llic_jax.layers.convolutions import Conv
+from llic_jax.layers.kernels import gate_gpu
+from llic_jax.layers.kernels.gate import gated_projection
 from llic_jax.models.build import build_model
 from llic_jax.models.encoder_options import EncoderOptions
+from llic_jax.ops.quantization import hold_within
 from llic_jax.system import provenance
 from llic_jax.training import carried_programs
 from llic_jax.training.state import create_state
 from llic_jax.training.step import make_train_step
+from llic_jax.transforms.blocks import multiply_halves
 from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
 # Most seconds of each part, of 90 in all; those before it may leave it less.
-LIMITS = {"device": 20, "programs": 45, "files": 25, "torch": 40, "tests": 40}
+LIMITS = {"device": 20, "programs": 45, "fused": 30, "files": 25, "torch": 40, "tests": 40}
 RESULTS = "first_minute.json"
+GATE_RESULTS = ("y", "x", "expand", "expand_bias", "project", "project_bias", "gain")
 Note = Callable[..., None]
 
 
@@ -98,18 +111,24 @@ def device(args: argparse.Namespace, note: Note) -> None:
 
 
 def programs(args: argparse.Namespace, note: Note) -> None:
-    """Every planned step of the manifest's config, or of `--config`."""
+    time_programs(args, args.programs, note)
+
+
+def config_of(args: argparse.Namespace, folder: Path | None) -> Config:
+    """The config that this folder's programs were compiled for; without a folder `--config`."""
+    if folder is None:
+        return as_dict(load_config(args.config, args.set))
+    return json.loads((folder / carried_programs.MANIFEST).read_text())["config"]
+
+
+def time_programs(args: argparse.Namespace, folder: Path | None, note: Note) -> None:
+    """Every planned step of the config of this folder's manifest, or of `--config`."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
-    carried = None
-    if args.programs:
-        manifest = json.loads((args.programs / carried_programs.MANIFEST).read_text())
-        config: Config = manifest["config"]
-        carried = carried_programs.CarriedPrograms(args.programs, config)
-    else:
-        config = as_dict(load_config(args.config, args.set))
+    config = config_of(args, folder)
+    carried = carried_programs.CarriedPrograms(folder, config) if folder else None
     settings, count = config["train"], jax.local_device_count()
     model = build_model(config["model"])
     fresh, optimizer, unravel = create_state(model, settings, config["seed"])
@@ -194,6 +213,93 @@ def kernel_times(folder: Path, most: int = 60) -> list[tuple[str, int, float]]:
     return [(name, int(count), round(ms, 4)) for name, (count, ms) in longest[:most]]
 
 
+def fused(args: argparse.Namespace, note: Note) -> None:
+    """One gate of the first stage that has blocks, and steps compiled with the switch on."""
+    config = config_of(args, args.fused_programs or args.programs)
+    section = upgrade_model(config["model"])
+    stage = next(i for i, depth in enumerate(section["depths"]) if depth)
+    side = config["data"]["crops"][-1] // math.prod(section["strides"][: stage + 1])
+    shape = (config["train"]["batch_size"], side, side, section["channels"][stage])
+    on_gpu = jax.default_backend() == "gpu"
+    if not on_gpu:  # interpreted: a trial of this script
+        shape = (2, 3, 5, shape[-1])
+    note(gate=compare_gates(shape, section["style"].get("limit", 0.0), not on_gpu, args.steps))
+    if args.fused_programs:
+        time_programs(args, args.fused_programs, note)
+
+
+def compare_gates(
+    shape: tuple[int, ...], limit: float, interpret: bool, repeats: int
+) -> dict[str, Any]:
+    """Distances from float32 over float32's length, of the value and each gradient, and ms of
+    value and gradients, by XLA and fused, in bfloat16.
+
+    Args:
+        shape: of the gate's input.
+        interpret: runs the fused kernels where there is no GPU.
+    """
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for _ in range(2))
+    gain = jnp.asarray(rng.uniform(0.5, 2, (shape[0], shape[-1])), jnp.float32)
+    c = shape[-1]
+    sizes = (c, 2 * c), (2 * c,), (c, c), (c,)
+    weights = [jnp.asarray(rng.standard_normal(s) / np.sqrt(c), jnp.float32) for s in sizes]
+    kernels: Any = gate_gpu
+    if interpret:
+        kernels = SimpleNamespace(
+            forward=partial(gate_gpu.forward, interpret=True),
+            backward=partial(gate_gpu.backward, interpret=True),
+        )
+
+    def plain(x: Any, expand: Any, expand_bias: Any, project: Any, bias: Any, gain: Any) -> Any:
+        def conv(features: int, kernel: Any, bias: Any, *inputs: Any) -> Any:
+            params = {"conv": {"kernel": kernel, "bias": bias}}
+            return Conv(features, 1, dtype=x.dtype).apply({"params": params}, *inputs)
+
+        h = multiply_halves(conv(2 * c, expand, expand_bias, x))
+        y = x + conv(c, project, bias, h, gain)
+        return hold_within(y, limit) if limit else y
+
+    def both(function: Callable) -> Callable:
+        def run(x: Any, dy: Any, *others: Any) -> Any:
+            y, pull = jax.vjp(function, x, *others)
+            return y, *pull(dy)
+
+        return jax.jit(run)
+
+    def fused_way(x: Any, *others: Any) -> Any:
+        return gated_projection(kernels, x, *others, limit)
+
+    wide = (x.astype(jnp.float32), dy.astype(jnp.float32), *weights, gain)
+    with jax.default_matmul_precision("highest"):
+        exact = both(plain)(*wide)
+    row: dict[str, Any] = {"shape": shape}
+    for name, function in (("xla", plain), ("fused", fused_way)):
+        run = both(function)
+        started = time.perf_counter()
+        found = jax.block_until_ready(run(x, dy, *weights, gain))
+        first = time.perf_counter() - started
+        started = time.perf_counter()
+        for _ in range(repeats):
+            last = run(x, dy, *weights, gain)
+        jax.block_until_ready(last)
+        distances = [
+            float(jnp.linalg.norm((a.astype(jnp.float32) - b).ravel()) / jnp.linalg.norm(b.ravel()))
+            for a, b in zip(found, exact, strict=True)
+        ]
+        row[name] = {
+            "first_s": first,
+            "ms": 1e3 * (time.perf_counter() - started) / repeats,
+            "distances": dict(zip(GATE_RESULTS, distances, strict=True)),
+        }
+    # As in the tests: no further from float32 than XLA's way, which rounds in other places.
+    row["right"] = all(
+        row["fused"]["distances"][name] < 1.2 * row["xla"]["distances"][name] + 2.0**-9
+        for name in GATE_RESULTS
+    )
+    return row
+
+
 def files(args: argparse.Namespace, note: Note) -> None:
     codec = load_codec(args.checkpoint)
     for path in sorted(args.files.glob("*.llic")) if args.files else []:
@@ -227,10 +333,7 @@ def torch(args: argparse.Namespace, note: Note) -> None:
     if not args.torch_python and importlib.util.find_spec("torch") is None:
         note(skipped="no PyTorch here; --torch_python names an interpreter that has it")
         return
-    if args.programs:
-        config = json.loads((args.programs / carried_programs.MANIFEST).read_text())["config"]
-    else:
-        config = as_dict(load_config(args.config, args.set))
+    config = config_of(args, args.programs)
     model = args.out / "model.json"
     model.write_text(json.dumps(config["model"]))
     side, crops = config["data"]["crops"][-1], config["train"]["batch_size"]
@@ -260,7 +363,10 @@ def tests(args: argparse.Namespace, note: Note) -> None:
     note(status=run.wait())
 
 
-PARTS = {"device": device, "programs": programs, "files": files, "torch": torch, "tests": tests}
+PARTS = {
+    "device": device, "programs": programs, "fused": fused,
+    "files": files, "torch": torch, "tests": tests,
+}  # fmt: skip
 
 
 def run_part(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any]:
@@ -268,6 +374,7 @@ def run_part(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any
     found = args.out / f"{name}.json"
     found.unlink(missing_ok=True)
     environment = dict(os.environ)
+    environment["LLIC_PALLAS_FUSED"] = "1" if name == "fused" else "0"
     if name == "programs" and (args.compile or not args.programs):
         folder = (args.out / "autotune").resolve()
         (folder / "per_fusion").mkdir(parents=True, exist_ok=True)
@@ -302,6 +409,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=90.0, help="of all parts together")
     parser.add_argument("--programs", type=Path, help="folder of carried programs")
+    parser.add_argument("--fused_programs", type=Path, help="compiled with LLIC_PALLAS_FUSED=1")
     parser.add_argument("--config", default="smoke", help="without --programs: of configs/")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", action="extend")
     parser.add_argument("--compile", action="store_true", help="what does not load")

@@ -38,14 +38,12 @@ class Gated(nn.Module):
 
 
 class Generator(nn.Module):
-    """Weights from the mean over all positions."""
+    """Weights from the mean over all positions. width: inner features; 0: channels / 4."""
 
-    def __init__(self, channels: int, features: int):
+    def __init__(self, channels: int, features: int, width: int):
         super().__init__()
-        self.inner, self.outer = (
-            nn.Linear(channels, channels // 4),
-            nn.Linear(channels // 4, features),
-        )
+        width = width or channels // 4
+        self.inner, self.outer = nn.Linear(channels, width), nn.Linear(width, features)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer(F.gelu(self.inner(x.mean((2, 3)))))
@@ -54,10 +52,10 @@ class Generator(nn.Module):
 class SpatialWeights(nn.Module):
     """A depth-wise convolution with one generated kernel for each sample and channel."""
 
-    def __init__(self, channels: int, size: int):
+    def __init__(self, channels: int, size: int, width: int):
         super().__init__()
         self.size = size
-        self.generator = Generator(channels, channels * size**2)
+        self.generator = Generator(channels, channels * size**2, width)
         self.into, self.out = dense(channels, channels), dense(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +68,9 @@ class SpatialWeights(nn.Module):
 
 
 class ChannelFactors(nn.Module):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, width: int):
         super().__init__()
-        self.generator = Generator(channels, channels)
+        self.generator = Generator(channels, channels, width)
         self.into, self.out = dense(channels, channels), dense(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,24 +90,29 @@ def half_block(c: int, conditioned: nn.Module) -> list[nn.Module]:
     return [Residual(embed), Residual(conditioned), Residual(gate)]
 
 
-def block(channels: int, size: int, inverse: bool) -> list[nn.Module]:
-    spatial = half_block(channels, SpatialWeights(channels, size))
-    channel = half_block(channels, ChannelFactors(channels))
+def block(channels: int, size: int, width: int, inverse: bool) -> list[nn.Module]:
+    spatial = half_block(channels, SpatialWeights(channels, size, width))
+    channel = half_block(channels, ChannelFactors(channels, width))
     return channel + spatial if inverse else spatial + channel
 
 
 def transforms(model: dict) -> nn.Module:
     """g_a and g_s of a `model` section, one after the other."""
     analysis, synthesis, before = [], [], 3
-    for channels, size, depth in zip(
-        model["channels"], model["kernel_sizes"], model["depths"], strict=True
+    strides = model.get("strides") or [2] * len(model["channels"])
+    width = model.get("generator_width") or 0
+    for channels, size, depth, stride in zip(
+        model["channels"], model["kernel_sizes"], model["depths"], strides, strict=True
     ):
-        analysis.append(nn.Conv2d(before, channels, 5, stride=2, padding=2))
+        # Beyond 2, patches that do not overlap.
+        kernel, padding = (5, 2) if stride == 2 else (stride, 0)
+        analysis.append(nn.Conv2d(before, channels, kernel, stride=stride, padding=padding))
+        blocks = []
         for _ in range(depth):
-            analysis += block(channels, size, inverse=False)
-        up = [nn.Conv2d(channels, 4 * before, 3, padding=1), nn.PixelShuffle(2)]
-        blocks = [layer for _ in range(depth) for layer in block(channels, size, inverse=True)]
-        synthesis = [*blocks, *up, *synthesis]
+            analysis += block(channels, size, width, inverse=False)
+            blocks += block(channels, size, width, inverse=True)
+        expand = nn.Conv2d(channels, stride**2 * before, 3, padding=1)
+        synthesis = [*blocks, expand, nn.PixelShuffle(stride), *synthesis]
         before = channels
     return nn.Sequential(*analysis, *synthesis)
 
