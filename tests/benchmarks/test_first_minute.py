@@ -48,6 +48,17 @@ def test_a_program_that_does_not_fit_is_told_and_not_compiled(carried, tmp_path)
     assert not row["loaded"] and "ms" not in row
 
 
+def test_the_fused_gate_beside_xla_s_way(tmp_path):
+    """Interpreted, so their times mean nothing; how far each is from float32 does."""
+    found = run(tmp_path, "--parts", "fused", "--config", "smoke_eighth", "--steps", 1)["fused"]
+    assert found["status"] == "done", found
+    gate = found["gate"]
+    assert gate["right"] and gate["shape"][-1] == 48
+    for way in ("xla", "fused"):
+        assert gate[way]["ms"] > 0 and len(gate[way]["distances"]) == 7
+        assert all(0 < distance < 0.02 for distance in gate[way]["distances"].values())
+
+
 def test_files_go_both_ways(tiny_release, photograph, tmp_path):
     """What one run keeps, another decodes, to the same pixels; a damaged one is named."""
     (tmp_path / "images").mkdir()

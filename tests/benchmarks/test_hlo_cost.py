@@ -121,6 +121,34 @@ def test_products(made):
     assert found["large"].depthwise == 2 * 1024 * 5 * 5  # of two samples, 5 x 5 taps each
 
 
+GATE = """HloModule jit_gate, is_scheduled=true
+
+ENTRY %main (x: bf16[2,48,32], w: bf16[2048], b: f32[64], p: bf16[1024], q: f32[32], g: f32[64]) -> bf16[3072] {
+  %x = bf16[2,48,32]{2,1,0} parameter(0)
+  %w = bf16[2048]{0} parameter(1)
+  %b = f32[64]{0} parameter(2)
+  %p = bf16[1024]{0} parameter(3)
+  %q = f32[32]{0} parameter(4)
+  %g = f32[64]{0} parameter(5)
+  %flat = bf16[3072]{0} bitcast(%x)
+  %there = bf16[3072]{0} custom-call(%flat, %w, %b, %p, %q, %g), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/jvp(LLIC)/g_a/block_0_0/stb/gate/jit(forward)/pallas_call"}
+  %back = (bf16[3072]{0}, bf16[6144]{0}, bf16[3072]{0}, f32[128]{0}, f32[64]{0}) custom-call(%flat, %there, %w, %b, %p), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/transpose(jvp(LLIC))/g_a/block_0_0/stb/gate/jit(backward)/pallas_call"}
+  ROOT %end = bf16[3072]{0} get-tuple-element(%back), index=0
+}
+"""  # noqa: E501
+
+
+def test_products_of_the_fused_gate():
+    """Of 96 positions and 32 channels: forward 3 C^2 each, backward 5 C^2."""
+    module = hlo_cost.parse(GATE)
+    there, back = hlo_cost.kernels(module)
+    assert there.products == 2 * 96 * 3 * 32**2 and back.products == 2 * 96 * 5 * 32**2
+    assert there.product_type == "bf16" and there.depthwise == back.depthwise == 0
+    assert there.bytes == 2 * (2 * 3072 + 2048 + 1024) + 4 * (64 + 32 + 64)
+    assert hlo_cost.role(back, module) == "fused kernels (backward)"
+    assert hlo_cost.model_part(back, module) == "block/gate"
+
+
 def test_totals_and_floor(made):
     _, found = made
     rates = hlo_cost.Rates(memory=1e3, products={"f32": 1e6, "bf16": 2e6}, plain=1e6)
