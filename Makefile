@@ -26,14 +26,14 @@ eval: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(VENV)/bin/python .ci/versions.py
-	$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(VENV)/ready
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-latest: $(LATEST)/ready
 	$(LATEST)/bin/python .ci/versions.py --newest
-	$(LATEST)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(LATEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 golden-latest:
 	$(MAKE) test-latest ARGS="$(GOLDEN)"

@@ -18,13 +18,13 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from common import timed
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 WAYS: dict[str, dict[str, str]] = {
@@ -227,11 +227,12 @@ def read(work: Path, way: str) -> None:
 def start(work: Path, way: str, python: str) -> list[dict[str, Any]]:
     """The lines of a process that reads all files its way; the last one says how long it took."""
     command = [python, __file__, "--data_dir", ".", "--work", str(work), "--read", way]
-    started = time.perf_counter()
     environment = {**os.environ, **WAYS.get(way, {})}
-    out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    out, seconds = timed(
+        lambda: subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    )
     lines = [json.loads(line) for line in out.stdout.decode().splitlines()]
-    return [*lines, {"minutes": (time.perf_counter() - started) / 60}]
+    return [*lines, {"minutes": seconds / 60}]
 
 
 def show(way: str, lines: list[dict[str, Any]]) -> None:
