@@ -9,7 +9,7 @@ platforms compute it alike to the last digit; `coding/row_shifts.py` makes them 
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -105,7 +105,7 @@ class Codec:
 
     def encode(
         self,
-        images: Sequence[Any],
+        images: Iterable[Any],
         rate: Quality | TargetBpp | TargetPsnr = MIDDLE,
         refinement: Refinement | None = None,
         sections: Sequence[Mapping[int, bytes]] | None = None,
@@ -149,7 +149,7 @@ class Codec:
             for image, of_image in zip(pixels, tags, strict=True)
         ]
 
-    def decode(self, files: Sequence[Any]) -> list[Decompressed]:
+    def decode(self, files: Iterable[Any]) -> list[Decompressed]:
         """Decompresses files whose images go through the networks together.
 
         The sizes of the images must be equal when rounded up to multiples of 64; the qualities need
@@ -167,7 +167,7 @@ class Codec:
         """
         return self._decode(self._parse(files))
 
-    def decode_photographs(self, files: Sequence[Any]) -> list[Photograph]:
+    def decode_photographs(self, files: Iterable[Any]) -> list[Photograph]:
         """Decompresses files (see `decode`) to photographs, with all that their sections say.
 
         Raises:
@@ -271,7 +271,7 @@ class Codec:
             coder_seconds=other.coder_seconds,
         )
 
-    def _parse(self, files: Sequence[Any]) -> list[LlicFile]:
+    def _parse(self, files: Iterable[Any]) -> list[LlicFile]:
         """Parses and checks every file; nothing is allocated for images yet."""
         _check_process()
         parsed = []
@@ -313,7 +313,7 @@ def _sizes(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[tuple[int, int]
     return [(image.shape[0], image.shape[1]) for image in images]
 
 
-def _several(items: Sequence[Any]) -> Sequence[Any]:
+def _several(items: Iterable[Any]) -> Iterable[Any]:
     """Refuses a single image, or the bytes of a single file, where several are expected."""
     if isinstance(items, np.ndarray | Array | PIL.Image.Image | bytes | bytearray | memoryview):
         raise ArgumentTypeError(
