@@ -3,17 +3,22 @@
     python benchmarks/drawings.py
 
 Codes test patterns that are made here, and scikit-image's pictures of documents and symbols, to
-real files. Beside each PSNR stands that of the best JPEG of no more bytes, "-" where there is none.
-A picture below 15 dB is useless: a plain grey one reaches 6 dB where black and white are mixed.
+real files. A star marks those that are not coded by the networks (`codec/fallback.py`);
+`--strict_llic` codes all by the networks. Beside each PSNR stands that of the best JPEG of no more
+bytes, "-" where there is none. A picture below 15 dB is useless: a plain grey one reaches 6 dB
+where black and white are mixed.
 """
 
 import argparse
+import io
+import math
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.errors import InputError
 from llic_jax.evaluation import baselines
 from llic_jax.execution import program_cache
@@ -101,10 +106,18 @@ def jpeg_within(image: np.ndarray, size: int) -> float | None:
     return None
 
 
+def lossless_bytes(image: np.ndarray) -> int:
+    """Bytes of the lossless WebP, at the slowest setting."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", lossless=True, quality=100, method=6)
+    return buffer.tell()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_FOLDER, help="released folder")
     parser.add_argument("--quality", type=float, nargs="+", default=[2.0, 5.0, 8.0])
+    parser.add_argument("--strict_llic", action="store_true", help="by the networks, all of them")
     parser.add_argument("--output", type=Path, help="keeps the decoded pictures in this folder")
     args = parser.parse_args()
 
@@ -112,20 +125,22 @@ def main() -> None:
     codec = load_codec(args.checkpoint)
     print(f"model {codec.fingerprint.hex()}: bits a pixel, PSNR, in brackets the best JPEG's")
     useless = dict.fromkeys(args.quality, 0)
-    images = patterns() | documents()
+    images, surplus = patterns() | documents(), (-math.inf, "")
     for name, image in images.items():
         line = f"{name:22}"
         for quality in args.quality:
             try:
-                data = codec.compress(image, quality)
+                data = codec.compress(image, quality, args.strict_llic)
             except InputError:
-                line, useless[quality] = line + f" | {'refused':>19}", useless[quality] + 1
+                line, useless[quality] = line + f" | {'refused':>20}", useless[quality] + 1
                 continue
             decoded = codec.decompress(data)
+            surplus = max(surplus, (len(data) - lossless_bytes(image), name))
+            star = "*" if LlicFile.from_bytes(data).other_coding else " "
             psnr, jpeg = distortion.image_psnr(image, decoded), jpeg_within(image, len(data))
             useless[quality] += psnr < USELESS
             beside = "-" if jpeg is None else f"{jpeg:.1f}"
-            line += f" | {8 * len(data) / image[..., 0].size:6.3f} {psnr:5.1f} ({beside:>4})"
+            line += f" | {8 * len(data) / image[..., 0].size:6.3f} {psnr:5.1f}{star}({beside:>4})"
             if args.output:
                 args.output.mkdir(parents=True, exist_ok=True)
                 pair = Image.fromarray(np.concatenate([image, decoded], axis=1))
@@ -133,6 +148,7 @@ def main() -> None:
         print(line, flush=True)
     for quality, count in useless.items():
         print(f"quality {quality:g}: {count} of {len(images)} below {USELESS:g} dB")
+    print(f"most bytes more than lossless WebP: {surplus[0]}, {surplus[1]}")
 
 
 if __name__ == "__main__":

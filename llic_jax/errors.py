@@ -58,6 +58,10 @@ class InputError(LlicError, ValueError):
     """An argument that no image can be compressed with."""
 
 
+class LatentError(InputError):
+    """An image that the networks make a latent of that cannot be coded."""
+
+
 class WrongModelError(BitstreamError):
     """The file was written with other weights."""
 

@@ -25,6 +25,9 @@ QUALITY_STEPS = 256  # per level: what the file can tell apart
 CODER_NAMES = {1: "tfc", 2: "constriction, equal widths", 3: "constriction"}
 
 SKIPPABLE = 128  # sections of this tag and above may be passed over by a reader
+# Sections that hold the picture in place of the payload (`codec/fallback.py`).
+LOSSLESS, WEBP, JPEG = 1, 2, 3
+OTHER_CODINGS = {LOSSLESS: "lossless WebP", WEBP: "WebP", JPEG: "JPEG"}
 
 _PREFIX = struct.Struct(f"<4sB{FINGERPRINT_BYTES}sBHI")
 _UINT16 = struct.Struct("<H")
@@ -58,6 +61,11 @@ class LlicFile:
     payload: bytes
     sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
     version: int = VERSION
+
+    @property
+    def other_coding(self) -> str | None:
+        """Name of the format that holds the picture; None where it is the networks' payload."""
+        return next((OTHER_CODINGS[tag] for tag in self.sections if tag in OTHER_CODINGS), None)
 
     @property
     def checksummed_header(self) -> bytes:
@@ -97,12 +105,13 @@ class LlicFile:
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     @classmethod
-    def from_bytes(cls, data: bytes, known: Collection[int] = ()) -> "LlicFile":
+    def from_bytes(cls, data: bytes, known: Collection[int] = tuple(OTHER_CODINGS)) -> "LlicFile":
         """Reads a file. The payload is not decoded, and no byte outside `data` is read.
 
         Args:
             data: The file's bytes.
-            known: Tags of sections below `SKIPPABLE` that the caller understands.
+            known: Tags of sections below `SKIPPABLE` that the caller understands; by default those
+                that every reader of this version does.
 
         Returns:
             The file's fields.

@@ -27,6 +27,7 @@ def compress(args: argparse.Namespace) -> int:
     check_output(args)
     from tqdm import tqdm
 
+    from llic_jax.bitstream.file import LlicFile
     from llic_jax.bitstream.sections import sections_of
     from llic_jax.cli import batch
     from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
@@ -56,7 +57,7 @@ def compress(args: argparse.Namespace) -> int:
         no_bar = None if args.effort else True  # None: where standard error is a terminal
         with tqdm(total=args.effort, unit="step", leave=False, disable=no_bar) as bar:
             refinement = Refinement(args.effort, args.effort_seconds, lambda *_: bar.update())
-            return codec.encode(rgb, rate, refinement, sections)
+            return codec.encode(rgb, rate, refinement, sections, not args.strict_llic)
 
     def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
         started = time.perf_counter()
@@ -76,7 +77,9 @@ def compress(args: argparse.Namespace) -> int:
             height, width = photograph.rgb.shape[:2]
             size = len(encoded.data)
             line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
-            if encoded.quality is not None:
+            if other := LlicFile.from_bytes(encoded.data).other_coding:
+                line += f"  as {other}"
+            elif encoded.quality is not None:
                 line += f"  quality {encoded.quality:g}"
             if args.psnr:
                 decoded = codec.reconstruct(encoded)

@@ -32,6 +32,7 @@ def info(args: argparse.Namespace) -> int:
             f"  size      {len(data)} bytes, {8 * len(data) / (file.width * file.height):.4f} bpp\n"
             f"  format    version {data[4]}, range coder {file.coder}\n"
             f"  model     {file.fingerprint.hex()}, quality {quality}\n"
+            f"  picture   {f'as {file.other_coding}' if file.other_coding else 'by the networks'}\n"
             f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}\n"
             f"  decodes   {where}"
             + "".join(f"\n  section   {tag}, {len(s)} bytes" for tag, s in file.sections.items())

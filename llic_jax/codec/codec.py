@@ -19,7 +19,7 @@ from jaxtyping import Array, UInt8
 
 from llic_jax.bitstream.file import QUALITY_STEPS, LlicFile
 from llic_jax.bitstream.sections import photograph_fields
-from llic_jax.codec import validation
+from llic_jax.codec import fallback, validation
 from llic_jax.codec.decoder import Decoder
 from llic_jax.codec.encoder import Encoder
 from llic_jax.codec.model import USUAL, CodecModel, Limits
@@ -28,7 +28,7 @@ from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr, 
 from llic_jax.codec.refinement import Refinement, Refiner
 from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
-from llic_jax.errors import ArgumentTypeError, ForkError, InputError
+from llic_jax.errors import ArgumentTypeError, ForkError, InputError, LatentError
 from llic_jax.images.photograph import Photograph
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC, Latents
@@ -95,9 +95,17 @@ class Codec:
         levels = self.network.levels
         return (1 + levels) / 2 if levels > 1 else None
 
-    def compress(self, image: Any, quality: float | None = None) -> bytes:
-        """One image's `.llic` bytes (see `encode`)."""
-        return self.encode([image], Quality(quality))[0].data
+    def compress(
+        self, image: Any, quality: float | None = None, strict_llic: bool = False
+    ) -> bytes:
+        """One image's `.llic` bytes (see `encode`).
+
+        Args:
+            image: As for `encode`.
+            quality: 1 to the model's number of levels; the middle by default.
+            strict_llic: Code drawings and patterns with the networks, too (see `fallback.py`).
+        """
+        return self.encode([image], Quality(quality), fall_back=not strict_llic)[0].data
 
     def decompress(self, data: Any) -> UInt8[np.ndarray, "h w 3"]:
         """The image in these `.llic` bytes (see `decode`)."""
@@ -109,6 +117,7 @@ class Codec:
         rate: Quality | TargetBpp | TargetPsnr = MIDDLE,
         refinement: Refinement | None = None,
         sections: Sequence[Mapping[int, bytes]] | None = None,
+        fall_back: bool = False,
     ) -> list[Compressed]:
         """Compresses RGB images of any size from 1x1 up.
 
@@ -123,8 +132,12 @@ class Codec:
             refinement: Gradient steps on the latents of each image (`refinement.py`). What costs
                 least, by the real file and its decoded image, is returned, refined or not.
             sections: Further parts of each file (`bitstream/sections.py`), by tag.
+            fall_back: Code an image another way where the networks spoil it, or where lossless
+                WebP is smaller (`fallback.py`).
 
         Raises:
+            LatentError: An image whose latent cannot be coded; with `fall_back` only where nothing
+                else codes it.
             InputError: An array that is no such image, a quality out of range, a target out of
                 reach, a refinement that cannot be, or sizes that do not go together.
             ArgumentTypeError: Neither arrays nor Pillow images, or one of them that is not in a
@@ -133,6 +146,8 @@ class Codec:
         _check_process()
         pixels = [validation.as_image(image) for image in _several(images)]
         tags = [{}] * len(pixels) if sections is None else sections
+        if fall_back:
+            return self._encode_or_fall_back(pixels, rate, refinement, tags)
         if len(tags) != len(pixels):
             raise InputError(f"Found sections for {len(tags)} images; expected {len(pixels)}.")
         if not pixels:
@@ -183,6 +198,10 @@ class Codec:
 
     def reconstruct(self, compressed: Compressed) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
+        file = LlicFile.from_bytes(compressed.data)
+        if fallback.coding_of(file) is not None:
+            return fallback.decode(file)
+        assert compressed.y_hat is not None
         height, width = compressed.height, compressed.width
         canvas = self.networks.canvas_for([(height, width)])
         y_hat = canvas.put(compressed.y_hat)
@@ -229,6 +248,65 @@ class Codec:
             )
         on_canvas = Latents(*map(batch.canvas.put, latents))
         return self._encoder.encode(batch, on_canvas, [sections or {}], 0.0)[0]
+
+    def _encode_or_fall_back(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        rate: Quality | TargetBpp | TargetPsnr,
+        refinement: Refinement | None,
+        sections: Sequence[Mapping[int, bytes]],
+    ) -> list[Compressed]:
+        try:
+            encoded: list[Compressed] = self.encode(images, rate, refinement, sections)
+        except LatentError:
+            if len(images) == 1:
+                other = self._fall_back(images[0], rate, None, sections[0])
+                if other is None:
+                    raise
+                return [other]
+            return [  # one image must not spoil the others
+                self._encode_or_fall_back([image], rate, refinement, [of_image])[0]
+                for image, of_image in zip(images, sections, strict=True)
+            ]
+        return [
+            self._fall_back(image, rate, of_networks, of_image) or of_networks
+            for image, of_networks, of_image in zip(images, encoded, sections, strict=True)
+        ]
+
+    def _fall_back(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        rate: Quality | TargetBpp | TargetPsnr,
+        encoded: Compressed | None,
+        sections: Mapping[int, bytes],
+    ) -> Compressed | None:
+        """The image coded another way; None if what the networks made is to be kept."""
+        if encoded is not None:
+            file, quality = LlicFile.from_bytes(encoded.data), encoded.quality
+        else:
+            quality = self._quality(rate if isinstance(rate, Quality) else Quality())
+            batch = self._encoder.batch(_sizes([image]), quality)
+            file = self._encoder.header(batch, 0, sections)
+        expected = fallback.expected_psnr(quality, self.model.lambdas)
+        least = expected - fallback.SPOILT
+        if isinstance(rate, TargetPsnr):
+            expected = least = rate.value
+        picture = fallback.choose(
+            image,
+            None if encoded is None else len(file.payload),
+            lambda: self.reconstruct(encoded),  # type: ignore[arg-type]
+            least,
+            expected,
+        )
+        if picture is None:
+            return None
+        data = fallback.file_with(file, picture).to_bytes()
+        height, width = image.shape[:2]
+        if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
+            return None
+        if encoded is not None:
+            return dataclasses.replace(encoded, data=data, bits=8.0 * len(data))
+        return Compressed(data, quality, height, width, None, 8.0 * len(data), 0.0, 0.0)
 
     def _encode_one(
         self,
@@ -282,6 +360,17 @@ class Codec:
         return parsed
 
     def _decode(self, files: Sequence[LlicFile]) -> list[Decompressed]:
+        networks_own = [file for file in files if fallback.coding_of(file) is None]
+        if len(networks_own) < len(files):
+            pictures = [file for file in files if fallback.coding_of(file) is not None]
+            decoded = iter(self._decode(networks_own) if networks_own else [])
+            others = iter([fallback.decode(file) for file in pictures])
+            return [
+                next(decoded)
+                if fallback.coding_of(file) is None
+                else Decompressed(next(others), 0.0, 0.0)
+                for file in files
+            ]
         if len(files) == 1 or (files and all(file.shift_resolution for file in files)):
             return self._decoder.decode(files)
         return [self._decoder.decode([file])[0] for file in files]

@@ -123,7 +123,7 @@ class Encoder:
         """
         networks, canvas, clock = self._networks, batch.canvas, batch.clock
         validation.check_largest(clock.network(networks.largest(latents)))
-        headers = [self._header(batch, i, tags) for i, tags in enumerate(sections)]
+        headers = [self.header(batch, i, tags) for i, tags in enumerate(sections)]
         writers = [SymbolWriter(h, self._tables, self._offset_costs) for h in headers]
         z_hat, hyper_bits = networks.round_hyper(canvas, latents.z)
         hyper = networks.hyper_synthesize(canvas, z_hat, batch.qualities)
@@ -172,7 +172,7 @@ class Encoder:
             for i in range(len(data))
         ]
 
-    def _header(self, batch: Batch, i: int, sections: Mapping[int, bytes]) -> LlicFile:
+    def header(self, batch: Batch, i: int, sections: Mapping[int, bytes]) -> LlicFile:
         """The i-th image's file, without payload and checksum."""
         height, width = batch.sizes[i]
         return LlicFile(

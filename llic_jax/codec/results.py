@@ -16,7 +16,7 @@ class Compressed:
         height: Of the image, pixels.
         width: Of the image, pixels.
         y_hat: The decoded latent, from which `Codec.reconstruct` makes the very image that the
-            decoder will make.
+            decoder will make; None where the networks could not code the image.
         bits: The file's size as estimated: the model's own estimate for y and z, and the header.
         network_seconds: Spent in the networks.
         coder_seconds: Spent in the range coder while no network was at work.
@@ -26,7 +26,7 @@ class Compressed:
     quality: float | None
     height: int
     width: int
-    y_hat: Float[Array | np.ndarray, "1 h16 w16 m"]
+    y_hat: Float[Array | np.ndarray, "1 h16 w16 m"] | None
     bits: float
     network_seconds: float
     coder_seconds: float

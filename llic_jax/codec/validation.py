@@ -8,6 +8,7 @@ import PIL.Image
 from jaxtyping import Array, UInt8
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec import fallback
 from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_id
 from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
 from llic_jax.coding.tables import Tables
@@ -17,6 +18,7 @@ from llic_jax.errors import (
     CorruptError,
     ImageSizeError,
     InputError,
+    LatentError,
     UnknownCoderError,
     WrongModelError,
 )
@@ -72,10 +74,10 @@ def check_largest(largest: float) -> None:
         largest: Magnitude in the latents.
 
     Raises:
-        InputError: With that magnitude.
+        LatentError: With that magnitude.
     """
     if not largest <= MAX_LATENT:
-        raise InputError(
+        raise LatentError(
             f"The networks' latent of this image is as large as {largest:.3g} (at most "
             f"{MAX_LATENT} are coded): the image is too far from those that the model has learned "
             "from. Try another quality or model."
@@ -132,7 +134,8 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
 
 
 def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
-    """Refuses a payload too short for an image of the size that the header gives.
+    """Refuses a payload too short for an image of the size that the header gives, unless a section
+    holds the image (`fallback.py`).
 
     Args:
         file: Parsed.
@@ -141,6 +144,8 @@ def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
     Raises:
         CorruptError: With both numbers.
     """
+    if fallback.coding_of(file) is not None:
+        return
     least = least_bytes(file.width, file.height, bits)
     if len(file.payload) < least:
         raise CorruptError(

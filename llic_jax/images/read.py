@@ -69,7 +69,7 @@ def read_photograph(
     """
     name = str(source) if name is None else name
     try:
-        with _opened(source) as file, _without_pillows_limit():
+        with _opened(source) as file, without_pillows_limit():
             return _read(file, name, max_pixels, to_8bit, convert_cmyk)
     except (FileNotFoundError, ImageFileError):
         raise
@@ -144,7 +144,7 @@ def image_size(source: str | Path | io.BufferedIOBase) -> tuple[int, int]:
 
 def _header(source: str | Path | io.BufferedIOBase) -> tuple[str, tuple[int, int]]:
     try:
-        with _opened(source) as file, _without_pillows_limit():
+        with _opened(source) as file, without_pillows_limit():
             image, found = _open(file, header_only=True)
             width, height = _stored_size(image)
             turned = _orientation_and_metadata(image, found)[0] >= 5
@@ -220,7 +220,7 @@ _readers, _readers_lock, _pillows_limit = 0, threading.Lock(), Image.MAX_IMAGE_P
 
 
 @contextlib.contextmanager
-def _without_pillows_limit() -> Iterator[None]:
+def without_pillows_limit() -> Iterator[None]:
     """Lifts Pillow's limit on pixels, one for all of a process, while files are read here: this
     module has a limit of its own for each call."""
     global _readers, _pillows_limit

@@ -32,7 +32,7 @@ def complete(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.model.params))
     card = model_card(config, parameters, codec.fingerprint, summary)
     write_whole(folder / "README.md", card.encode())
-    write_whole(folder / "golden.llic", codec.compress(golden_image()))
+    write_whole(folder / "golden.llic", codec.compress(golden_image(), strict_llic=True))
     check(folder, codec)
     return codec
 
