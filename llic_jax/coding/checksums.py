@@ -1,4 +1,4 @@
-"""Range coders that keep a checksum of all symbols."""
+"""Range coders that keep a checksum of all symbols, and count what they cost."""
 
 import zlib
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from llic_jax.coding.range_coders.interface import Decoder, Encoder
+from llic_jax.coding.spent_bits import SpentBits
 from llic_jax.errors import CorruptError, LlicError
 
 _Result = TypeVar("_Result")
@@ -37,14 +38,16 @@ class CheckedDecoder:
     Args:
         make: Makes the decoder, which may find its bytes unreadable as well.
         header: As that of the encoder.
+        spent: Counts what the symbols cost.
     """
 
-    def __init__(self, make: Callable[[], Decoder], header: bytes):
-        self.crc = zlib.crc32(header)
+    def __init__(self, make: Callable[[], Decoder], header: bytes, spent: SpentBits):
+        self.crc, self.spent = zlib.crc32(header), spent
         self.decoder = self._guarded(make)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         symbols = self._guarded(lambda: self.decoder.decode(rows))
+        self.spent.add(symbols, rows)
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         return symbols
 

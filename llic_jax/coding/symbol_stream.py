@@ -20,6 +20,7 @@ from llic_jax.coding.range_coders.interface import CoderPair
 from llic_jax.coding.range_coders.registry import coder_by_id
 from llic_jax.coding.row_shifts import read_rows, write_rows
 from llic_jax.coding.scale_offsets import ScaleOffsets
+from llic_jax.coding.spent_bits import SpentBits
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Step
 from llic_jax.errors import CorruptError, UnknownCoderError
@@ -102,7 +103,9 @@ class SymbolReader:
         )
         coder = _coder(file)
         self._decoder = CheckedDecoder(
-            lambda: coder.decoder(tables, file.payload), file.checksummed_header
+            lambda: coder.decoder(tables, file.payload),
+            file.checksummed_header,
+            SpentBits(tables, len(file.payload)),
         )
         self._offsets = ScaleOffsets(tables) if file.version > 2 else None
 

@@ -19,7 +19,7 @@ def test_no_damage_makes_a_wrong_image_or_another_error():
 
 
 def test_a_small_file_of_a_huge_image_is_refused_before_work(tiny_codec):
-    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
+    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8), strict_llic=True))
     huge = dataclasses.replace(file, width=1 << 14, height=1 << 14)
     with pytest.raises(CorruptError, match=r"at least \d+ were expected"):
         tiny_codec.decompress(huge.to_bytes())
@@ -27,7 +27,7 @@ def test_a_small_file_of_a_huge_image_is_refused_before_work(tiny_codec):
 
 def test_the_least_size_is_a_lower_bound(tiny_codec):
     """Not even an image of one colour takes less."""
-    data = tiny_codec.compress(np.full((256, 320, 3), 90, np.uint8), 1.0)
+    data = tiny_codec.compress(np.full((256, 320, 3), 90, np.uint8), 1.0, strict_llic=True)
     bits = least_bits(tiny_codec.model.tables, tiny_codec.network.latent_channels)
     assert 0 < least_bytes(320, 256, bits) <= len(LlicFile.from_bytes(data).payload)
 
@@ -41,8 +41,22 @@ def test_limits_count_padded_pixels(tiny_release):
 
 @pytest.mark.parametrize("units", [1, 255])
 def test_too_few_units_are_refused(tiny_codec, units):
-    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8)))
+    file = LlicFile.from_bytes(tiny_codec.compress(np.zeros((8, 8, 3), np.uint8), strict_llic=True))
     with pytest.raises(CorruptError, match="units"):
         tiny_codec.decompress(dataclasses.replace(file, shift_resolution=units).to_bytes())
     with pytest.raises(InputError, match="256 and more"):
         type(tiny_codec)(tiny_codec.model, EncoderOptions(shift_resolution=units))
+
+
+def test_a_payload_of_zeros_is_refused_before_the_walk(tiny_release, coder, monkeypatch):
+    """A few bytes would be decoded to the symbols of any image."""
+    codec = load_codec(tiny_release, coder)
+    file = LlicFile.from_bytes(codec.compress(np.zeros((8, 8, 3), np.uint8), strict_llic=True))
+    zeros = dataclasses.replace(file, width=2048, height=2048, payload=bytes(40_000))
+
+    def walked(self, step, positions):
+        raise AssertionError("a step was decoded")
+
+    monkeypatch.setattr("llic_jax.coding.symbol_stream.SymbolReader.read", walked)
+    with pytest.raises(CorruptError, match="before its symbols do"):
+        codec.decompress(zeros.to_bytes())

@@ -6,7 +6,7 @@ import numpy as np
 
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION
-from llic_jax.errors import CoderUnavailableError, CorruptError
+from llic_jax.errors import CoderUnavailableError
 
 _MAX_WIDTH = 33  # bits beyond the first of a 32-bit difference, doubled for its sign
 _HALF_WORD = 16  # bits that are coded at once
@@ -52,12 +52,7 @@ class ConstrictionEncoder:
 
 
 class ConstrictionDecoder:
-    """The decoder to `ConstrictionEncoder`. Damaged bytes yield arbitrary symbols, or an error.
-
-    What the symbols cost is counted: the library reads zeros beyond the end of its bytes, without
-    end, and a payload of few bytes would have to be decoded for a whole image before the checksum
-    tells.
-    """
+    """The decoder to `ConstrictionEncoder`."""
 
     def __init__(self, tables: Tables, data: bytes, equal_widths: bool = False):
         if len(data) % 4:
@@ -65,21 +60,16 @@ class ConstrictionDecoder:
         self.stream, self.models = _constriction(), _ConstrictionModels(tables, equal_widths)
         words = np.frombuffer(data, "<u4").astype(np.uint32)
         self.decoder = self.stream.queue.RangeDecoder(words)
-        # The coder's own rounding differs a little from what is counted.
-        self.most = 8 * len(data) * 1.01 + 64  # bits
-        self.spent = 0.0
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         flat = np.ravel(rows)
         values = np.empty(flat.shape, np.int64)
         for row, where in _by_row(flat):
             values[where] = self.decoder.decode(self.models[row], len(where))
-            self._spend(self.models.bits(row)[values[where]].sum())
         escape = self.models.escapes[flat]
         outside = np.flatnonzero(values == escape)
         if len(outside):
             widths = self.decoder.decode(self.models.widths, len(outside))
-            self._spend(widths.sum())
             over = 1 << widths.astype(np.int64)
             for width, where in _by_row(widths):
                 for shift in range(0, width, _HALF_WORD):
@@ -89,11 +79,6 @@ class ConstrictionDecoder:
             over -= 1
             values[outside] = np.where(over & 1, -(over + 1) // 2, escape[outside] + over // 2)
         return (values + self.models.first_symbols[flat]).astype(np.int32).reshape(rows.shape)
-
-    def _spend(self, bits: float) -> None:
-        self.spent += float(bits)
-        if self.spent > self.most:
-            raise CorruptError("The payload is damaged: it ends before its symbols do.")
 
     def finish(self) -> bool:
         return bool(self.decoder.maybe_exhausted())
@@ -105,7 +90,6 @@ class _ConstrictionModels:
     def __init__(self, tables: Tables, equal_widths: bool):
         self.tables = tables
         self.models: dict[int, Any] = {}
-        self.costs: dict[int, np.ndarray] = {}
         self.first_symbols = tables.first_symbols.astype(np.int64)
         self.escapes = np.diff(tables.starts).astype(np.int64) - 2
         if equal_widths:
@@ -113,12 +97,6 @@ class _ConstrictionModels:
         else:
             halving = 0.5 ** np.minimum(np.arange(_MAX_WIDTH + 1) + 1, _MAX_WIDTH)
             self.widths = _constriction().model.Categorical(halving, perfect=False)
-
-    def bits(self, row: int) -> np.ndarray:
-        """The cost of each symbol of a row, bits."""
-        if row not in self.costs:
-            self.costs[row] = self.tables.row_bits(row)
-        return self.costs[row]
 
     def uniform(self, size: int):
         """`size` equally likely values, two or more."""
