@@ -96,9 +96,9 @@ def _sample(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
 
 
 def _entropy(values: np.ndarray) -> float:
-    """Bits of a triple of values, each from -511 to 511."""
-    triples = values.reshape(-1, 3).astype(np.int32) + 512
-    _, counts = np.unique((triples << [0, 10, 20]).sum(-1), return_counts=True)
+    """Bits of a triple of values, each from -1020 to 1020."""
+    triples = values.reshape(-1, 3).astype(np.int64) + 1024
+    _, counts = np.unique((triples << [0, 11, 22]).sum(-1), return_counts=True)
     p = counts / counts.sum()
     return float(-np.sum(p * np.log2(p)))
 

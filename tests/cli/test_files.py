@@ -286,3 +286,20 @@ def test_what_the_codec_takes(tiny_codec, photograph, tmp_path):
         with pytest.raises(TypeError, match=r"expected the bytes") as error:
             tiny_codec.decompress(wrong)
         assert isinstance(error.value, LlicError)
+
+
+def test_a_pattern_goes_into_the_file_another_way(tmp_path, llic, capsys):
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "in.png")
+    assert llic("compress", tmp_path / "in.png", tmp_path / "x.llic", "--psnr") == 0
+    assert "as lossless WebP" in capsys.readouterr().out
+    assert llic("info", tmp_path / "x.llic") == 0
+    assert "as lossless WebP" in capsys.readouterr().out
+    assert llic("decompress", tmp_path / "x.llic", tmp_path / "out.png") == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), stripes)
+    strict = tmp_path / "strict.llic"
+    assert llic("compress", tmp_path / "in.png", strict, "--strict_llic") == 0
+    capsys.readouterr()
+    assert llic("info", strict) == 0
+    assert "by the networks" in capsys.readouterr().out
