@@ -33,7 +33,7 @@ SPOILT = 8.0  # dB below `expected_psnr`; no photograph is more than 6.3 dB belo
 # `expected_psnr` over the logarithm of lambda: the medians at four qualities lie within 0.3 dB.
 _INTERCEPT, _SLOPE = 43.43, 5.713
 _UNKNOWN = 25.0  # dB; where the model's loss has no squared error
-_SAMPLE = 1 << 16  # pixels that `is_unlike_photographs` looks at
+_SAMPLE = 1 << 15  # pixels that `is_unlike_photographs` looks at
 _STRIP = 8  # rows of these that lie together
 _CONTRAST = 40.0  # of neighbours, root mean square, 0 to 255; photographs have up to 38
 _FEW_BITS, _MOST_BITS = 1.5, 6.0  # of entropy, a pixel
