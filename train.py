@@ -7,4 +7,4 @@ from llic_jax import train
 flags.adopt_module_key_flags(train)  # so that --help shows them
 
 if __name__ == "__main__":
-    app.run(train.main)
+    app.run(train.main, flags_parser=train.parse_flags)

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from llic_jax.data import sources
-from llic_jax.data.photographs import split_held_back
+from llic_jax.data.photographs import split_held_out
 from llic_jax.models.build import build_model
 from llic_jax.models.cost import summarize
-from llic_jax.training import validation
 from llic_jax.training.loop import train
+from llic_jax.training.settings import TrainSettings
 from llic_jax.training.state import create_state
+from llic_jax.training.validation import Validation
 
 # Each is a list of stages, trained one after the other, each a set of overrides of the config with
 # the crops of its first stage only.
@@ -58,13 +59,13 @@ def run(name: str, base: ConfigDict, workdir: Path, minutes: float) -> str:
         config = overridden(base, overrides)
         state = train(config, workdir / name, minutes / len(stages))
     model = build_model(config.model)
-    _, _, unravel = create_state(model, config.train, config.seed)
+    settings = TrainSettings.of(config)
+    _, _, unravel = create_state(model, settings, config.seed)
     images = sources.open_source(config.data.source)
-    _, held_back = split_held_back(images, config.data.held_back)
+    _, held_back = split_held_out(images, config.data.held_back)
     # The same crops for all, also for those that were trained on larger ones.
-    figures, _ = validation.validate(
-        model, unravel(jnp.asarray(state.ema)), held_back, config.train, base.data.crops[0]
-    )
+    params = unravel(jnp.asarray(state.ema))
+    figures, _ = Validation(model, settings).measure(params, held_back, base.data.crops[0])
     costs = summarize(model, 256, 256)
     return (
         f"| {name} | {costs.total_parameters / 1e6:.2f} M | {costs.macs / costs.pixels / 1e3:.1f} "

@@ -52,15 +52,16 @@ def load_config(name: str, settings: list[str]) -> ConfigDict:
 def lower_step(config: ConfigDict, side: int, device: Any) -> Any:
     """The training step in which everything learns, lowered for one device."""
     from llic_jax.models.build import build_model
-    from llic_jax.training.carried_programs import step_arguments
+    from llic_jax.training.objective import Objective
+    from llic_jax.training.settings import TrainSettings
     from llic_jax.training.state import create_state
-    from llic_jax.training.step import make_train_step
+    from llic_jax.training.step import make_step, step_arguments
 
-    settings = config.train.to_dict()
+    settings = TrainSettings.of(config)
     model = build_model(config.model)
     state, optimizer, unravel = create_state(model, settings, 0)
-    step = make_train_step(model, optimizer, unravel, settings, 0, devices=[device])
-    return step.lower(*step_arguments(state, {"train": settings}, side, 1))
+    step: Any = make_step(Objective(model, settings), optimizer, unravel, 0, [device])
+    return step.lower(*step_arguments(state, settings, side, 1))
 
 
 def lower_network(config: ConfigDict, part: str, width: int, height: int, device: Any) -> Any:

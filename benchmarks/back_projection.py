@@ -11,7 +11,8 @@ import released_model
 
 from llic_jax.data.photographs import Cached
 from llic_jax.system.memory import keep_freed_memory
-from llic_jax.training import validation
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.validation import Validation
 
 
 def main() -> None:
@@ -27,9 +28,8 @@ def main() -> None:
 
     def figures(factors: tuple[float, ...]) -> dict[str, float]:
         chosen = options._replace(back_projection=factors)
-        return validation.validate(
-            model, params, held_back, config["train"], args.crop, options=chosen
-        )[0]
+        validation = Validation(model, TrainSettings.of(config), chosen)
+        return validation.measure(params, held_back, args.crop)[0]
 
     levels = [f"_{level}" for level in range(1, model.levels + 1)] if model.levels > 1 else [""]
     without = figures(())

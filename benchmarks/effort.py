@@ -22,7 +22,7 @@ from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality
 from llic_jax.codec.refinement import Refinement
 from llic_jax.data import sources
-from llic_jax.data.photographs import split_held_back
+from llic_jax.data.photographs import split_held_out
 from llic_jax.execution import program_cache
 from llic_jax.metrics import distortion
 from llic_jax.metrics.bd_rate import Curve, bd_rate
@@ -86,7 +86,7 @@ def main() -> None:
     codec = load_codec(args.checkpoint)
     found = sources.open_source(args.data_dir)
     if args.held_back:
-        found = split_held_back(found, args.held_back)[1]
+        found = split_held_out(found, args.held_back)[1]
     if args.whole is not None:
         chosen = [found[i] for i in np.linspace(0, len(found) - 1, args.images).astype(int)]
         for steps in args.effort:

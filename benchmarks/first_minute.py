@@ -31,7 +31,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,12 +54,13 @@ from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.kernels import gate_gpu
 from llic_jax.layers.kernels.gate import gated_projection
 from llic_jax.models.build import build_model
-from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.ops.quantization import hold_within
 from llic_jax.system import provenance
 from llic_jax.training import carried_programs
+from llic_jax.training.objective import Objective
+from llic_jax.training.settings import RunSettings
 from llic_jax.training.state import create_state
-from llic_jax.training.step import make_train_step
+from llic_jax.training.step import make_step, step_arguments
 from llic_jax.transforms.blocks import multiply_halves
 from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
 
@@ -128,13 +129,12 @@ def time_programs(args: argparse.Namespace, folder: Path | None, note: Note) -> 
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
     config = config_of(args, folder)
-    carried = carried_programs.CarriedPrograms(folder, config) if folder else None
-    settings, count = config["train"], jax.local_device_count()
-    model = build_model(config["model"])
-    fresh, optimizer, unravel = create_state(model, settings, config["seed"])
-    options = EncoderOptions.of(config["coding"], config["model"]["levels"])
+    settings, count = RunSettings.of(config), jax.local_device_count()
+    carried = carried_programs.CarriedPrograms(folder, settings) if folder else None
+    model = build_model(settings.model)
+    fresh, optimizer, unravel = create_state(model, settings.train, settings.seed)
     rng = np.random.default_rng(0)
-    for planned in carried_programs.planned_steps(config):
+    for planned in carried_programs.planned_steps(settings):
         row: dict[str, Any] = {"loaded": False}
         messages.clear()
         started = time.perf_counter()
@@ -143,37 +143,35 @@ def time_programs(args: argparse.Namespace, folder: Path | None, note: Note) -> 
         if step is not None:
             row["load_s"] = time.perf_counter() - started
         elif args.compile or carried is None:
-            step = make_train_step(
-                model, optimizer, unravel, settings, config["seed"],
-                stage=planned.stage, options=options,
-            )  # fmt: skip
+            objective = Objective(model, settings.train, planned.phase, settings.options)
+            step = make_step(objective, optimizer, unravel, settings.seed)
         note(**{planned.name: row})
         if step is None:
             continue
-        _, shape = carried_programs.step_arguments(fresh, config, planned.crop, count)
+        _, shape, *rates = step_arguments(fresh, settings.train, planned.crop, count)
         state = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * count), fresh)
         images = rng.integers(0, 256, shape.shape, np.uint8)
+        rest = [images, *(np.zeros(rate.shape, rate.dtype) for rate in rates)]
         try:
-            row |= time_steps(
-                step, state, images, args.steps, args.profile and args.out / "profile"
-            )
-            row["crops_per_second"] = 1e3 * settings["batch_size"] / row["ms"]
+            row |= time_steps(step, state, rest, args.steps, args.profile and args.out / "profile")
+            row["crops_per_second"] = 1e3 * settings.train.batch_size / row["ms"]
         except Exception as error:
             row["fails"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         note(**{planned.name: row})
 
 
 def time_steps(
-    step: Any, state: Any, images: Any, steps: int, profile: Path | None
+    step: Any, state: Any, rest: Sequence[Any], steps: int, profile: Path | None
 ) -> dict[str, Any]:
-    """Seconds of the first step, ms of later ones, peak memory so far, one step by kernel."""
+    """Seconds of the first step, ms of later ones, peak memory so far, one step by kernel; rest:
+    what a step takes beside the state."""
     started = time.perf_counter()
-    state, figures = jax.block_until_ready(step(state, images))
+    state, figures = jax.block_until_ready(step(state, *rest))
     row: dict[str, Any] = {"first_step_s": time.perf_counter() - started}
-    state, figures = jax.block_until_ready(step(state, images))
+    state, figures = jax.block_until_ready(step(state, *rest))
     started = time.perf_counter()
     for _ in range(steps):  # no pause in between: the host does not wait
-        state, figures = step(state, images)
+        state, figures = step(state, *rest)
     jax.block_until_ready(state)
     row["ms"] = 1e3 * (time.perf_counter() - started) / steps
     row["loss"] = float(np.asarray(figures["loss"])[0])
@@ -181,7 +179,7 @@ def time_steps(
     row["peak_gib"] = memory["peak_bytes_in_use"] / 2**30 if memory else None
     if profile:
         with jax.profiler.trace(str(profile)):
-            jax.block_until_ready(step(state, images))
+            jax.block_until_ready(step(state, *rest))
         row["kernels"] = kernel_times(profile)
     return row
 

@@ -30,15 +30,17 @@ from ml_collections import ConfigDict
 from llic_jax.data import sources
 from llic_jax.data.augmentation import RandomCrop
 from llic_jax.data.batches import training_batches
-from llic_jax.data.photographs import Cached, split_held_back
+from llic_jax.data.photographs import Cached, split_held_out
 from llic_jax.models.build import build_model
 from llic_jax.models.llic import LLIC
 from llic_jax.system.memory import keep_freed_memory
-from llic_jax.training import validation
 from llic_jax.training.loss import rate_distortion
+from llic_jax.training.objective import Objective
 from llic_jax.training.principal_components import start_from_components
-from llic_jax.training.state import create_state, fresh_state
-from llic_jax.training.step import make_train_step
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.state import create_state, new_state
+from llic_jax.training.step import make_step
+from llic_jax.training.validation import Validation
 
 RUNS = (("float32", "float32", 1), ("bfloat16", "bfloat16", 1), ("other crops", "float32", 2))
 
@@ -48,15 +50,16 @@ class Bench:
 
     def __init__(self, config: ConfigDict, args: argparse.Namespace):
         self.config, self.args = config, args
+        self.settings = TrainSettings.of(config)
         photographs = sources.open_source(args.data_dir)
-        seen, self.held_back = split_held_back(photographs, args.held_back)
+        seen, self.held_back = split_held_out(photographs, args.held_back)
         self.seen = Cached(seen, 2.0)
         self.models = {
             dtype: build_model({**config.model.to_dict(), "dtype": dtype})
             for dtype in ("float32", "bfloat16")
         }
         state, self.optimizer, self.unravel = create_state(
-            self.models["float32"], config.train, config.seed
+            self.models["float32"], self.settings, config.seed
         )
         section, sample = config.model, list(itertools.islice(self.crops(0), 16))
         params = start_from_components(
@@ -68,9 +71,10 @@ class Bench:
         )
         self.start, self.sample = ravel_pytree(params)[0], sample
         self.steps = {
-            dtype: make_train_step(model, self.optimizer, self.unravel, config.train, seed=0)
+            dtype: make_step(Objective(model, self.settings), self.optimizer, self.unravel, seed=0)
             for dtype, model in self.models.items()
         }
+        self.validation = Validation(self.models["float32"], self.settings)
 
     def crops(self, seed: int) -> Any:
         stages = [(0, RandomCrop(self.args.crop))]
@@ -84,8 +88,8 @@ class Bench:
 
     def curve(self, dtype: str, seed: int) -> list[dict[str, float]]:
         """Validation figures after every `args.every` steps."""
-        settings, step = self.config.train, self.steps[dtype]
-        state = fresh_state(self.start, self.optimizer)
+        step, validation = self.steps[dtype], self.validation
+        state = new_state(self.start, self.optimizer)
         state = jax_utils.replicate(state, jax.local_devices()[:1])
         figures = []
         for i, batch in enumerate(itertools.islice(self.crops(seed), self.args.steps), 1):
@@ -93,9 +97,7 @@ class Bench:
             if i % self.args.every == 0:
                 assert int(state.failed[0]) == 0, f"not finite in {dtype}, step {i}"
                 params = self.unravel(jax_utils.unreplicate(state).ema)
-                found, _ = validation.validate(
-                    self.models["float32"], params, self.held_back, settings, self.args.validation
-                )
+                found, _ = validation.measure(params, self.held_back, self.args.validation)
                 figures.append(found)
         return figures
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llic_jax.data import sources
-from llic_jax.data.photographs import Photographs, split_held_back
+from llic_jax.data.photographs import Photographs, split_held_out
 from llic_jax.models.build import build_model
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import LLIC
@@ -42,5 +42,5 @@ def load(args: argparse.Namespace) -> Released:
     model, params = build_model(config["model"]), load_weights(args.checkpoint)
     options = EncoderOptions.of(config["coding"], model.levels)
     photographs = sources.open_source(args.data_dir)
-    seen, held_back = split_held_back(photographs, config["data"]["held_back"])
+    seen, held_back = split_held_out(photographs, config["data"]["held_back"])
     return Released(config, model, params, options, seen, held_back)

@@ -23,11 +23,14 @@ from llic_jax.data.batches import training_batches
 from llic_jax.data.photographs import Cached, Photographs
 from llic_jax.models.build import build_model
 from llic_jax.system.memory import keep_freed_memory
-from llic_jax.training import step as train_step
-from llic_jax.training import validation
+from llic_jax.training import objective as training_objective
+from llic_jax.training.objective import Objective
 from llic_jax.training.optimizer import build_optimizer
 from llic_jax.training.quality_sampling import draw_qualities
-from llic_jax.training.state import fresh_state
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.state import new_state
+from llic_jax.training.step import make_step
+from llic_jax.training.validation import Validation
 
 
 def further(
@@ -35,11 +38,11 @@ def further(
 ) -> Any:
     """The moving average of the weights after `args.steps` more steps."""
     vector, unravel = ravel_pytree(params)
-    optimizer = build_optimizer(config["train"], unravel)
-    state = jax_utils.replicate(fresh_state(vector, optimizer), jax.local_devices()[:1])
-    step = train_step.make_train_step(
-        build_model(config["model"]), optimizer, unravel, config["train"], seed=0
-    )
+    settings = TrainSettings.of(config)
+    optimizer = build_optimizer(settings, unravel)
+    state = jax_utils.replicate(new_state(vector, optimizer), jax.local_devices()[:1])
+    objective = Objective(build_model(config["model"]), settings)
+    step = make_step(objective, optimizer, unravel, seed=0)
     crops = training_batches(
         photographs, stages=[(0, RandomCrop(args.crop))], batch_size=args.batch, seed=2
     )
@@ -78,12 +81,10 @@ def main() -> None:
     ):
         after = params
         if draw is not None:
-            train_step.draw_qualities = draw
+            training_objective.draw_qualities = draw
             after = further(config, params, seen, args)
-        found, _ = validation.validate(
-            model, after, held_back, config["train"], args.crop,
-            options=options, levels=[args.level],
-        )  # fmt: skip
+        validation = Validation(model, TrainSettings.of(config), options)
+        found, _ = validation.measure(after, held_back, args.crop, levels=[args.level])
         bpp, psnr, loss = (found[f"{figure}_{args.level}"] for figure in ("bpp", "psnr", "loss"))
         line = f"{name:30} {bpp:7.4f} {psnr:7.3f} {loss:8.5f}"
         if reference is not None:

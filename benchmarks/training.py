@@ -27,15 +27,18 @@ from llic_jax.data.batches import training_batches
 from llic_jax.data.photographs import Cached
 from llic_jax.models.build import build_model
 from llic_jax.system.memory import keep_freed_memory
+from llic_jax.training.objective import Objective
+from llic_jax.training.settings import TrainSettings
 from llic_jax.training.state import create_state
-from llic_jax.training.step import make_train_step
+from llic_jax.training.step import make_step
 
 
 def step_seconds(config: ConfigDict, batch: int, crop: int, steps: int) -> tuple[float, float]:
     """Seconds of the fastest step, and of the first one, compiling included; on one device."""
     model = build_model(config.model)
-    state, optimizer, unravel = create_state(model, config.train, 0)
-    step = make_train_step(model, optimizer, unravel, config.train, 0)
+    settings = TrainSettings.of(config)
+    state, optimizer, unravel = create_state(model, settings, 0)
+    step = make_step(Objective(model, settings), optimizer, unravel, 0)
     state = jax.tree.map(lambda x: jnp.stack([x]), state)
     images = np.random.default_rng(0).integers(0, 256, (1, batch, crop, crop, 3), np.uint8)
 

@@ -2,43 +2,54 @@
 
     python -m llic_jax.accelerate pack PHOTOGRAPHS PACKAGE --validation FOLDER --mib 34
     python -m llic_jax.accelerate config configs/llic_elic_small.py run.json train.batch_size=32
+    python -m llic_jax.accelerate compile PACKAGE run.json --target h200
     python -m llic_jax.accelerate run PACKAGE run.json OUTPUT --minutes 12
     python -m llic_jax.accelerate unpack OUTPUT RUN
 
-`pack` and `config` run at home. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
+`pack`, `config` and `compile` run at home. `compile` writes the programs of the run's steps to
+`PACKAGE/programs`, for a GPU that is absent (docs/ahead_of_time.md) or for the devices that are
+there; `run` uses them where they fit. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
 safetensors, SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given
-minutes, all included, with the learning rate at zero. OUTPUT then holds a few files of limited
-size: `manifest.json` and `state.*` (weights, see `training/transfer.py`), `metrics.jsonl`,
-`runs.jsonl`, `log.txt`. They are written at the start and anew every `--export_minutes`, so there
-is something to take home whatever happens. `unpack` makes a run folder of them, which `train.py`,
-`release` and `run --start_from` take.
+minutes, all included, with a learning rate of zero; on SIGTERM it ends at once. OUTPUT then holds
+a few files of limited size: `manifest.json` and `state.*` (weights, see `training/transfer.py`),
+`metrics.jsonl`, `runs.jsonl`, `log.txt`. They are written before anything is compiled, and anew
+every `--export_minutes`, so there is something to take home whatever happens. `unpack` makes a run
+folder of them, which `train.py`, `release` and `run --start_from` take.
 """
 
 import argparse
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llic_jax.errors import ConfigError, LlicError
+from llic_jax.configs.upgrade import upgrade
+from llic_jax.errors import ConfigError, LlicError, OutOfTimeError, TrainingError
 
 _MIB = 2**20
+_PROGRAMS = "programs"  # folder in a package
 # After a loss that is not finite: from the last checkpoint, with so much of the learning rate.
 _RETRIES = (0.5, 0.2)
 _HISTORY_FILES = 4  # manifest.json, metrics.jsonl, runs.jsonl, log.txt
 
 
 def overridden(config: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A config with fields set by "section.field=VALUE"; a value is JSON, or else text.
+    """A config with other values in some fields.
+
+    Args:
+        config: Plain dictionaries. It is left as it is.
+        assignments: "section.field=VALUE"; a value is JSON, or else text.
 
     Raises:
-      ConfigError: no such field, or no value.
+        ConfigError: No such field, or no value.
     """
     config = json.loads(json.dumps(config))
     for assignment in assignments:
@@ -60,20 +71,29 @@ def overridden(config: dict[str, Any], assignments: Sequence[str]) -> dict[str, 
 
 
 def resolve_config(path: str | Path, assignments: Sequence[str]) -> dict[str, Any]:
-    """The config of a file, Python or JSON, as plain dictionaries, with these fields set.
+    """The config of a file.
+
+    Args:
+        path: Python or JSON, also one of an older version.
+        assignments: See `overridden`.
+
+    Returns:
+        Plain dictionaries.
 
     Raises:
-      ConfigError: no config there, or no such field.
+        ConfigError: There is no config, or no such field.
     """
     path = Path(path)
     try:
         if path.suffix == ".json":
-            return overridden(json.loads(path.read_text()), assignments)
+            return overridden(upgrade(json.loads(path.read_text())), assignments)
         spec = importlib.util.spec_from_file_location("llic_config", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return overridden(module.get_config().to_dict(), assignments)
+    except LlicError:
+        raise
     except (OSError, ValueError, ImportError, AssertionError, AttributeError) as error:
         raise ConfigError(f"{path} is no config: {error}") from error
 
@@ -90,42 +110,39 @@ def run(
     piece_bytes: int = 15 * _MIB,
     limit_bytes: int = 60 * _MIB,
     export_minutes: float = 2.0,
+    programs: Path | None = None,
     wrap_step: Callable[..., Any] | None = None,
 ) -> int:
-    """Trains on a package until `minutes` after `started` (`time.monotonic()`); returns the last
-    step that was done.
-
-    Args:
-      package: of photographs.
-      config: a whole one; its schedule becomes "time" and its data the package. Where it does not
-        say how many minutes lie between checkpoints and between validations, these are
-        `export_minutes` and a quarter of `minutes`.
-      output: folder for what is to be taken home.
-      workdir: folder of the run, on this machine.
-      start_from: pieces of a run to go on from; with its moving average or its whole state.
-      piece_bytes, limit_bytes: of a file, and of all pieces together.
-      wrap_step: see `course.Hooks`.
+    """Trains on a package until its time is over.
 
     A loss that is not finite sends the run back to its last checkpoint, with a lower rate, twice at
     most. Errors of validation and of exports are logged and cost nothing else.
 
+    Args:
+        package: Of photographs.
+        config: A whole one; see `carried_config`.
+        output: Folder for what is to be taken home.
+        minutes: Until the end, counted from `started`.
+        started: `time.monotonic()`.
+        workdir: Folder of the run, on this machine.
+        start_from: Pieces of a run to go on from, by its moving average or its whole state.
+        piece_bytes, limit_bytes: Of a file, and of all pieces together.
+        export_minutes: Between two exports.
+        programs: Folder of compiled steps.
+        wrap_step: See `course.Hooks`.
+
+    Returns:
+        The last step that was done.
+
     Raises:
-      LlicError: what ends the run all the same; what was exported before is in `output`.
+        OutOfTimeError: Compiling took all of the time; `output` holds the weights at the start.
+        LlicError: Something else ends the run; what was exported before is in `output`.
     """
-    from llic_jax.errors import TrainingError
     from llic_jax.training import loop, transfer
     from llic_jax.training.course import Hooks
 
     deadline = started + 60 * minutes
-    config = overridden(config, ())
-    config["data"] |= {
-        "source": f"package:{package}:training",
-        "validation": f"package:{package}:validation",
-    }
-    train = config["train"]
-    train |= {"schedule": "time", "minutes": minutes}
-    train["checkpoint_minutes"] = train["checkpoint_minutes"] or export_minutes
-    train["eval_minutes"] = train["eval_minutes"] or minutes / 4
+    config = carried_config(package, config, minutes, export_minutes)
     if start_from is not None:
         step = transfer.unpack(start_from, workdir)
         logging.info("going on from step %d of %s", step, start_from)
@@ -136,7 +153,8 @@ def run(
         kept = json.loads((workdir / "config.json").read_text())
         new = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         try:
-            transfer.write_pieces(workdir, kept, state, new, piece_bytes, limit_bytes)
+            stem = f"state.{int(state.step)}"
+            transfer.write_pieces(workdir, kept, state, new, piece_bytes, limit_bytes, stem)
             _replace(new, output)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -153,7 +171,9 @@ def run(
         config["train"]["learning_rate"] = factor * peak[0]
         config["train"]["decoder_learning_rate"] = factor * peak[1]
         try:
-            return int(loop.train(config, workdir, hooks=hooks).step)
+            return int(loop.train(config, workdir, programs=programs, hooks=hooks).step)
+        except OutOfTimeError:
+            raise
         except TrainingError as error:
             if factor == _RETRIES[-1] or time.monotonic() > deadline:
                 raise
@@ -162,14 +182,42 @@ def run(
     raise AssertionError("not reached")
 
 
+def carried_config(
+    package: Path, config: dict[str, Any], minutes: float, export_minutes: float = 2.0
+) -> dict[str, Any]:
+    """The config of a run on a package.
+
+    Args:
+        package: Of photographs.
+        config: A whole one. Its schedule becomes "time", its data the package. Where it does not
+            say how many minutes lie between checkpoints and between validations, these are
+            `export_minutes` and a quarter of `minutes`.
+        minutes: Of the run.
+        export_minutes: Between two exports.
+    """
+    config = overridden(config, ())
+    config["data"] |= {
+        "source": f"package:{package}:training",
+        "validation": f"package:{package}:validation",
+    }
+    train = config["train"]
+    train |= {"schedule": "time", "minutes": minutes}
+    train["checkpoint_minutes"] = train["checkpoint_minutes"] or export_minutes
+    train["eval_minutes"] = train["eval_minutes"] or minutes / 4
+    return config
+
+
 def _replace(new: Path, output: Path) -> None:
-    """Puts the files of `new` into `output`, in place of those of an earlier export."""
-    for path in sorted(output.glob("state.*")):
-        if not (new / path.name).exists():
-            path.unlink()
-    # The manifest last: until then the old one names pieces that are no longer there, and says so.
+    """Puts the files of `new` into `output`, in place of those of an earlier export.
+
+    An invariant: at every moment the manifest names pieces that are there. Pieces have the step in
+    their names; the manifest changes after the new ones came, before the old ones go.
+    """
+    old = {path for path in output.glob("state.*") if not (new / path.name).exists()}
     for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.json"):
-        shutil.move(path, output / path.name)
+        path.replace(output / path.name)
+    for path in old:
+        path.unlink()
 
 
 def _run(args: argparse.Namespace, started: float) -> None:
@@ -184,6 +232,7 @@ def _run(args: argparse.Namespace, started: float) -> None:
 
     program_cache.enable()
     pieces = args.files - _HISTORY_FILES
+    programs = args.programs or args.package / _PROGRAMS
     piece = int(args.piece_mib * _MIB)
     try:
         step = run(
@@ -197,6 +246,7 @@ def _run(args: argparse.Namespace, started: float) -> None:
             piece_bytes=piece,
             limit_bytes=min(int(args.limit_mib * _MIB), pieces * piece),
             export_minutes=args.export_minutes,
+            programs=programs if args.programs or programs.is_dir() else None,
         )
         logging.info("done: step %d, %.2f minutes", step, (time.monotonic() - started) / 60)
     except Exception:
@@ -205,6 +255,23 @@ def _run(args: argparse.Namespace, started: float) -> None:
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
+
+
+def _compile(args: argparse.Namespace) -> None:
+    import jax
+
+    from llic_jax.execution import ahead_of_time
+    from llic_jax.training.carried_programs import save_programs
+
+    config = carried_config(args.package, resolve_config(args.config, args.set), minutes=1.0)
+    autotune = None
+    if args.target:
+        ahead_of_time.prepare_environment()
+        autotune = ahead_of_time.AUTOTUNE / args.target
+        devices = [ahead_of_time.target_device(args.target, autotune)]
+    else:
+        devices = jax.local_devices()
+    save_programs(args.programs or args.package / _PROGRAMS, config, devices, autotune)
 
 
 def _pack(args: argparse.Namespace) -> None:
@@ -251,6 +318,12 @@ def _parser() -> argparse.ArgumentParser:
     resolving.add_argument("config", type=Path)
     resolving.add_argument("json", type=Path)
     resolving.add_argument("set", nargs="*", help="section.field=VALUE")
+    compiling = commands.add_parser("compile", help="a run's programs, into PACKAGE/programs")
+    compiling.add_argument("package", type=Path)
+    compiling.add_argument("config", type=Path, help="JSON")
+    compiling.add_argument("set", nargs="*", help="section.field=VALUE")
+    compiling.add_argument("--target", choices=("h100", "h200"), help="default: what is there")
+    compiling.add_argument("--programs", type=Path, help="another folder for the programs")
     running = commands.add_parser("run", help="train, within the given minutes")
     running.add_argument("package", type=Path)
     running.add_argument("config", type=Path, help="JSON")
@@ -258,6 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("set", nargs="*", help="section.field=VALUE")
     running.add_argument("--minutes", type=float, required=True, help="all included")
     running.add_argument("--start_from", type=Path, help="OUTPUT of an earlier run")
+    running.add_argument("--programs", type=Path, help="default: PACKAGE/programs, if it is there")
     running.add_argument("--workdir", type=Path, help="default: a temporary folder")
     running.add_argument("--export_minutes", type=float, default=2.0)
     running.add_argument("--piece_mib", type=float, default=15.5, help="of a file, at most")
@@ -281,6 +355,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "config":
             config = resolve_config(args.config, args.set)
             args.json.write_text(json.dumps(config, indent=2) + "\n")
+        elif args.command == "compile":
+            _compile(args)
         elif args.command == "run":
             _run(args, started)
         else:
@@ -293,5 +369,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _leave(code: int) -> None:
+    """Ends the process, also while XLA compiles in a thread: nothing can interrupt that."""
+    logging.shutdown()
+    trainer = sys.modules.get("llic_jax.training.trainer")  # loaded by `run` alone
+    if trainer and any(thread.name == trainer.COMPILING for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

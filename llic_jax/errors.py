@@ -94,6 +94,10 @@ class TrainingError(LlicError, RuntimeError):
     """Training cannot go on."""
 
 
+class OutOfTimeError(TrainingError):
+    """The time of a run was over before its first step."""
+
+
 class CheckpointError(LlicError, RuntimeError):
     """A checkpoint is missing, corrupt, or of another model."""
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from llic_jax.configs.rules import RULES, unknown_field
+from llic_jax.configs.upgrade import RENAMED
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, e.g. configs/llic_elic.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; goes on from it.")
 _MAX_MINUTES = flags.DEFINE_float("max_minutes", None, "Save and end after so many minutes.")
@@ -27,8 +30,42 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train t
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this one, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts that find each other (TPU).")
 flags.mark_flag_as_required("config")
-# Results of autotuning on a GPU, by target (docs/ahead_of_time.md).
-_AUTOTUNE = Path(__file__).parents[1] / "benchmarks" / "autotune"
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, for `app.run`: what is wrong with it is told in one line.
+
+    Fields of a config by the names that they had in older versions are accepted, with a warning.
+    """
+    argv = [argv[0], *map(_renamed, argv[1:])]
+    sys.argv[:] = argv  # where a config file looks for its overrides
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:  # absl's own errors, and whatever a config's overrides raise
+        cause = error.__cause__ or error.__context__
+        text = " ".join(str(error).split())
+        if not isinstance(error, flags.Error):
+            text = _config_error(argv, text or repr(cause))
+        print(f"train.py: {text}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _renamed(argument: str) -> str:
+    prefix, equals, value = argument.partition("=")
+    for old, new in RENAMED.items():
+        if prefix.lstrip("-") == f"config.{old}":
+            print(f"train.py: {old} is {new} now.", file=sys.stderr)
+            return f"--config.{new}{equals}{value}"
+    return argument
+
+
+def _config_error(argv: list[str], text: str) -> str:
+    """Names the first field of the command line that no config has."""
+    for argument in argv:
+        name = argument.partition("=")[0].lstrip("-")
+        if name.startswith("config.") and name.removeprefix("config.") not in RULES:
+            return unknown_field(name.removeprefix("config."))
+    return f"the config cannot be read: {text}"
 
 
 def main(argv: list[str]) -> int:
@@ -47,40 +84,45 @@ def main(argv: list[str]) -> int:
     import jax
 
     from llic_jax.errors import LlicError
-    from llic_jax.execution import ahead_of_time, program_cache
-    from llic_jax.training import carried_programs
+    from llic_jax.execution import program_cache
     from llic_jax.training.loop import train
 
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
+        if _DISTRIBUTED.value or _COORDINATOR.value:
+            jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         if _COMPILE_ONLY.value:
-            autotune = _AUTOTUNE / _TARGET.value if _TARGET.value else None
-            if _TARGET.value:
-                ahead_of_time.prepare_environment()
-                devices = [ahead_of_time.target_device(_TARGET.value, autotune)]
-            else:
-                devices = jax.local_devices()
-            if _PROGRAMS.value:
-                folder = Path(_PROGRAMS.value)
-                carried_programs.save_programs(folder, _CONFIG.value, devices, autotune)
-            else:
-                program_cache.enable()
-                carried_programs.compile_steps(_CONFIG.value, devices)
+            _compile()
             return 0
         program_cache.enable()
-        train(
-            _CONFIG.value,
-            str(_WORKDIR.value),
-            _MAX_MINUTES.value,
-            _FROM_STEP.value,
-            _PROGRAMS.value,
-        )
+        workdir, programs = str(_WORKDIR.value), _PROGRAMS.value
+        train(_CONFIG.value, workdir, _MAX_MINUTES.value, _FROM_STEP.value, programs)
     except LlicError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _compile() -> None:
+    """Compiles what the run needs, into a folder of programs or JAX's compilation cache."""
+    import jax
+
+    from llic_jax.execution import ahead_of_time, program_cache
+    from llic_jax.training import carried_programs
+    from llic_jax.training.settings import RunSettings
+
+    autotune = ahead_of_time.AUTOTUNE / _TARGET.value if _TARGET.value else None
+    if _TARGET.value:
+        ahead_of_time.prepare_environment()
+        devices = [ahead_of_time.target_device(_TARGET.value, autotune)]
+    else:
+        devices = jax.local_devices()
+    if _PROGRAMS.value:
+        folder = Path(_PROGRAMS.value).expanduser()
+        carried_programs.save_programs(folder, _CONFIG.value, devices, autotune)
+    else:
+        program_cache.enable()
+        carried_programs.compile_steps(RunSettings.of(_CONFIG.value), devices)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -124,22 +124,24 @@ import json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from llic_jax.training import carried_programs
 from llic_jax.models.build import build_model
-from llic_jax.training.phases import Stage
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings
 from llic_jax.training.state import create_state
 
 config, folder = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
+settings = RunSettings.of(config)
 
 def ordinary(state, images):
     raise AssertionError("not the carried program")
 
 if sys.argv[3] == "save":
-    compiled = carried_programs.compile_steps(config, jax.devices())
+    compiled = carried_programs.compile_steps(settings, jax.devices())
     carried_programs.compile_steps = lambda *_: compiled
     carried_programs.save_programs(folder, config, jax.devices())
     step = compiled[0].program
 else:
-    step = carried_programs.CarriedPrograms(folder, config).step(Stage.ALL, ordinary)
-state, _, _ = create_state(build_model(config["model"]), config["train"], 0)
+    step = carried_programs.CarriedPrograms(folder, settings).step(Phase.ALL, ordinary)
+state, _, _ = create_state(build_model(config["model"]), settings.train, 0)
 state = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)]), state)
 images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
 for _ in range(2):

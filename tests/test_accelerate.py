@@ -1,6 +1,12 @@
 import json
 import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,12 +15,15 @@ from PIL import Image
 
 from llic_jax import accelerate
 from llic_jax.data.package import Encoding, write_package
-from llic_jax.errors import ConfigError, TrainingError
+from llic_jax.errors import ConfigError, OutOfTimeError, TrainingError
 from llic_jax.release import main as release
 from llic_jax.training import loop, transfer
-from llic_jax.training import validation as training
 from llic_jax.training.checkpoints import Checkpoints
+from llic_jax.training.course import Moment
 from llic_jax.training.log import read_metrics
+from llic_jax.training.phases import Phase
+from llic_jax.training.trainer import Preparation, Trainer
+from llic_jax.training.validation import Validation
 from llic_jax.zoo.golden import complete
 
 
@@ -43,7 +52,17 @@ def config(tiny_config):
     return json.loads(json.dumps(config))
 
 
-def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photograph):
+@pytest.fixture
+def patient(monkeypatch):
+    """Compiling takes the time that it takes: a test's minutes are fewer than that."""
+    wait = Preparation.wait
+    monkeypatch.setattr(
+        Preparation, "wait", lambda self, name, until, stopping: wait(self, name, None, stopping)
+    )
+    monkeypatch.setattr(loop._Run, "in_time", lambda *_: True)
+
+
+def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photograph, patient):
     """The whole way, in seconds: ends by itself with a rate of zero; what it left makes a codec."""
     path = tmp_path / "run.json"
     path.write_text(json.dumps(config))
@@ -85,7 +104,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_lower_rate(
 ):
     rates = []
 
-    def train(config, workdir, hooks):
+    def train(config, workdir, programs, hooks):
         rates.append(config["train"]["learning_rate"])
         if len(rates) < 3:
             raise TrainingError("Step 7: loss not finite.")
@@ -103,11 +122,13 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_lower_rate(
         accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
 
 
-def test_a_validation_that_fails_costs_nothing_else(package, config, tmp_path, monkeypatch, caplog):
+def test_a_validation_that_fails_costs_nothing_else(
+    package, config, tmp_path, monkeypatch, caplog, patient
+):
     def broken(*args, **kwargs):
         raise RuntimeError("a broken figure")
 
-    monkeypatch.setattr(training, "validate", broken)
+    monkeypatch.setattr(Validation, "measure", broken)
     arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
     with caplog.at_level(logging.ERROR):
         step = accelerate.run(package, config, tmp_path / "output", 0.02, **arguments)
@@ -130,3 +151,78 @@ def test_fields_are_set_by_name(config, tmp_path):
         accelerate.resolve_config(tmp_path / "broken.json", [])
     resolved = accelerate.resolve_config("configs/smoke.py", ["train.minutes=2.5"])
     assert resolved["train"]["minutes"] == 2.5 and resolved["model"]["entropy_model"] == "elic"
+
+
+def test_compiling_that_outlasts_the_minutes_leaves_the_weights_at_the_start(
+    package, config, tmp_path, monkeypatch
+):
+    over = threading.Event()  # else this test would not end
+    monkeypatch.setattr(Trainer, "try_out", lambda *_: over.wait())
+    arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
+    try:
+        with pytest.raises(OutOfTimeError, match=r"weights that the run started with \(step 0\)"):
+            accelerate.run(package, config, tmp_path / "output", 0.1, **arguments)
+    finally:
+        over.set()
+    manifest = json.loads((tmp_path / "output" / "manifest.json").read_text())
+    assert manifest["step"] == 0
+    assert transfer.unpack(tmp_path / "output", tmp_path / "run") == 0
+
+
+def test_a_phase_whose_program_comes_too_late_is_left_out():
+    """A run then goes on with the last program before it that is compiled."""
+    over, done = threading.Event(), threading.Event()
+    programs = [(Phase.ALL, 0), (Phase.ALL, 1), (Phase.DECODER, 1)]
+    works = (lambda: None, over.wait, done.set)
+    run = SimpleNamespace(
+        course=SimpleNamespace(at=lambda step: Moment(*programs[step], 1e-3, False)),
+        trainer=SimpleNamespace(step=2),
+        programs=programs,
+        preparation=Preparation(list(zip(programs, works, strict=True))),
+    )
+    assert run.preparation.wait(programs[0], None, lambda: False)
+    assert not run.preparation.wait(programs[2], time.monotonic() + 0.1, lambda: False)
+    assert loop._Run.moment(run)[:3] == (Phase.ALL, 0, 1e-3)
+    over.set()
+    assert run.preparation.wait(programs[2], None, lambda: False) and done.is_set()
+    assert loop._Run.moment(run)[:2] == (Phase.DECODER, 1)
+
+    failing = Preparation([("fails", lambda: 1 / 0), ("works", lambda: None)])
+    assert failing.wait("works", None, lambda: False) and not failing.is_ready("fails")
+    with pytest.raises(ZeroDivisionError):
+        failing.wait("fails", None, lambda: False)
+    assert not Preparation([(1, over.wait)]).wait(1, time.monotonic() - 1, lambda: False)
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "llic_jax.accelerate", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_programs_are_carried_in_the_package_and_sigterm_leaves_an_export(
+    package, config, tmp_path
+):
+    carried, path, output = tmp_path / "package", tmp_path / "run.json", tmp_path / "output"
+    shutil.copytree(package, carried)
+    path.write_text(json.dumps(config))
+    compiling = start("compile", carried, path)
+    text, _ = compiling.communicate(timeout=400)
+    assert compiling.returncode == 0 and (carried / "programs" / "manifest.json").exists(), text
+
+    running = start("run", carried, path, output, "--minutes", 10, "--workdir", tmp_path / "work")
+    metrics = tmp_path / "work" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count('"train"') > 2):
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    text, _ = running.communicate(timeout=60)
+    assert running.returncode == 0 and "stopped by SIGTERM" in text, text
+    assert "carried program all-64: first step in" in text
+    step = json.loads((output / "manifest.json").read_text())["step"]
+    assert step == read_metrics(tmp_path / "work", "train")[-1]["step"] > 0
+    assert transfer.unpack(output, tmp_path / "again") == step

@@ -63,8 +63,8 @@ def get_config() -> ConfigDict:
     data.source = ""
     # Photographs for validation, named likewise; "": data.held_back of the source's.
     data.validation = ""
-    # Side of the crops in each stage, pixels, multiples of 64; and the steps where the second stage
-    # begins, the third, ... (paper: 256 for 1.2 M steps, then 512).
+    # Sides of the crops, pixels, multiples of 64, one after the other; and the steps where the
+    # second begins, the third, ... (paper: 256 for 1.2 M steps, then 512).
     data.crops = (256, 512)
     data.crop_boundaries = (1_200_000,)
     data.crop_fractions = (0.6,)  # with train.schedule "time", in their place: of the run's time
@@ -75,8 +75,8 @@ def get_config() -> ConfigDict:
     data.channel_gain = 0.0
     data.channel_exchange = 0.0  # share of the crops whose channels are exchanged at random
     data.pasted = 0.0  # share of the crops that have a window of another photograph in them
-    # Share of the crops that are drawings made at random (llic_jax/data/drawings.py): what a codec
-    # of photographs is shown all the same, and fails on if it never saw any.
+    # Share of the crops that are random drawings (llic_jax/data/drawings.py): a codec of
+    # photographs meets them, too, and fails on them if it was never trained on any.
     data.drawings = 0.0
     data.held_back = 16  # images that are never trained on: every n-th of the sorted list
     # Images of training, evenly spread, that validation measures, too: the gap between both.
@@ -93,13 +93,13 @@ def get_config() -> ConfigDict:
     # Weight of the distortion: one per level. The paper's for MSE: 0.0018 0.0035 0.0067 0.0130
     # 0.0250 0.0483; for MS-SSIM: 2.4 4.58 8.73 16.64 31.73 60.5.
     train.lmbdas = (0.0130,)
-    # Several levels: a sample counts lambda^-level_balance. 0: all the same, so that high rates,
-    # whose loss is larger, are learned first; 0.5: every rate about alike.
-    train.level_balance = 0.0
-    # Density lambda^level_density of the qualities that are drawn, made up for by the samples'
-    # weights. 0: uniform; 0.5: high rates, whose gradients are larger, come more often and count
-    # less each, so that the gradient is the same on average and varies less.
-    train.level_density = 0.0
+    # Several levels: a sample's loss has the weight lambda^-rate_weighting. 0: all have the same,
+    # so high rates, whose loss is larger, are learned first; 0.5: every rate about alike.
+    train.rate_weighting = 0.0
+    # Qualities are sampled with density lambda^rate_sampling; weights correct for it, so the
+    # expected gradient is unchanged. 0: uniform; 0.5: high rates, whose gradients are larger, are
+    # sampled more often, and the gradient varies less.
+    train.rate_sampling = 0.0
     train.batch_size = 16  # of all devices together
     train.accumulate = 1  # parts in which a device works through its share: less memory
     train.steps = 2_000_000
@@ -138,7 +138,7 @@ def get_config() -> ConfigDict:
     # Names of layers, or of parts of the model, that stay as they are: ("entropy_model", "h_s").
     train.frozen = ()
     train.final_factor = 0.01
-    # The last so many steps train the decoder's side alone, on the very symbols that are coded
+    # The last so many steps train the decoder's side alone, on the quantized symbols
     # (Guo et al., "Soft then Hard", ICML 2021); their learning rate falls as a half cosine.
     train.decoder_steps = 0
     train.decoder_learning_rate = 1e-4

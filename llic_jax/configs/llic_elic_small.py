@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
     config.coding.back_projection = (0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     config.train.lmbdas = (0.0004, 0.0009, 0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
     # With 0.5 high rates were left behind (docs/experiments.md).
-    config.train.level_balance = 0.1
+    config.train.rate_weighting = 0.1
     # Half the gradient's variance (docs/experiments.md).
-    config.train.level_density = 0.5
+    config.train.rate_sampling = 0.5
     # With 128 alone, whole images took up to 40 % more bits than their parts (docs/experiments.md).
     config.data.crops, config.data.crop_boundaries = (128, 384), (30_000,)
     config.train.batch_size = 8

@@ -19,10 +19,13 @@ _ONE = 256  # a channel's gain of 1, in fixed point
 class Crop(NamedTuple):
     """One crop of one photograph.
 
-    height, width: that the photograph is reduced to before. top, left: of the crop in it.
-    symmetry: of the square: bit 2 exchanges rows and columns, then bit 1 turns the rows around,
-    then bit 0 the columns. order: which channel becomes red, green, blue. gains: of these, in
-    256ths.
+    Attributes:
+        height, width: That the photograph is reduced to before, pixels.
+        top, left: Of the crop in it.
+        symmetry: Of the square: bit 2 exchanges rows and columns, then bit 1 reverses the rows,
+            then bit 0 the columns.
+        order: Which channels become red, green and blue.
+        gains: Of red, green and blue, in 256ths.
     """
 
     height: int
@@ -47,15 +50,15 @@ class Window(NamedTuple):
 class RandomCrop:
     """A square crop at a random place, and how it is varied.
 
-    Args:
-      size: of the crop, pixels.
-      flip: mirror half of the crops.
-      downsample: first reduce by a random Lanczos factor between 1 and 2, as far as the size allows
-        (paper: JPEG sources are reduced to remove their artefacts).
-      symmetries: any of the eight symmetries of the square, in place of mirroring (our choice).
-      gain: multiply each channel by a factor from 1 / (1 + gain) to 1 + gain, drawn uniformly in
-        its logarithm (our choice).
-      exchange: probability of a random order of the channels (our choice).
+    Attributes:
+        size: Side of the crop, pixels.
+        flip: Mirror half of the crops.
+        downsample: First reduce by a random Lanczos factor between 1 and 2, as far as the size
+            allows (paper: JPEG sources are reduced to remove their artefacts).
+        symmetries: Any of the eight symmetries of the square, in place of mirroring (our choice).
+        gain: Multiply each channel by a factor from 1 / (1 + gain) to 1 + gain, drawn uniformly in
+            its logarithm (our choice).
+        exchange: Probability of a random order of the channels (our choice).
 
     An image smaller than the crop is extended by mirroring.
     """

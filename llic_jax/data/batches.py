@@ -23,7 +23,13 @@ from llic_jax.data.photographs import Photographs, Usable
 
 
 class Draw(NamedTuple):
-    """What a sample is made of: a photograph and its crop, and perhaps a second one in a window."""
+    """A sample in numbers.
+
+    Attributes:
+        photograph: Its index.
+        crop: Of it.
+        second: Another photograph, its crop, and the window of this one that it fills; or None.
+    """
 
     photograph: int
     crop: Crop
@@ -34,13 +40,13 @@ class Draw(NamedTuple):
 class Sampler:
     """Which photographs and crops a batch has: a function of seed, step and place in the batch.
 
-    Args:
-      count: of the photographs. Each pass over them is shuffled anew.
-      crops: the step from which on each kind of crop holds, ascending, the first 0 (paper: 256
-        pixels, later 512).
-      batch_size: of all hosts together.
-      seed: of the order and of the crops.
-      pasted: share of the samples that have a window of another photograph in them.
+    Attributes:
+        count: Number of photographs. Each pass over them is shuffled anew.
+        crops: The step from which on each kind of crop holds, ascending, the first 0 (paper: 256
+            pixels, later 512).
+        batch_size: Of all hosts together.
+        seed: Of the order and of the crops.
+        pasted: Share of the samples that have a window of another photograph in them.
     """
 
     count: int
@@ -56,8 +62,16 @@ class Sampler:
     def draw(
         self, step: int, place: int, shape: Callable[[int], tuple[int, ...]]
     ) -> tuple[Draw, np.random.Generator]:
-        """The sample at a place of a step's batch, and the generator for what else is random in it.
-        shape: of the photograph of an index."""
+        """Draws the sample at a place of a step's batch.
+
+        Args:
+            step: Number of steps done.
+            place: In the batch.
+            shape: From a photograph's index to its shape `(H, W, ...)`.
+
+        Returns:
+            The sample, and the generator for everything else that is random in it.
+        """
         number = step * self.batch_size + place
         passed, position = divmod(number, self.count)
         index = int(_order(self.count, self.seed, passed)[position])
@@ -71,7 +85,8 @@ class Sampler:
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Independent of that of any other number, and found without going through those before."""
+    """A generator for one number, independent of those of all others (a counter-based one, so no
+    other has to be drawn before)."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, number]))
 
 
@@ -92,13 +107,26 @@ def training_batches(
     pasted: float = 0.0,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
-    """Endless batches `(batch_size / hosts, size, size, 3)` uint8, from `first_step` on.
+    """Batches of random crops, without end. A step's batch is the same whatever step came first.
 
-    stages, pasted: see `Sampler`. drawings: share of the crops that are drawings in place of
-    photographs, or upon them (`drawings.py`; our choice). share: this host's number, and how many
-    there are; together they have the whole batch, in order. The k-th batch is the same whatever
-    `first_step` the iteration started from. An image that cannot be used is replaced by the next.
+    Args:
+        images: One that cannot be used is replaced with the next.
+        stages: `Sampler.crops`.
+        batch_size: Of all hosts together.
+        seed: Of the order and of the crops.
+        first_step: That the first batch is for.
+        threads: That decode.
+        drawings: Share of the crops that are drawings in place of photographs, or upon them
+            (`drawings.py`; our choice).
+        pasted: As for `Sampler`.
+        share: This host's number, and how many there are. Together they have the whole batch, in
+            order: host h of n has places h B / n to (h + 1) B / n - 1.
+
+    Yields:
+        uint8 `(batch_size / hosts, size, size, 3)`.
     """
+    # Invariant: all randomness of a sample comes from its number, step * batch_size + place, so
+    # neither threads nor hosts nor a restart change it.
     host, hosts = share
     mine = range(host * (batch_size // hosts), (host + 1) * (batch_size // hosts))
     usable = Usable(images)

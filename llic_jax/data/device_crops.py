@@ -27,13 +27,13 @@ class DevicePhotographs:
     """All photographs of a source in the memory of each of these devices.
 
     Args:
-      images: decoded once; one that cannot be used is replaced by the next.
-      limit_gb: of the memory that they may take, a device.
-      threads: that decode.
-      devices: default: all of this process.
+        images: Decoded once. One that cannot be used is replaced with the next.
+        limit_gb: GiB of a device's memory that they may take.
+        threads: That decode.
+        devices: All of this process by default.
 
     Raises:
-      DataError: they take more memory than that, or than a device has left.
+        DataError: They take more memory than that, or than a device has left.
     """
 
     def __init__(
@@ -76,9 +76,15 @@ class DevicePhotographs:
     def batches(
         self, sampler: Sampler, first_step: int = 0, share: tuple[int, int] = (0, 1)
     ) -> Iterator[Array]:
-        """Endless batches `(devices, batch / devices, size, size, 3)`, uint8, on the devices.
+        """Batches, without end.
 
-        share: this host's number, and how many there are.
+        Args:
+            sampler: Draws the samples.
+            first_step: That the first batch is for.
+            share: This host's number, and how many there are.
+
+        Yields:
+            uint8 `(devices, B / devices, size, size, 3)`, on the devices.
         """
         host, hosts = share
         each = sampler.batch_size // hosts // len(self.devices)
@@ -112,10 +118,14 @@ class DevicePhotographs:
 
 
 def refuse_unknown(crop: RandomCrop, drawings: float) -> None:
-    """Refuses what is only made on the host.
+    """Refuses variations that are made on the host only.
+
+    Args:
+        crop: The kind of crops that is asked for.
+        drawings: Share of drawings.
 
     Raises:
-      DataError: Lanczos reduction or drawings are asked for.
+        DataError: Lanczos reduction or drawings are asked for.
     """
     wanted = {"data.downsample": crop.downsample, "data.drawings": drawings}
     if odd := [name for name, value in wanted.items() if value]:

@@ -32,8 +32,13 @@ _SECONDS = 30  # without a byte, after which a server counts as out of reach
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """count: of images. size: width and height of all of them, either way round, where that is
-    fixed. where: what a person has to put into its folder."""
+    """A data set of evaluation.
+
+    Attributes:
+        count: Number of images.
+        size: Width and height of all images, either way round; None where they differ.
+        where: What a person has to put into its folder.
+    """
 
     count: int
     size: tuple[int, int] | None
@@ -53,11 +58,15 @@ DATASETS = {
 
 
 def dataset_files(name: str, folder: str | Path | None = None) -> list[Path]:
-    """The files of a data set, checked: from `folder`, else from the cache, fetched if need be.
+    """The files of a data set, checked.
+
+    Args:
+        name: A key of `DATASETS`.
+        folder: Where they are; None for the cache, into which they are fetched if need be.
 
     Raises:
-      DataError: a name that is not known; files that are missing, or are not those of the data set;
-        a server out of reach. The message says which files go where.
+        DataError: The name is unknown; files are missing, or are not those of the data set; a
+            server is out of reach. The message says which files go where.
     """
     if name not in DATASETS:
         raise DataError(f"No data set {name!r}; known are {', '.join(DATASETS)}.")

@@ -12,7 +12,7 @@ import numpy as np
 from llic_jax.errors import DataError, ImageFileError
 from llic_jax.images import folders
 from llic_jax.images.photograph import SUFFIXES
-from llic_jax.images.read import image_mode, image_size, read_rgb
+from llic_jax.images.read import image_mode, image_size, read_photograph
 
 SMALLEST = 64  # pixels: what is smaller, on either side, is no photograph
 # An evaluation's output: its pictures lie in these folders beside this file.
@@ -50,7 +50,7 @@ def image_files(folder: str | Path) -> list[Path]:
 
 @dataclasses.dataclass
 class Notes:
-    """What was found out about single images: name to reason, name to mode before conversion."""
+    """Images that were skipped (name to reason) or converted (name to original mode)."""
 
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
     converted: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -98,18 +98,28 @@ def decode(file: Path | io.BytesIO, name: str, notes: Notes) -> np.ndarray | Non
     if name in notes.unusable:
         return None
     try:
-        mode, size = image_mode(file), image_size(file)
+        mode, size = image_mode(_rewound(file)), image_size(_rewound(file))
         if min(size) < SMALLEST:
             notes.refuse(name, f"{size[0]} x {size[1]} pixels are too few")
             return None
-        pixels = read_rgb(file, name=name)
+        photograph = read_photograph(_rewound(file), name=name, convert_cmyk=True)
     except ImageFileError as error:
         # Messages begin with the name, which the note tells already.
-        notes.refuse(name, re.sub(rf"^{re.escape(name)} (has |is |cannot )?", r"\1", str(error)))
+        notes.refuse(name, re.sub(rf"^{re.escape(name)} (has )?", "", str(error)))
         return None
     except OSError as error:
         notes.refuse(name, str(error))
         return None
+    if photograph.alpha is not None:
+        notes.refuse(name, "transparent pixels; flatten it onto a background first")
+        return None
     if mode != "RGB":
         notes.convert(name, mode)
-    return pixels
+    return photograph.rgb
+
+
+def _rewound(file: Path | io.BytesIO) -> Path | io.BytesIO:
+    """Every reader begins where a file stands."""
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    return file

@@ -46,11 +46,11 @@ _ALIKE = 0.98  # correlation of the thumbnails of one picture at two sizes
 class Encoding:
     """How training photographs are stored.
 
-    Args:
-      format: "avif", "webp" or "jpeg", without chroma subsampling where the format can.
-      quality: of the format, 1 to 100; None for the best of a list that fits.
-      reduce: Lanczos factor, as far as the shorter side stays at `least`.
-      least: pixels; what is smaller is left out.
+    Attributes:
+        format: "avif", "webp" or "jpeg", without chroma subsampling where the format can.
+        quality: Of the format, 1 to 100; None for the best of a list that fits.
+        reduce: Lanczos factor, as far as the shorter side stays at `least`.
+        least: Shorter side, pixels; smaller photographs are left out.
     """
 
     format: str = "avif"
@@ -93,18 +93,24 @@ def write_package(
     encoding: Encoding,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Writes a package of at most `budget_bytes` into a new folder, and returns its index.
+    """Writes a package into a new folder.
+
+    Photographs that do not fit are left out, which the index tells. A hash of their names decides
+    which come first.
 
     Args:
-      source, validation: folders of image files, several with commas in between.
-      piece_bytes: of a file of the package, at most.
-      workers: processes that decode and encode.
+        source, validation: Folders of image files, several with commas in between.
+        folder: A new or empty one.
+        budget_bytes: Of all photographs, at most.
+        piece_bytes: Of a file of the package, at most.
+        encoding: Of training photographs.
+        workers: Processes that decode and encode.
 
-    Photographs that do not fit any more are left out, which the index and the log tell; which ones
-    come first is decided by a hash of their names.
+    Returns:
+        The index, as in `package.json`.
 
     Raises:
-      DataError: `folder` is not empty; no photograph there or none that fits.
+        DataError: `folder` is not empty; no photograph is there, or none fits.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -150,8 +156,12 @@ def write_package(
 class PackagedPhotographs:
     """The photographs of one part of a package; random access.
 
+    Args:
+        folder: The package.
+        part: "training" or "validation".
+
     Raises:
-      DataError: no such package or part, or a file of it is missing or damaged.
+        DataError: No such package or part, or a file of it is missing or damaged.
     """
 
     def __init__(self, folder: str | Path, part: str = TRAINING):

@@ -1,4 +1,4 @@
-"""Collections of photographs with random access, and what is made of them: cached, or in part."""
+"""Collections of photographs with random access: whole, cached, or in part."""
 
 import logging
 import threading
@@ -64,28 +64,35 @@ def name_of(images: Any, index: int) -> str:
     return images.name(index) if hasattr(images, "name") else str(index)
 
 
-def split_held_back(
-    images: Photographs | Sequence[Any], held_back: int, names: Sequence[str] | None = None
+def split_held_out(
+    images: Photographs | Sequence[Any], count: int, names: Sequence[str] | None = None
 ) -> tuple[Subset, Subset]:
-    """Training part and held-back part: every n-th image, fixed by the sorted order alone; or the
-    images of these `names`, as many as are there.
+    """Divides images into those for training and those held out.
+
+    Args:
+        images: In an order that does not change.
+        count: How many are held out: every n-th, fixed by the order alone.
+        names: Holds out the images of these names instead, as many as are there.
+
+    Returns:
+        The images for training, and those held out.
 
     Raises:
-      DataError: too few images to hold any back.
+        DataError: Too few images to hold any out.
     """
     n = len(images)
-    if n <= held_back:
-        raise DataError(f"{n} images, of which {held_back} are to be held back: none are left.")
+    if n <= count:
+        raise DataError(f"{n} images, of which {count} are to be held back: none are left.")
     if names is not None:
         wanted = set(names)
         held = {i for i in range(n) if name_of(images, i) in wanted}
     else:
-        held = {int(i) for i in np.linspace(0, n - 1, held_back)} if held_back else set()
+        held = {int(i) for i in np.linspace(0, n - 1, count)} if count else set()
     return Subset(images, [i for i in range(n) if i not in held]), Subset(images, sorted(held))
 
 
 class Usable:
-    """Replaces an image that cannot be used by the next one that can."""
+    """Replaces an image that cannot be used with the next one that can."""
 
     def __init__(self, images: Photographs):
         self.images = images
@@ -102,28 +109,33 @@ class Usable:
 
 
 def central_crops(images: Photographs, size: int, what: str) -> list[np.ndarray]:
-    """The central crops `(size, size, 3)`, uint8, of the images that are large enough.
+    """The central crops of the images that are large enough.
 
     Args:
-      what: these images are, for messages.
+        images: uint8 `(H, W, 3)`.
+        size: Side of the crops, pixels.
+        what: Kind of these images, for messages.
+
+    Returns:
+        Crops `(size, size, 3)`, uint8.
 
     Raises:
-      DataError: not one of them is.
+        DataError: No image is large enough.
     """
-    found = []
+    crops = []
     for i in range(len(images)):
         image = images[i]
         if image is not None and min(image.shape[:2]) >= size:
             top, left = ((side - size) // 2 for side in image.shape[:2])
-            found.append(image[top : top + size, left : left + size].copy())
-    if images and not found:
+            crops.append(image[top : top + size, left : left + size].copy())
+    if images and not crops:
         raise DataError(
             f"None of the {len(images)} {what} images has {size} pixels on both sides, which the "
             "crops of the last stage have (data.crops). Use larger images, name others with "
             "data.validation, or set data.held_back to 0."
         )
-    if small := len(images) - len(found):
+    if small := len(images) - len(crops):
         logging.warning(
             "%d of %d %s images are not used: less than %d pixels", small, len(images), what, size
         )
-    return found
+    return crops

@@ -14,6 +14,7 @@ import bisect
 import glob
 import io
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,20 @@ RECORDS_PREFIX = "records:"
 
 
 class ArrayRecords:
-    """The images in array record files. A record is an encoded image, or an example as TensorFlow
-    Datasets writes them, whose `feature` holds one. notes: as for `ImageFiles`."""
+    """The images in array record files.
+
+    A record is an encoded image, or an example as TensorFlow Datasets writes them.
+
+    Args:
+        files: Array record files.
+        feature: The feature of an example that holds the encoded image.
+
+    Attributes:
+        notes: As for `ImageFiles`.
+
+    Raises:
+        DataError: The package array_record is not installed.
+    """
 
     def __init__(self, files: Sequence[str], feature: str = "image"):
         try:
@@ -60,10 +73,14 @@ class ArrayRecords:
 
 
 class TfdsImages:
-    """The `image` feature of a TensorFlow Datasets data set, by name or from a folder.
+    """The `image` feature of a TensorFlow Datasets data set.
+
+    Args:
+        name: `NAME[:SPLIT]`: a data set by name, fetched and prepared if need be; or
+            `FOLDER[:SPLIT]`: one that was prepared in that folder. The split is "train" by default.
 
     Raises:
-      DataError: the data set is not there, or has no such feature.
+        DataError: The data set is not there, or has no such feature.
     """
 
     def __init__(self, name: str):
@@ -146,17 +163,21 @@ class Joined:
 
 
 def open_source(source: str) -> Photographs:
-    """The photographs that `source` names (see the module).
+    """The photographs that a source names.
+
+    Args:
+        source: See the module.
 
     Raises:
-      DataError: nothing is named, or it is not there.
+        DataError: Nothing is named, or it is not there.
     """
     if not source:
         raise DataError(
             "No training data: set --config.data.source to a folder of images, records:PATTERN, or "
             "tfds:NAME."
         )
-    parts = [source] if Path(source).is_dir() else [p.strip() for p in source.split(",")]
+    whole = Path(os.path.expanduser(source)).is_dir()
+    parts = [source] if whole else [part.strip() for part in source.split(",")]
     if not all(parts):
         raise DataError(f"data source {source!r} has an empty part between its commas.")
     return _open_one(parts[0]) if len(parts) == 1 else Joined([_open_one(p) for p in parts])
@@ -166,17 +187,23 @@ def _open_one(source: str) -> Photographs:
     if source.startswith(PACKAGE_PREFIX):
         from llic_jax.data.package import PackagedPhotographs
 
-        folder, _, part = source.removeprefix(PACKAGE_PREFIX).partition(":")
+        folder, _, part = _rest(source, PACKAGE_PREFIX).partition(":")
         return PackagedPhotographs(folder, part or "training")
     if source.startswith(TFDS_PREFIX):
-        return TfdsImages(source.removeprefix(TFDS_PREFIX))
+        return TfdsImages(_rest(source, TFDS_PREFIX))
     if source.startswith(RECORDS_PREFIX):
-        pattern = source.removeprefix(RECORDS_PREFIX)
+        pattern = _rest(source, RECORDS_PREFIX)
         files = sorted(glob.glob(pattern))
         if not files:
             raise DataError(f"No file matches {pattern}; expected array record files.")
         return ArrayRecords(files)
-    return ImageFiles(image_files(source), Path(source))
+    home = Path(os.path.expanduser(source))
+    return ImageFiles(image_files(home), home)
+
+
+def _rest(source: str, prefix: str) -> str:
+    """What follows the prefix; `~` is the home folder."""
+    return os.path.expanduser(source.removeprefix(prefix))
 
 
 def _is_image(record: bytes) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llic_jax.data.evaluation_sets import dataset_files, identify
 from llic_jax.data.image_files import image_files
-from llic_jax.data.photographs import split_held_back
+from llic_jax.data.photographs import split_held_out
 from llic_jax.errors import DataError, ImageFileError
 from llic_jax.evaluation.system import Image
 from llic_jax.images.photograph import SUFFIXES
@@ -63,7 +63,7 @@ def load_images(
         if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
             raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
         photographs = image_files(sources[0])
-        _, kept = split_held_back(photographs, held_out)
+        _, kept = split_held_out(photographs, held_out)
         files = [photographs[i] for i in kept.indexes]
         return _read(
             f"{held_out} photographs held back of {default_name(Path(sources[0]))}", None, files

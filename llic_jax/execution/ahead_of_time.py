@@ -15,6 +15,9 @@ import numpy as np
 
 from llic_jax.errors import ConfigError
 
+# Results of autotuning on a GPU, a folder for each target (docs/ahead_of_time.md).
+AUTOTUNE = Path(__file__).parents[2] / "benchmarks" / "autotune"
+
 
 class Target(NamedTuple):
     """A kind of GPU. name: as its `device_kind` reads. memory: bytes. bandwidth: bytes/s, of the

@@ -9,6 +9,7 @@ A folder has `manifest.json` and one file for each program, its pickled executab
 code: load only folders that you trust.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -28,91 +29,82 @@ from llic_jax.configs.config import Config, as_dict
 from llic_jax.execution.ahead_of_time import compiler_options
 from llic_jax.execution.program_cache import processor, source_hash
 from llic_jax.models.build import build_model
-from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.native import library as native
-from llic_jax.training.phases import Stage
-from llic_jax.training.state import TrainState, create_state
-from llic_jax.training.step import Step, make_train_step
+from llic_jax.training.objective import Objective
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings
+from llic_jax.training.state import create_state
+from llic_jax.training.step import Step, make_step, step_arguments
+from llic_jax.training.time_schedule import TimeSchedule
 
 MANIFEST = "manifest.json"
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
 # Fields of `train` that only the host looks at.
-_HOST_FIELDS = {
-    "start", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tensorboard"
+_ON_HOST = {
+    "start", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
+    "eval_minutes", "checkpoint_minutes",
+}  # fmt: skip
+# And these when the learning rate is an argument of the step.
+_ON_HOST_BY_TIME = {
+    "minutes", "learning_rate", "decoder_learning_rate", "final_factor", "steps", "warmup_steps",
+    "transforms_from", "decoder_steps", "schedule_boundaries", "schedule_factors",
+    "warmup_fraction", "decay_fraction", "transforms_from_fraction", "decoder_fraction",
 }  # fmt: skip
 
 
 class PlannedStep(NamedTuple):
     """A training step that a run needs. crop: side of its crops, pixels."""
 
-    stage: Stage
+    phase: Phase
     crop: int
 
     @property
     def name(self) -> str:
-        return f"{self.stage.name.lower()}-{self.crop}"
+        return f"{self.phase.name.lower()}-{self.crop}"
 
 
 class CompiledStep(NamedTuple):
-    """seconds: that tracing and compiling took, wall time."""
+    """A compiled step. seconds: wall time of tracing and compiling."""
 
     planned: PlannedStep
     program: Any
     seconds: float
 
 
-def planned_steps(config: Config) -> list[PlannedStep]:
-    """The steps that the run of a config needs, in the order in which it comes to them."""
-    settings, data = config["train"], config["data"]
-    begins = (0, *data["crop_boundaries"])
-    changes = {
-        *begins,
-        settings["transforms_from"],
-        settings["steps"] - settings["decoder_steps"],
-    }
+def planned_steps(settings: RunSettings) -> list[PlannedStep]:
+    """The steps that a run needs, in the order in which it comes to them."""
+    train, data = settings.train, settings.data
+    if train.by_time:
+        programs = TimeSchedule.of(settings).programs()
+        return [PlannedStep(phase, data.crops[crops]) for phase, crops in programs]
+    begins = (0, *data.crop_boundaries)
+    changes = {*begins, train.transforms_from, train.steps - train.decoder_steps}
     planned: dict[PlannedStep, None] = {}
-    for step in sorted(change for change in changes if change < settings["steps"]):
-        crop = [c for begin, c in zip(begins, data["crops"], strict=True) if begin <= step][-1]
-        planned[PlannedStep(Stage.at(step, settings), crop)] = None
+    for step in sorted(change for change in changes if change < train.steps):
+        crop = [c for begin, c in zip(begins, data.crops, strict=True) if begin <= step][-1]
+        planned[PlannedStep(Phase.at(step, train), crop)] = None
     return list(planned)
 
 
-def step_arguments(
-    state: TrainState, config: Config, crop: int, devices: int
-) -> tuple[TrainState, jax.ShapeDtypeStruct]:
-    """Shapes and types of a step's arguments: the state, replicated, and the images."""
-    share = config["train"]["batch_size"] // devices
-    images = jax.ShapeDtypeStruct((devices, share, crop, crop, 3), jnp.uint8)
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((devices, *jnp.shape(x)), jnp.asarray(x).dtype), state
-    )
-    return state, images
-
-
 def compile_steps(
-    config: Config, devices: Sequence[jax.Device], autotune: Path | None = None
+    settings: RunSettings, devices: Sequence[jax.Device], autotune: Path | None = None
 ) -> list[CompiledStep]:
-    """Compiles all planned steps of a config for these devices. Where they are there and JAX's
+    """Compiles all planned steps of a run for these devices. Where they are there and JAX's
     compilation cache is on, a run finds the programs in it afterwards.
 
     Args:
-        config: a whole config.
-        devices: all of the run's, of one process; or an absent one (`ahead_of_time.target_device`).
-        autotune: as in `ahead_of_time.compiler_options`.
+        settings: Of the run.
+        devices: All of the run's, of one process; or an absent one (`ahead_of_time.target_device`).
+        autotune: As in `ahead_of_time.compiler_options`.
     """
-    config = as_dict(config)
-    model = build_model(config["model"])
-    settings, seed = config["train"], config["seed"]
-    options = EncoderOptions.of(config["coding"], config["model"]["levels"])
-    state, optimizer, unravel = create_state(model, settings, seed)
+    model = build_model(settings.model)
+    state, optimizer, unravel = create_state(model, settings.train, settings.seed)
     compiled = []
-    for planned in planned_steps(config):
+    for planned in planned_steps(settings):
         started = time.perf_counter()
-        step: Any = make_train_step(
-            model, optimizer, unravel, settings, seed,
-            stage=planned.stage, options=options, devices=devices,
-        )  # fmt: skip
-        lowered = step.lower(*step_arguments(state, config, planned.crop, len(devices)))
+        objective = Objective(model, settings.train, planned.phase, settings.options)
+        step: Any = make_step(objective, optimizer, unravel, settings.seed, devices)
+        lowered = step.lower(*step_arguments(state, settings.train, planned.crop, len(devices)))
         program = lowered.compile(compiler_options(devices[0], autotune) or None)
         seconds = time.perf_counter() - started
         logging.info("%s: compiled in %.0f s", planned.name, seconds)
@@ -123,17 +115,23 @@ def compile_steps(
 def save_programs(
     folder: Path, config: Config, devices: Sequence[jax.Device], autotune: Path | None = None
 ) -> None:
-    """Compiles all planned steps of a config and writes them into `folder`, with a manifest.
+    """Compiles all planned steps of a config and writes them into a folder, with a manifest.
 
     JAX's compilation cache has to be off: an executable that was loaded from it cannot be
-    serialized again. Arguments: as of `compile_steps`.
+    serialized again.
+
+    Args:
+        folder: Made if need be.
+        config: A whole config.
+        devices, autotune: As for `compile_steps`.
     """
     from jax.experimental import serialize_executable
 
     folder.mkdir(parents=True, exist_ok=True)
-    needed = requirements(config, devices)  # before sources may change
+    settings = RunSettings.of(config)
+    needed = requirements(settings, devices)  # before sources may change
     entries = {}
-    for planned, program, seconds in compile_steps(config, devices, autotune):
+    for planned, program, seconds in compile_steps(settings, devices, autotune):
         data = pickle.dumps(serialize_executable.serialize(program))
         path = folder / f"{planned.name}.program"
         path.write_bytes(data)
@@ -153,10 +151,10 @@ def save_programs(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def requirements(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def requirements(settings: RunSettings, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """All that a program depends on beside its phase and crop size, as JSON has it."""
-    config = as_dict(config)
-    train = {k: v for k, v in config["train"].items() if k not in _HOST_FIELDS}
+    on_host = _ON_HOST | (_ON_HOST_BY_TIME if settings.train.by_time else set())
+    train = {k: v for k, v in dataclasses.asdict(settings.train).items() if k not in on_host}
     first = devices[0]
     needed = {
         "jax": jax.__version__,
@@ -168,10 +166,10 @@ def requirements(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any
         "settings": {name: jax.config.values[name] for name in _SETTINGS},
         "pallas": os.environ.get("LLIC_PALLAS", "1"),
         "pallas_fused": os.environ.get("LLIC_PALLAS_FUSED", "0"),
-        "model": config["model"],
-        "coding": config["coding"],
+        "model": settings.model,
+        "coding": settings.options._asdict(),
         "train": train,
-        "seed": config["seed"],
+        "seed": settings.seed,
     }
     if first.platform == "cpu":
         # Asking for the native kernel also makes it known to XLA, as programs that call it need.
@@ -197,15 +195,21 @@ def difference(required: Mapping[str, Any], present: Mapping[str, Any]) -> str |
 
 
 class CarriedPrograms:
-    """The programs of a folder, for the run of a config on the devices that are there. Nothing
-    here raises: one line of the log says why something is not used."""
+    """The programs of a folder, for a run on the devices that are there.
 
-    def __init__(self, folder: Path, config: Config):
+    Nothing here raises: one line of the log says why something is not used.
+
+    Args:
+        folder: That `save_programs` wrote.
+        settings: Of the run.
+    """
+
+    def __init__(self, folder: Path, settings: RunSettings):
         self.folder = folder
         self.entries: dict[str, Any] = {}
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-            reason = difference(manifest["requires"], requirements(config, jax.devices()))
+            reason = difference(manifest["requires"], requirements(settings, jax.devices()))
             entries = dict(manifest["programs"])
         except Exception as error:
             reason = f"{MANIFEST} cannot be read ({_line(error)})"
@@ -234,8 +238,8 @@ class CarriedPrograms:
             logging.warning("carried program %s is not used: %s", name, _line(error))
             return None
 
-    def step(self, stage: Stage, ordinary: Step) -> Step:
-        """The step of a stage, by a carried program for each size of crops that there is one for,
+    def step(self, phase: Phase, ordinary: Step) -> Step:
+        """The step of a phase, by a carried program for each size of crops that there is one for,
         by `ordinary` for the others. A program's first step runs on a copy of the state, which is
         donated, so that the step can be done again if it fails."""
         chosen: dict[tuple[int, ...], Step] = {}
@@ -260,7 +264,7 @@ class CarriedPrograms:
             shape = tuple(images.shape)
             if shape in chosen:
                 return chosen[shape](state, images, *rates)
-            name = PlannedStep(stage, shape[-2]).name
+            name = PlannedStep(phase, shape[-2]).name
             chosen[shape], result = first(name, state, images, *rates)
             return result
 

@@ -5,6 +5,8 @@ keys and the position in the data are functions of the seed and the step, so not
 to go on exactly.
 """
 
+import logging
+import math
 import shutil
 import time
 from pathlib import Path
@@ -21,7 +23,10 @@ from llic_jax.errors import CheckpointError
 class Checkpoints:
     """A folder of checkpoints, one of each step, written in the background.
 
-    keep: how many: the last ones, or with `by_loss` those of the lowest loss.
+    Args:
+        folder: Made if need be.
+        keep: How many are kept.
+        by_loss: Keeps those of the lowest loss, in place of the last ones.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3, by_loss: bool = False):
@@ -42,16 +47,45 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any, loss: float | None = None) -> None:
-        """Starts to write `state`, a pytree of NumPy arrays; does nothing if the step is there."""
-        if step not in self.manager.all_steps():
-            metrics = {"loss": loss} if self.by_loss else None
-            self.manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        """Starts to write the checkpoint of a step.
+
+        Does nothing if the step is there; with `by_loss`, unless the new loss is lower.
+
+        Args:
+            step: Also one before the last: a run may have gone back.
+            state: A pytree of NumPy arrays.
+            loss: With `by_loss`. One that is not finite is never kept.
+        """
+        metrics: dict[str, float] = {}
+        if self.by_loss:
+            if loss is None or not math.isfinite(loss):
+                logging.warning("The loss of step %d is %s: no candidate for the best", step, loss)
+                return
+            metrics = {"loss": loss}
+        if step in self.manager.all_steps():
+            if not metrics or metrics["loss"] >= self._loss(step):
+                return
+            self.manager.delete(step)
+        # Orbax passes over steps before its last one unless it is forced.
+        content = ocp.args.StandardSave(state)
+        self.manager.save(step, args=content, metrics=metrics or None, force=True)
+
+    def _loss(self, step: int) -> float:
+        found: Any = self.manager.metrics(step)
+        return found["loss"] if found else math.inf
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """The checkpoint of `step` (the latest), NumPy arrays with the structure of `like`.
+        """Reads a checkpoint.
+
+        Args:
+            like: A pytree with the structure and shapes of the state.
+            step: None for the latest.
+
+        Returns:
+            The state, of NumPy arrays.
 
         Raises:
-          CheckpointError: there is none, it cannot be read, or it holds something else.
+            CheckpointError: There is none, it cannot be read, or it holds something else.
         """
         step = self.latest_step() if step is None else step
         if step is None:
@@ -76,7 +110,7 @@ class Checkpoints:
         """Moves the checkpoints after `step` to `folder`.
 
         Raises:
-          CheckpointError: there is none of `step`.
+            CheckpointError: There is none of `step`.
         """
         if step not in self.steps():
             raise CheckpointError(
@@ -92,10 +126,10 @@ class Checkpoints:
         self.manager.reload()
 
     def wait(self) -> None:
-        """Until everything is written; several hosts may write only one folder at a time."""
+        """Waits until everything is written."""
         self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends the background threads."""
+        """Waits until everything is written, and ends the background threads."""
         self.wait()
         self.manager.close()

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 
-from llic_jax.configs.config import Config
 from llic_jax.errors import ConfigError
 from llic_jax.training.optimizer import learning_rate_schedule
-from llic_jax.training.phases import Stage
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings, TrainSettings
 from llic_jax.training.state import TrainState
 from llic_jax.training.step import Step
 from llic_jax.training.time_schedule import Clock, TimeSchedule
@@ -18,33 +18,39 @@ from llic_jax.training.time_schedule import Clock, TimeSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What a caller adds to a run (`accelerate.py`); nothing of it changes what a step learns.
+    """What a caller adds to a run (`accelerate.py`). Nothing of it changes what a step learns.
 
-    Args:
-      deadline: with `train.schedule "time"`: `time.monotonic()` by which `train` has returned, in
-        place of `train.minutes` from the first step on.
-      export: is called with the state, as NumPy arrays, before the first step, every
-        `export_minutes`, and at the end.
-      wrap_step: from who learns and the step function to the one that is used, for instance a
-        program that was compiled elsewhere.
-      tolerant: an error of validation or export is logged, and training goes on.
+    Attributes:
+        deadline: With `train.schedule "time"`: `time.monotonic()` by which `train` has returned,
+            in place of `train.minutes` from the first step on.
+        export: Is called with the state, as NumPy arrays, before anything is compiled, every
+            `export_minutes`, and at the end.
+        export_minutes: Between two exports.
+        wrap_step: From a phase and its step function to the one that is used.
+        tolerant: An error of validation or export is logged, and training goes on.
     """
 
     deadline: float | None = None
     export: Callable[[TrainState], object] | None = None
     export_minutes: float = 2.0
-    wrap_step: Callable[[Stage, Step], Step] | None = None
+    wrap_step: Callable[[Phase, Step], Step] | None = None
     tolerant: bool = False
 
 
 NO_HOOKS = Hooks()
 
 
-class _Moment(NamedTuple):
-    """What holds in a step: who learns; the number of the crops' stage, None for what the steps
-    say; the learning rate, None for what the optimizer knows; whether it is the last one."""
+class Moment(NamedTuple):
+    """What holds in a step.
 
-    stage: Stage
+    Attributes:
+        phase: Which parameters learn.
+        crops: Index into `data.crops`; None for what `data.crop_boundaries` say.
+        rate: The learning rate; None for that of the optimizer's own schedule.
+        is_last: Whether the run ends with this step.
+    """
+
+    phase: Phase
     crops: int | None
     rate: float | None
     is_last: bool
@@ -53,21 +59,28 @@ class _Moment(NamedTuple):
 class BySteps:
     """The course of a run that is counted in steps."""
 
-    def __init__(self, settings: Config):
-        self.settings, self.last = settings, settings["steps"]
+    clock = None
+
+    def __init__(self, settings: TrainSettings):
+        self.settings, self.last = settings, settings.steps
         self.rate = learning_rate_schedule(settings)
 
     def is_over(self, step: int) -> bool:
         return step >= self.last
 
-    def at(self, step: int) -> _Moment:
-        return _Moment(Stage.at(step, self.settings), None, None, step + 1 == self.last)
+    def at(self, step: int) -> Moment:
+        return Moment(Phase.at(step, self.settings), None, None, step + 1 == self.last)
 
-    def stage_before(self, step: int) -> Stage | None:
-        """Who learned in the step before."""
-        return Stage.at(step - 1, self.settings) if step else None
+    def phase_before(self, step: int) -> Phase | None:
+        """The phase of the step before."""
+        return Phase.at(step - 1, self.settings) if step else None
 
-    def figures(self, step: int, moment: _Moment) -> dict[str, float]:
+    def programs(self) -> list[tuple[Phase, int]]:
+        """None: they are compiled when the run comes to them."""
+        return []
+
+    def figures(self, step: int, moment: Moment) -> dict[str, float]:
+        """What the log tells of a step beside its own figures."""
         return {"learning_rate": float(self.rate(step - 1))}
 
 
@@ -76,24 +89,29 @@ class ByTime:
 
     last = None
 
-    def __init__(self, config: Config, clock: Clock):
+    def __init__(self, settings: RunSettings, clock: Clock):
         if jax.process_count() > 1:
             raise ConfigError(
                 "train.schedule 'time' takes one process: several have no common clock. Use steps."
             )
-        self.schedule, self.clock = TimeSchedule.of(config), clock
+        self.schedule, self.clock = TimeSchedule.of(settings), clock
 
     def is_over(self, step: int) -> bool:
         return self.clock.deadline is None and self.clock.fraction() >= 1
 
-    def at(self, step: int) -> _Moment:
+    def at(self, step: int) -> Moment:
         fraction = self.clock.fraction()
-        return _Moment(*self.schedule.at(fraction), is_last=fraction >= 1)
+        return Moment(*self.schedule.at(fraction), is_last=fraction >= 1)
 
-    def stage_before(self, step: int) -> Stage | None:
-        return self.schedule.at(self.clock.fraction()).stage if self.clock.used else None
+    def phase_before(self, step: int) -> Phase | None:
+        return self.schedule.at(self.clock.fraction()).phase if self.clock.used else None
 
-    def figures(self, step: int, moment: _Moment) -> dict[str, float]:
+    def programs(self) -> list[tuple[Phase, int]]:
+        """The pairs of phase and crops that the run goes through, in order."""
+        return self.schedule.programs()
+
+    def figures(self, step: int, moment: Moment) -> dict[str, float]:
+        """What the log tells of a step beside its own figures."""
         assert moment.rate is not None
         minutes, fraction = self.clock.minutes(), self.clock.fraction()
         return {"learning_rate": moment.rate, "minutes": minutes, "time_fraction": fraction}
@@ -102,22 +120,24 @@ class ByTime:
 class Events:
     """When something is due that happens every so often, in steps or in minutes."""
 
-    def __init__(self, settings: Config, hooks: Hooks, by_time: bool):
-        names = ("log", "eval", "checkpoint")
-        self.steps = {name: settings[f"{name}_every"] for name in names}
-        self.minutes: dict[str, float] = {}
-        if by_time:
-            self.minutes = {
-                name: settings[f"{name}_minutes"]
-                for name in ("eval", "checkpoint")
-                if settings[f"{name}_minutes"]
-            }
+    def __init__(self, settings: TrainSettings, hooks: Hooks):
+        self.steps = {
+            "log": settings.log_every,
+            "eval": settings.eval_every,
+            "checkpoint": settings.checkpoint_every,
+        }
+        by_clock = {"eval": settings.eval_minutes, "checkpoint": settings.checkpoint_minutes}
+        self.minutes = {n: m for n, m in by_clock.items() if m} if settings.by_time else {}
         if hooks.export is not None:
             self.minutes["export"] = hooks.export_minutes
+        self.start()
+
+    def start(self) -> None:
+        """Minutes count from here on."""
         self.since = dict.fromkeys(self.minutes, time.monotonic())
 
     def due(self, name: str, step: int) -> bool:
-        """Whether it is; then it will be again after its time."""
+        """Whether an event is due after `step` steps; if so, the next is after its time."""
         if name not in self.minutes:
             return name in self.steps and step % self.steps[name] == 0
         now = time.monotonic()

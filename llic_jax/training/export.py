@@ -14,18 +14,31 @@ from llic_jax.zoo.weights import load_weights, mean_params
 
 
 def export_run(workdir: Path, folder: Path, step: int | None, mean: Sequence[Path] = ()) -> None:
+    """Writes the moving average of a run's weights as a released folder.
+
+    Args:
+        workdir: The run.
+        folder: The released folder.
+        step: Of the checkpoint; None for the last one.
+        mean: Released folders whose weights are averaged with the run's.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
     from llic_jax.training.checkpoints import Checkpoints
+    from llic_jax.training.settings import TrainSettings
     from llic_jax.training.state import create_state
 
     config = json.loads((workdir / "config.json").read_text())
     model = build_model(config["model"])
-    like, _, unravel = create_state(model, config["train"], 0)
+    like, _, unravel = create_state(model, TrainSettings.of(config), 0)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(like, step)
     checkpoints.close()
     # No paths of this machine.
     for name in ("source", "validation"):
-        config["data"][name] = public_source(config["data"].get(name, ""))
+        if name in config["data"]:  # an old config has no data.validation
+            config["data"][name] = public_source(config["data"][name])
     starts = config["train"]["start"].split(",")
     config["train"]["start"] = ",".join(Path(start).name for start in starts)
     spent = (int(state.step), *(training_effort(workdir, int(state.step)) or ()))
@@ -36,8 +49,8 @@ def export_run(workdir: Path, folder: Path, step: int | None, mean: Sequence[Pat
     config["trained_sizes"] = sorted({*before["trained_sizes"], *config["data"]["crops"]})
     if mean:
         config["mean_with"] = [path.name for path in mean]
-    own = workdir, unravel(jnp.asarray(state.ema))
-    params = mean_params([own, *((path, load_weights(path)) for path in mean)])
+    average = workdir, unravel(jnp.asarray(state.ema))
+    params = mean_params([average, *((path, load_weights(path)) for path in mean)])
     save_release(folder, config, params)
 
 

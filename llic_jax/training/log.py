@@ -1,12 +1,12 @@
-"""What one sees of a training run: a progress bar, `metrics.jsonl`, TensorBoard, a last summary.
+"""The log of a training run: progress bar, `metrics.jsonl`, TensorBoard, a summary at the end.
 
-Figures come from the device only here, every `train.log_every` steps; between these the host runs
-ahead and the device never waits for it.
+Figures leave the device every `train.log_every` steps only. Between these the host runs ahead, and
+the device never waits for it.
 """
 
 import contextlib
-import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from llic_jax.system import json_lines
 
 
 class TrainingLog:
-    """The log of one run; a context manager. Only the first process of several writes.
+    """The log of one run; a context manager.
 
-    workdir: where `metrics.jsonl` and `tensorboard/` lie. first, last: steps; no last one where the
-    time decides. batch_size: of all devices. tensorboard: also write that. main: whether this
-    process is the one that writes.
+    Args:
+        workdir: Where `metrics.jsonl` and `tensorboard/` lie.
+        first: The step that the run goes on from.
+        last: The step that it ends at; None where the time decides.
+        batch_size: Of all devices.
+        tensorboard: Also writes TensorBoard's files.
+        main: Whether this process writes; of several, one does.
     """
 
     def __init__(
@@ -46,9 +50,7 @@ class TrainingLog:
         self.exits.enter_context(self.bar)
         if main:
             json_lines.repair(workdir / "metrics.jsonl")  # else our first line continues a cut one
-        self.file = (
-            self.exits.enter_context((workdir / "metrics.jsonl").open("a")) if main else None
-        )
+        self.file = workdir / "metrics.jsonl" if main else None
         self.board = _board(workdir / "tensorboard", first) if tensorboard and main else None
         if self.board is not None:
             self.exits.callback(self.board.close)
@@ -59,13 +61,13 @@ class TrainingLog:
     def __exit__(self, *exception: object) -> None:
         self.exits.close()
 
-    def tick(self) -> None:
-        """A step was started."""
+    def step_started(self) -> None:
+        """Counts a step."""
         self.step += 1
         self.bar.update()
 
     def train(self, figures: dict[str, float]) -> None:
-        """Figures of the step that was just done, with the speed since the last such call."""
+        """Writes the figures of the last step, and the speed since the last such call."""
         now = time.monotonic()
         steps = max(1, self.step - self.since_step)
         seconds = (now - self.since) / steps
@@ -75,8 +77,12 @@ class TrainingLog:
         self._write("train", {**figures, **speed})
 
     def validation(self, figures: dict[str, float], pairs: list[np.ndarray]) -> None:
-        """Figures on the held-back images, and some of these beside their reconstructions, uint8
-        `(H, 2 W, 3)`."""
+        """Writes figures on the held-out images.
+
+        Args:
+            figures: Means over the images.
+            pairs: Some of them beside their reconstructions, uint8 `(H, 2 W, 3)`.
+        """
         self._write("validation", figures)
         if self.board is not None:
             for i, pair in enumerate(pairs):
@@ -94,19 +100,19 @@ class TrainingLog:
             "%s: %d steps in %.1f minutes, now at step %d", reason, steps, minutes, self.step
         )
         for kind, figures in self.latest.items():
-            wanted = ("loss", "bpp", "psnr", "gap")
-            shown = ", ".join(f"{n} {figures[n]:.4f}" for n in wanted if n in figures)
-            logging.info("last %s figures (step %d): %s", kind, figures["step"], shown)
+            names = ("loss", "bpp", "psnr", "gap")
+            text = ", ".join(f"{n} {figures[n]:.4f}" for n in names if n in figures)
+            logging.info("last %s figures (step %d): %s", kind, figures["step"], text)
         logging.info("checkpoints: %s", folder)
 
     def _write(self, kind: str, figures: dict[str, float]) -> None:
         self.latest[kind] = {"step": self.step, **figures}
         if self.file is not None:
-            entry = {"kind": kind, "step": self.step, **figures}
-            self.file.write(json.dumps(entry) + "\n")
-            self.file.flush()
-            shown = " ".join(f"{name} {value:.5g}" for name, value in figures.items())
-            logging.info("%s step %d: %s", kind, self.step, shown)
+            # What is not finite is no JSON.
+            entry = {n: v if math.isfinite(v) else None for n, v in figures.items()}
+            json_lines.append(self.file, {"kind": kind, "step": self.step, **entry})
+            text = " ".join(f"{name} {value:.5g}" for name, value in figures.items())
+            logging.info("%s step %d: %s", kind, self.step, text)
         if self.board is not None:
             for name, value in figures.items():
                 self.board.add_scalar(f"{kind}/{name}", value, self.step)

@@ -1,45 +1,36 @@
 """The training loop: data, steps, validation, checkpoints, and how a run ends.
 
-photographs -> batches -> step (step.py) -> state -> checkpoints
-                               every so often: log, validation on held-back images
+photographs -> batches -> Trainer.advance -> state -> checkpoints
+                          every so often: log, validation on held-out images
 """
 
 import contextlib
 import dataclasses
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from llic_jax.configs.config import Config, as_dict
+from llic_jax.configs.config import Config
 from llic_jax.data.image_files import Notes
 from llic_jax.data.photographs import Photographs
-from llic_jax.errors import TrainingError
-from llic_jax.models.build import build_model
-from llic_jax.models.encoder_options import EncoderOptions
-from llic_jax.training.carried_programs import CarriedPrograms
-from llic_jax.training.checkpoints import Checkpoints
-from llic_jax.training.course import NO_HOOKS, BySteps, ByTime, Events, Hooks
-from llic_jax.training.initial_weights import initial_state
+from llic_jax.errors import OutOfTimeError
+from llic_jax.training.course import NO_HOOKS, BySteps, ByTime, Events, Hooks, Moment
 from llic_jax.training.log import TrainingLog
-from llic_jax.training.phases import Stage
-from llic_jax.training.pictures import Feed, host_batches, open_pictures
-from llic_jax.training.run_folder import keep_config
-from llic_jax.training.settings import check_config, check_frozen
-from llic_jax.training.state import CAUSES, TrainState, create_state
-from llic_jax.training.step import Step, make_train_step
+from llic_jax.training.phases import Phase
+from llic_jax.training.pictures import Feed, Pictures, open_pictures
+from llic_jax.training.run_folder import RunFolder
+from llic_jax.training.settings import RunSettings
+from llic_jax.training.state import TrainState
 from llic_jax.training.stopping import Stop
 from llic_jax.training.time_schedule import Clock, minutes_used, note_minutes
-from llic_jax.training.validation import validate_held_back
+from llic_jax.training.trainer import Preparation, Trainer, fail
+from llic_jax.training.validation import Validation
 
-_RUNNING = 4  # steps that the host may be ahead of the device, when the clock counts
+_COMPILING_SHARE = 0.4  # of the time that is left: what is not compiled by then comes later
+_VALIDATION = "validation"
 
 
 def train(
@@ -53,202 +44,251 @@ def train(
     """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`; with
     `train.schedule "time"` until the time is over.
 
-    Ends earlier, with a checkpoint, after `max_minutes` or on SIGTERM. Writes `config.json`,
-    `runs.jsonl` (versions, commit and machine of each start), `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/` (the last ones), `checkpoint_best/` (lowest validation loss) and
-    `held_back.json` (names of the images held back). With `from_step` goes on from that checkpoint;
-    later ones are set aside in `checkpoints_set_aside/`. programs: a folder of compiled steps
-    (`carried_programs.py`); what does not match is compiled as ever. Returns the state (of one
-    device).
+    Ends earlier, with a checkpoint, after `max_minutes` or on SIGTERM. What it writes: `RunFolder`.
+
+    Args:
+        config: A whole config.
+        workdir: Folder of the run, made if need be.
+        max_minutes: Ends then.
+        from_step: Goes on from this checkpoint; later ones are set aside.
+        programs: A folder of compiled steps (`carried_programs.py`). What does not match is
+            compiled as ever.
+        hooks: What a caller adds.
+
+    Returns:
+        The state, of one device, as NumPy arrays.
 
     Raises:
-      DataError: no usable data. CheckpointError: a checkpoint that does not fit or is damaged.
-      ConfigError: settings that do not go together.
-      TrainingError: the loss is not finite; the state before is in `checkpoints_failed/`.
+        ConfigError: Settings that cannot be, or do not go together.
+        DataError: No usable data.
+        OutputError: Another run writes into `workdir`, or it cannot be made.
+        CheckpointError: A checkpoint that does not fit or is damaged.
+        TrainingError: The loss is not finite; the state before is in `checkpoints_failed/`.
     """
-    config = as_dict(config)
-    settings, workdir = config["train"], Path(workdir)
-    check_config(config)
-    options = EncoderOptions.of(config["coding"], config["model"]["levels"])
-    main = jax.process_index() == 0
-    workdir.mkdir(parents=True, exist_ok=True)
-    if main:
-        keep_config(config, workdir)
-    # What is wrong with the data is found out before anything is compiled.
-    pictures = open_pictures(config, workdir, main)
+    settings = RunSettings.of(config)
+    with RunFolder(workdir) as folder, Stop(max_minutes) as stop:
+        folder.keep_config(config, settings)
+        # What is wrong with the data is found out before anything is compiled.
+        pictures = open_pictures(settings, folder)
+        run = _Run(settings, folder, pictures, stop, hooks, from_step, programs)
+        with run.log, contextlib.closing(run):
+            reason = run.prepare()
+            feed = Feed(pictures)
+            while reason is None:
+                moment = run.moment()
+                batch = feed.batch(run.trainer.step, moment.crops)
+                figures = run.trainer.advance(batch, moment)
+                run.log.step_started()
+                reason = "done" if moment.is_last else run.reason_to_stop()
+                run.attend(figures, moment, last=reason is not None)
+            run.log.summary(reason, run.checkpoints.folder)
+        _report(pictures.source)
+        return run.trainer.host_state()
 
-    model = build_model(config["model"])
-    state, optimizer, unravel = create_state(model, settings, config["seed"])
-    check_frozen(unravel(state.params), settings["frozen"])
 
-    checkpoints = Checkpoints(workdir / "checkpoints", settings["keep_checkpoints"])
-    best = Checkpoints(workdir / "checkpoint_best", 1, by_loss=True)
-    if from_step is not None:
-        checkpoints.set_aside_after(from_step, workdir / "checkpoints_set_aside")
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state)
-        logging.info("going on from step %d", int(state.step))
-    else:
-        state = initial_state(config, state, unravel, partial(host_batches, pictures, 0), optimizer)
+class _Run:
+    """What a run does beside its steps: log, checkpoints, validation, export."""
 
-    first = step = int(state.step)
-    by_time = settings["schedule"] == "time"
-    used = minutes_used(workdir, first) if by_time else 0.0
-    timed = None
-    if by_time:
-        timed = ByTime(config, Clock(float(settings["minutes"]), used, hooks.deadline))
-    course = timed or BySteps(settings)
-    make_step = partial(
-        make_train_step, model, optimizer, unravel, settings, config["seed"],
-        options=options,
-    )  # fmt: skip
-
-    @lru_cache
-    def step_of(stage: Stage) -> Step:
-        made = make_step(stage=stage)
-        made = carried.step(stage, made) if carried else made
-        return hooks.wrap_step(stage, made) if hooks.wrap_step else made
-
-    devices = jax.local_device_count()
-    replicated = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * devices), state)
-    carried = CarriedPrograms(Path(programs), config) if programs else None
-    log = TrainingLog(
-        workdir, first, course.last, settings["batch_size"], settings["tensorboard"], main
-    )
-    reason = "nothing left to do" if course.is_over(step) else None
-    before = course.stage_before(first)
-    with (
-        contextlib.closing(checkpoints),
-        contextlib.closing(best),
-        log,
-        Stop(max_minutes) as stop,
+    def __init__(
+        self,
+        settings: RunSettings,
+        folder: RunFolder,
+        pictures: Pictures,
+        stop: Stop,
+        hooks: Hooks,
+        from_step: int | None,
+        programs: str | Path | None,
     ):
+        self.settings, self.folder, self.pictures = settings, folder, pictures
+        self.stop, self.hooks, train = stop, hooks, settings.train
+        self.checkpoints = folder.checkpoints("checkpoints", train.keep_checkpoints)
+        self.best = folder.checkpoints("checkpoint_best", 1, by_loss=True)
+        if from_step is not None:
+            self.checkpoints.set_aside_after(from_step, folder.path / "checkpoints_set_aside")
+        carried = Path(programs).expanduser() if programs else None
+        self.trainer = Trainer(settings, pictures, self.checkpoints, hooks, carried)
+        first = self.trainer.step
+        self.course: BySteps | ByTime
+        if train.by_time:
+            used = minutes_used(folder.path, first)
+            self.course = ByTime(settings, Clock(train.minutes, used, hooks.deadline))
+        else:
+            self.course = BySteps(train)
+        self.trainer.phase = self.course.phase_before(first)
+        self.validation = Validation(self.trainer.model, train, settings.options)
+        self.events = Events(train, hooks)
+        self.preparation: Preparation | None = None
+        self.seconds: dict[str, float] = {}  # that validation and export took the last time
+        self.log = TrainingLog(
+            folder.path,
+            first,
+            self.course.last,
+            train.batch_size,
+            train.tensorboard,
+            folder.is_main,
+        )
 
-        def save() -> None:
-            best.wait()
-            checkpoints.save(step, _host(replicated))
-            if timed is not None and main:
-                note_minutes(workdir, step, timed.clock.minutes())
+    def prepare(self) -> str | None:
+        """Before the first step of a run by time: compiles, measures what follows the last step,
+        and starts the clock.
 
-        def validate_now() -> None:
-            params = unravel(_local(replicated.ema))
-            if (
-                found := validate_held_back(model, options, pictures, config, params, stop)
-            ) is None:
-                return
-            log.validation(*found)
-            checkpoints.wait()
-            best.save(step, _host(replicated), loss=found[0]["loss"])
+        Returns:
+            Why there is nothing to do; None if there is.
 
-        def compile_validation() -> None:
-            one = dataclasses.replace(pictures, held_back=pictures.held_back[:1], gap=[])
-            validate_held_back(model, options, one, config, unravel(_local(replicated.ema)), stop)
+        Raises:
+            OutOfTimeError: The time was over before the first step was compiled.
+        """
+        if self.course.is_over(self.trainer.step):
+            return "nothing left to do"
+        if self.course.clock is None:
+            return None
+        clock, deadline = self.course.clock, self.course.clock.deadline
+        self._attempt(self.export)  # so that there is something to take home, whatever happens
+        state, self.programs = self.trainer.host_state(), self.course.programs()
+        tasks: list[tuple[Any, Callable[[], object]]] = [
+            (program, partial(self._try_out, state, *program)) for program in self.programs
+        ]
+        tasks.insert(1, (_VALIDATION, partial(self._try_validation, self.trainer.average())))
+        self.preparation = Preparation(tasks)
+        now, stopping = time.monotonic(), self._stopping
+        if not self.preparation.wait(self.programs[0], deadline and deadline - 1, stopping):
+            if self.stop.signal is not None:
+                return f"stopped by {self.stop.signal}"
+            raise OutOfTimeError(
+                "The time was over before the first step was compiled. What was exported are the "
+                f"weights that the run started with (step {self.trainer.step}). Give it more "
+                "minutes, or carry compiled programs (docs/ahead_of_time.md)."
+            )
+        share = deadline and now + _COMPILING_SHARE * (deadline - now)
+        for name, _ in tasks[1:]:
+            self._attempt(
+                partial(self.preparation.wait, name, share, stopping), f"compiling {name}"
+            )
+        started = time.monotonic()
+        self.save()
+        self.checkpoints.wait()
+        self.validate()
+        self._attempt(self.export)
+        reserve = 1.5 * (time.monotonic() - started) + 2
+        clock.start(reserve)
+        self.events.start()
+        left = clock.total / 60 - clock.minutes()
+        logging.info("%.2f minutes of steps, then %.0f seconds for the end", left, reserve)
+        return None
 
-        def export() -> None:
-            if hooks.export is not None:
-                hooks.export(_host(replicated))
+    def close(self) -> None:
+        """Compiles nothing more."""
+        if self.preparation is not None:
+            self.preparation.close()
 
-        def attempt(work: Callable[[], None]) -> None:
-            try:
-                work()
-            except Exception:
-                if not hooks.tolerant:
-                    raise
-                logging.exception("%s failed; training goes on", work.__name__)
+    def moment(self) -> Moment:
+        """What holds in the next step. In a run by time: as far as its program is compiled, else by
+        the last program before it that is."""
+        moment = self.course.at(self.trainer.step)
+        if self.preparation is None or moment.crops is None:
+            return moment
+        position = self.programs.index((moment.phase, moment.crops))
+        while position and not self.preparation.is_ready(self.programs[position]):
+            position -= 1
+        phase, crops = self.programs[position]
+        return moment._replace(phase=phase, crops=crops)
 
-        every = Events(settings, hooks, by_time)
-        if timed is not None and reason is None:
-            # Everything is compiled, and what has to follow the last step is timed, before the
-            # clock starts.
-            for stage, crops in timed.schedule.kinds():
-                batch = Feed(pictures, step).batch(step, crops)
-                _try_out(step_of(stage), replicated, batch)
-            attempt(compile_validation)
-            started = time.monotonic()
-            save()
-            checkpoints.wait()
-            attempt(validate_now)
-            attempt(export)
-            reserve = 1.5 * (time.monotonic() - started) + 2
-            timed.clock.start(reserve)
-            left = timed.clock.total / 60 - timed.clock.minutes()
-            logging.info("%.2f minutes of steps, then %.0f seconds for the end", left, reserve)
-        feed = Feed(pictures, step)
-        running: deque[Any] = deque()
-        while reason is None:
-            moment = course.at(step)
-            if moment.stage is Stage.DECODER and before is not Stage.DECODER:
-                # The analysis moves no more: the decoder is to learn with the one to be released.
-                replicated = dataclasses.replace(replicated, params=jnp.copy(replicated.ema))
-            before = moment.stage
-            rates = () if moment.rate is None else (np.full(devices, moment.rate, np.float32),)
-            batch = feed.batch(step, moment.crops)
-            replicated, figures = step_of(moment.stage)(replicated, batch, *rates)
-            step += 1
-            log.tick()
-            if timed is not None:  # the clock is to tell the time of steps, not of their waiting
-                running.append(figures)
-                if len(running) > _RUNNING:
-                    jax.block_until_ready(running.popleft())
-            if moment.is_last:
-                reason = "done"
-            else:
-                reason = stop.due(step, together=step % settings["log_every"] == 0)
-            last = reason is not None
-            if every.due("log", step) or last:
-                values = {name: float(_local(value)) for name, value in figures.items()}
-                if failed := int(_local(replicated.failed)):
-                    _fail(workdir, _host(replicated), failed)
-                log.train(values | course.figures(step, moment))
-            # The checkpoint comes first: whatever happens after it, the work is kept.
-            if every.due("checkpoint", step) or last:
-                save()
-            if last:
-                checkpoints.wait()
-            if (every.due("eval", step) or last) and stop.signal is None:
-                attempt(validate_now)
-            if every.due("export", step) or last:
-                attempt(export)
-        log.summary(reason, checkpoints.folder)
-    _report(pictures.source)
-    return _host(replicated)
+    def reason_to_stop(self) -> str | None:
+        """Why the run has to end now, before its last step."""
+        step = self.trainer.step
+        return self.stop.due(step, together=step % self.settings.train.log_every == 0)
 
+    def attend(self, figures: dict[str, Any], moment: Moment, last: bool) -> None:
+        """What is due after a step.
 
-def _try_out(step: Step, replicated: TrainState, batch: Any) -> None:
-    """Compiles a step with the rate as an argument, by two steps from a copy of the state: as it
-    comes from the host, and as it comes from a step."""
-    state = jax.tree.map(jnp.copy, replicated)
-    rates = np.zeros(len(batch), np.float32)
-    for _ in range(2):
-        state, figures = step(state, batch, rates)
-        jax.block_until_ready(figures)
+        Args:
+            figures: Of the step, on the devices.
+            moment: Of the step.
+            last: The run ends now, so that everything is due.
 
+        Raises:
+            TrainingError: Something was not finite.
+        """
+        step, names = self.trainer.step, ("log", "checkpoint", "eval", "export")
+        due = {name for name in names if self.events.due(name, step) or last}
+        if not due:
+            return
+        if causes := self.trainer.failure():
+            state = self.trainer.host_state()
+            raise fail(int(state.step) + 1, causes, self.folder.save_failed(state))
+        # The checkpoint comes first: whatever happens after it, the work is kept.
+        if due & {"checkpoint", "eval"}:
+            self.save()
+        if "log" in due:
+            self.log.train(self.trainer.look(figures) | self.course.figures(step, moment))
+        if "eval" in due:
+            self.checkpoints.wait()
+            if self.stop.signal is None and self.in_time("validate", "export"):
+                self.validate()
+        if "export" in due:
+            self._attempt(self.export)
 
-def _local(value: Any) -> Any:
-    """A replicated array's value, from the first device of this process."""
-    return value.addressable_data(0)[0]
+    def save(self) -> None:
+        """Starts to write a checkpoint."""
+        self.best.wait()  # several hosts may write only one folder at a time
+        self.checkpoints.save(self.trainer.step, self.trainer.host_state())
+        if self.course.clock is not None and self.folder.is_main:
+            note_minutes(self.folder.path, self.trainer.step, self.course.clock.minutes())
 
+    def validate(self) -> None:
+        """Measures the average on the held-out images, and keeps it if it is the best so far; not
+        before its program is compiled."""
+        if self.preparation is None or self.preparation.is_ready(_VALIDATION):
+            self._attempt(self._validate, "validate")
 
-def _host(replicated: TrainState) -> TrainState:
-    """The state as NumPy arrays."""
-    return jax.tree.map(lambda x: np.asarray(_local(x)), replicated)
+    def _validate(self) -> None:
+        params = self.trainer.average()
+        measured = self.validation.measure_gap(params, self.pictures, self._stopping)
+        if measured is not None:
+            self.log.validation(*measured)
+            self.checkpoints.wait()
+            self.best.save(self.trainer.step, self.trainer.host_state(), loss=measured[0]["loss"])
 
+    def export(self) -> None:
+        """Hands the state to the caller."""
+        if self.hooks.export is not None:
+            self.hooks.export(self.trainer.host_state())
 
-def _fail(workdir: Path, state: TrainState, failed: int) -> None:
-    folder = workdir / "checkpoints_failed"
-    step = int(state.step)
-    checkpoints = Checkpoints(folder, keep=1)
-    checkpoints.save(step, dataclasses.replace(state, failed=np.zeros_like(state.failed)))
-    checkpoints.close()
-    causes = [name for i, name in enumerate(CAUSES) if failed >> i & 1]
-    raise TrainingError(
-        f"Step {step + 1}: {', '.join(causes)} not finite. The state before that step is in "
-        f"{folder / str(step)}. Lower the learning rate, or go on from a checkpoint."
-    )
+    def _attempt(self, work: Callable[[], object], name: str | None = None) -> None:
+        """Does what may fail without an end of the run, if the caller tolerates that; keeps how
+        long it took."""
+        name, started = name or str(getattr(work, "__name__", "work")), time.monotonic()
+        try:
+            work()
+        except Exception:
+            if not self.hooks.tolerant:
+                raise
+            logging.exception("%s failed; training goes on", name)
+        self.seconds[name] = time.monotonic() - started
+
+    def in_time(self, *names: str) -> bool:
+        """Whether these are done before the deadline, if they take as long as the last time. An
+        unknown time is too long."""
+        deadline = self.course.clock.deadline if self.course.clock is not None else None
+        if deadline is None:
+            return True
+        needed = sum(self.seconds.get(name, float("inf")) for name in names)
+        return time.monotonic() + 1.2 * needed < deadline
+
+    def _stopping(self) -> bool:
+        return self.stop.signal is not None
+
+    def _try_out(self, state: TrainState, phase: Phase, crops: int) -> None:
+        batch = Feed(self.pictures).batch(int(state.step), crops)
+        self.trainer.try_out(state, batch, phase)
+
+    def _try_validation(self, params: Any) -> None:
+        one = dataclasses.replace(self.pictures, held_out=self.pictures.held_out[:1], gap=[])
+        self.validation.measure_gap(params, one)
 
 
 def _report(images: Photographs) -> None:
-    """How many images could not be used, or only after conversion."""
+    """Warns of images that could not be used, or only after conversion."""
     notes = getattr(images, "notes", Notes())
     counts = {"not used": notes.unusable, "converted to RGB": notes.converted}
     for what, names in counts.items():

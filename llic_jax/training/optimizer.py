@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, from a config's `train` section."""
+"""The optimizer and its learning rate."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,74 +9,72 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from llic_jax.configs.config import Config
-from llic_jax.errors import ConfigError
+from llic_jax.training.settings import TrainSettings
 from llic_jax.training.soap import scale_by_soap
 
 
-def learning_rate_schedule(train: Config) -> optax.Schedule:
-    """The schedule that the config names (configs/default.py), then that of the decoder's steps.
+def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
+    """From the number of steps done to the learning rate of the next step.
 
-    Raises:
-      ConfigError: a schedule that is not known.
+    Returns:
+        The schedule that `train.schedule` names (`configs/default.py`), then that of the decoder's
+        steps. One by time is 1 here: the step gets its rate as an argument (`time_schedule.py`).
     """
-    if train["schedule"] == "time":
-        return optax.constant_schedule(1.0)  # the step is told its rate (time_schedule.py)
-    last = train["decoder_steps"]
+    if settings.by_time:
+        return optax.constant_schedule(1.0)
+    last = settings.decoder_steps
     if not last:
-        return _schedule(train, train["steps"])
+        return _schedule(settings, settings.steps)
     return optax.join_schedules(
         [
-            _schedule(train, train["steps"] - last),
-            optax.cosine_decay_schedule(train["decoder_learning_rate"], last),
+            _schedule(settings, settings.steps - last),
+            optax.cosine_decay_schedule(settings.decoder_learning_rate, last),
         ],
-        [train["steps"] - last],
+        [settings.steps - last],
     )
 
 
-def _schedule(train: Config, steps: int) -> optax.Schedule:
-    peak, warmup = train["learning_rate"], train["warmup_steps"]
-    if train["schedule"] == "steps":
-        factors = (1.0, *train["schedule_factors"])
+def _schedule(settings: TrainSettings, steps: int) -> optax.Schedule:
+    """That of the first `steps` steps, with the warm-up."""
+    peak, warmup = settings.learning_rate, settings.warmup_steps
+    if settings.schedule == "steps":
+        factors = (1.0, *settings.schedule_factors)
         ratios = {
             boundary: factors[i + 1] / factors[i]
-            for i, boundary in enumerate(train["schedule_boundaries"])
+            for i, boundary in enumerate(settings.schedule_boundaries)
         }
         main = optax.piecewise_constant_schedule(peak, ratios)
-    elif train["schedule"] == "cosine":
-        main = optax.cosine_decay_schedule(peak, max(1, steps - warmup), train["final_factor"])
-    elif train["schedule"] == "constant":
-        main = optax.constant_schedule(peak)
+    elif settings.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, max(1, steps - warmup), settings.final_factor)
     else:
-        raise ConfigError(
-            f"train.schedule is {train['schedule']!r}; known are steps, cosine, constant, time."
-        )
+        main = optax.constant_schedule(peak)
     if not warmup:
         return main
     ramp = optax.linear_schedule(0.0, peak, warmup)
-    if train["schedule"] == "steps":  # its boundaries count from the first step
+    if settings.schedule == "steps":  # its boundaries count from the first step
         return lambda step: jnp.minimum(ramp(step), main(step))
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def build_optimizer(train: Config, unravel: Callable[[Array], Any]) -> optax.GradientTransformation:
-    """Adam, or SOAP (`soap.py`), on one vector of all parameters, with clipping by the global norm
-    (paper: Adam; our choice: SOAP and the clipping).
+def build_optimizer(
+    settings: TrainSettings, unravel: Callable[[Array], Any]
+) -> optax.GradientTransformation:
+    """Adam (paper) or SOAP (`soap.py`), with clipping by the global norm (our choice).
 
-    unravel: from that vector to the tree of parameters, whose shapes SOAP has to know.
+    All parameters are one vector, also for `optax`: an update is then one loop and one all-reduce.
 
-    Raises:
-      ConfigError: an optimizer that is not known.
+    Args:
+        settings: Of the run.
+        unravel: From that vector to the tree of parameters, whose shapes SOAP has to know.
+
+    Returns:
+        The optimizer. Its state is part of the checkpoints' format (`state.py`).
     """
-    known = {"adam": optax.scale_by_adam, "soap": partial(scale_by_soap, unravel)}
-    if train["optimizer"] not in known:
-        raise ConfigError(
-            f"train.optimizer is {train['optimizer']!r}; known are {', '.join(known)}."
-        )
+    kinds = {"adam": optax.scale_by_adam, "soap": partial(scale_by_soap, unravel)}
     return optax.chain(
-        optax.clip_by_global_norm(train["clip_norm"]),
-        known[train["optimizer"]](),
-        optax.scale_by_learning_rate(learning_rate_schedule(train)),
+        optax.clip_by_global_norm(settings.clip_norm),
+        kinds[settings.optimizer](),
+        optax.scale_by_learning_rate(learning_rate_schedule(settings)),
     )
 
 
@@ -85,14 +83,14 @@ def scale_by_part(
 ) -> Float[Array, "n"]:
     """Updates times the learning rates of their parts; exactly zero where a rate is zero.
 
-    A part is a range of the vector, so this is elementwise and XLA makes it a piece of the loop
-    over all parameters. As a tree (`optax.partition`), or as a vector that is cut up and put
-    together again, it would take one kernel and one more pass for each parameter.
+    A part is a range of the vector, so this is elementwise, and XLA fuses it into the loop over
+    all parameters. As a tree (`optax.partition`), or as a vector that is cut up and put together
+    again, it takes one more kernel and one more pass for each parameter.
 
     Args:
-        updates: the optimizer's, one vector of all parameters.
-        unravel: from that vector to the tree of parameters.
-        rate: from a parameter's path in that tree to the factor of its updates.
+        updates: The optimizer's, one vector of all parameters.
+        unravel: From that vector to the tree of parameters.
+        rate: From a parameter's path in that tree to the factor of its updates.
 
     Returns:
         The updates to apply.

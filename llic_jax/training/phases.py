@@ -1,21 +1,24 @@
-"""Phases of training: which parameters learn, and which stand still."""
+"""Phases of training: which parameters learn, and which are frozen."""
 
 import enum
+from collections.abc import Sequence
+from typing import Any
 
-from llic_jax.configs.config import Config
+from llic_jax.training.settings import TrainSettings
 
-TRANSFORMS = ("g_a", "g_s", "gain_y")  # what stands still while the entropy model trains alone
-ANALYSIS = ("g_a", "h_a", "log_gain")  # what stands still while the decoder's side trains alone
+TRANSFORMS = ("g_a", "g_s", "gain_y")  # frozen while the entropy model trains alone
+ANALYSIS = ("g_a", "h_a", "log_gain")  # frozen while the decoder's side trains alone
 
 
-class Stage(enum.Enum):
-    """Who learns in a step.
+class Phase(enum.Enum):
+    """Which parameters learn in a step.
 
-    ENTROPY_MODEL: hyperprior and entropy model, from the rate alone: a third of the work, as there
-        is nothing to synthesize and nothing to differentiate in the transforms.
-    DECODER: entropy model, h_s, g_s and inverse gains, from the very symbols that are coded. No
-        noise stands for rounding any more, so the loss is that of the files; but rounding has no
-        gradient, so the analysis stays as it is (Guo et al., "Soft then Hard", ICML 2021).
+    ENTROPY_MODEL: Hyperprior and entropy model, from the rate alone (our choice). A third of the
+        work: nothing is synthesized, and nothing is differentiated in the transforms.
+    ALL: All parameters, with noise in place of rounding (paper).
+    DECODER: Entropy model, h_s, g_s and inverse gains, from the quantized symbols. Without noise
+        the loss is that of the files; rounding has no gradient, so the analysis is frozen (Guo et
+        al., "Soft then Hard", ICML 2021).
     """
 
     ENTROPY_MODEL = enum.auto()
@@ -23,8 +26,31 @@ class Stage(enum.Enum):
     DECODER = enum.auto()
 
     @classmethod
-    def at(cls, step: int, train: Config) -> "Stage":
-        """The stage that the step after `step` steps belongs to."""
-        if step < train["transforms_from"]:
+    def at(cls, step: int, settings: TrainSettings) -> "Phase":
+        """The phase of the step after `step` steps, in a run that is counted in steps."""
+        if step < settings.transforms_from:
             return cls.ENTROPY_MODEL
-        return cls.ALL if step < train["steps"] - train["decoder_steps"] else cls.DECODER
+        return cls.ALL if step < settings.steps - settings.decoder_steps else cls.DECODER
+
+
+def is_frozen(path: Sequence[Any], settings: TrainSettings) -> bool:
+    """Whether `train.frozen` names a part or layer on a parameter's path (JAX's key path)."""
+    return not set(settings.frozen).isdisjoint(key.key for key in path)
+
+
+def rate_factor(path: Sequence[Any], settings: TrainSettings, phase: Phase) -> float:
+    """The factor of a parameter's updates.
+
+    Args:
+        path: The parameter's (JAX's key path).
+        settings: Of the run.
+        phase: Of the step.
+
+    Returns:
+        0 for what does not learn: Adam's averages would still move it, without a gradient.
+    """
+    names = [key.key for key in path]
+    analysis = phase is Phase.DECODER and not set(names).isdisjoint(ANALYSIS)
+    if analysis or is_frozen(path, settings):
+        return 0.0
+    return settings.transforms_rate if names[0] in TRANSFORMS else 1.0

@@ -10,17 +10,26 @@ from llic_jax.layers.quality import lmbda_of_quality
 def draw_qualities(
     keys: Key[Array, "b"],
     samples: Int[Array, "b"],
-    batch_size: int,
+    batch_size: int | Int[Array, ""],
     lmbdas: tuple[float, ...],
     density: float = 0.0,
 ) -> tuple[Float[Array, "b"] | None, Float[Array, "b"]]:
-    """A quality for each sample and its lambda; samples: their places in the whole batch.
+    """Draws a quality for each sample (our choice).
 
-    With one lambda there is no quality. With several, quality is drawn from [1, levels] with a
-    density of `lambda^density` (0: uniform) and lambda is interpolated geometrically, like the
-    gains. The probability is divided among the batch: sample i of n draws from its i-th part of n,
-    so that every batch has low rates and high ones and the gradient varies less (stratified
-    sampling; our choice).
+    With several lambdas, quality is drawn from [1, levels] with density `lambda^density`, and
+    lambda is interpolated geometrically, like the gains. Sampling is stratified: sample i of n
+    draws from the i-th n-th of the probability, so every batch has low and high rates, and the
+    gradient varies less.
+
+    Args:
+        keys: One for each sample.
+        samples: Their places in the whole batch.
+        batch_size: Of the whole batch.
+        lmbdas: One for each quality level.
+        density: `train.rate_sampling`; 0 for uniform.
+
+    Returns:
+        Qualities, None with a single lambda, and lambdas.
     """
     if len(lmbdas) == 1:
         return None, jnp.full(len(keys), lmbdas[0])
@@ -31,19 +40,24 @@ def draw_qualities(
     return quality, lmbda_of_quality(quality, lmbdas)
 
 
-def level_weights(
-    lmbda: Float[Array, "b"], lmbdas: tuple[float, ...], balance: float, density: float = 0.0
+def quality_weights(
+    lmbda: Float[Array, "b"], lmbdas: tuple[float, ...], weighting: float, density: float = 0.0
 ) -> Float[Array, "b"]:
-    """Weights `lambda^-(balance + density)`, 1 on average over the qualities drawn (our choice).
+    """Weights of the samples' losses: `lambda^-(weighting + density)`, 1 on average (our choice).
 
-    `R + lambda D` grows about as the root of lambda, so without them the high rates have most of
-    the gradient; with a balance of 0.5 every rate is bettered by about the same fraction. A density
-    leaves that as it is: it draws more of the qualities whose gradients are larger, and weights
-    each less by as much, so that the gradient's mean is the same and its variance smaller
-    (importance sampling).
+    `R + lambda D` grows about as the root of lambda, so without weights the high rates have most
+    of the gradient. With a weighting of 0.5 every rate improves by about the same fraction. A
+    sampling density changes the gradient's variance only: weights correct for it (importance
+    sampling).
+
+    Args:
+        lmbda: Of the samples.
+        lmbdas: One for each quality level.
+        weighting: `train.rate_weighting`.
+        density: `train.rate_sampling`, with which the qualities were drawn.
     """
     grid, mass = _quality_mass(lmbdas, density)
-    power = -(balance + density)
+    power = -(weighting + density)
     return lmbda**power / jnp.average(lmbda_of_quality(grid, lmbdas) ** power, weights=mass)
 
 

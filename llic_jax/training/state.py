@@ -9,23 +9,28 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from llic_jax.configs.config import Config
 from llic_jax.models.build import initialize
 from llic_jax.models.llic import LLIC
 from llic_jax.training.optimizer import build_optimizer
+from llic_jax.training.settings import TrainSettings
 
 CAUSES = ("bpp_y", "bpp_z", "mse", "ms_ssim", "gradient_norm")  # what may cease to be finite
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes; replicated, every leaf has a leading axis of devices.
+    """Everything that a step changes. Replicated, every leaf has a leading axis of devices.
 
-    step: number of steps done. params, ema: the parameters and their exponential moving average,
-    `(n,)`. opt_state: the optimizer's. All parameters are one vector: an update is then one fused
-    loop and one all-reduce, not hundreds, which also halves the time to compile.
-    failed: bit i is set when `CAUSES[i]` was not finite. The state then stays as it was before that
-    step, whatever comes, until the host looks: it need not look, and wait, at every step.
+    All parameters are one vector: an update is then one fused loop and one all-reduce, not
+    hundreds, which also halves the time to compile. Names and order of the fields are the format
+    of checkpoints.
+
+    Attributes:
+        step: Number of steps done.
+        params, ema: The parameters and their exponential moving average, `(n,)`.
+        opt_state: The optimizer's.
+        failed: Bit i is set when `CAUSES[i]` was not finite. The state then stays as it was before
+            that step, whatever comes, so the host need not look, and wait, at every step.
     """
 
     step: Any
@@ -36,16 +41,24 @@ class TrainState:
 
 
 def create_state(
-    model: LLIC, train: Config, seed: int
+    model: LLIC, settings: TrainSettings, seed: int
 ) -> tuple[TrainState, optax.GradientTransformation, Callable[[Array], Any]]:
-    """A state with fresh parameters, the optimizer that a config's `train` section names, and
-    `unravel`: from a vector of parameters to their tree."""
+    """A model's state before the first step.
+
+    Args:
+        model: The codec's networks.
+        settings: Of the run; they name the optimizer.
+        seed: Of the parameters.
+
+    Returns:
+        The state, the optimizer, and `unravel`: from a vector of parameters to their tree.
+    """
     params, unravel = ravel_pytree(initialize(model, seed))
-    optimizer = build_optimizer(train, unravel)
-    return fresh_state(params, optimizer), optimizer, unravel
+    optimizer = build_optimizer(settings, unravel)
+    return new_state(params, optimizer), optimizer, unravel
 
 
-def fresh_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:
+def new_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, with these parameters `(n,)`."""
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, params, optimizer.init(params), zero)

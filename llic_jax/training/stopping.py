@@ -13,7 +13,12 @@ from jax.experimental import multihost_utils
 
 @dataclasses.dataclass
 class Stop:
-    """Knows when a run has to end early: on SIGTERM or Ctrl-C, or when its time is up."""
+    """Knows when a run has to end early: on SIGTERM or Ctrl-C, or when its time is up.
+
+    Attributes:
+        max_minutes: After which it ends; None for no limit.
+        signal: Name of the signal that has come.
+    """
 
     max_minutes: float | None
 
@@ -34,11 +39,20 @@ class Stop:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked for twice: at once, without a checkpoint
         self.signal = signal.Signals(number).name
 
     def due(self, step: int, together: bool) -> str | None:
-        """Why the run should end after `step`, or None. `together`: all processes ask at this step,
-        and have the time to agree."""
+        """Why the run has to end after a step.
+
+        Args:
+            step: Number of steps done.
+            together: All processes ask at this step, and have the time to agree.
+
+        Returns:
+            The reason; None if there is none.
+        """
         minutes = (time.monotonic() - self.started) / 60
         late = self.max_minutes is not None and minutes > self.max_minutes
         if jax.process_count() > 1:

@@ -1,28 +1,32 @@
-"""A run by the clock: who learns, from which crops, and how fast, at each fraction of its time.
+"""A run by the clock: phase, crops and learning rate at each fraction of its time.
 
 The learning rate of a step is computed from the time that has passed and enters the compiled step
 as a number, so a run ends with a rate of zero whatever a step takes.
 """
 
 import dataclasses
-import json
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from llic_jax.configs.config import Config
-from llic_jax.errors import ConfigError
-from llic_jax.training.phases import Stage
+from llic_jax.system import json_lines
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings
 
 _FILE = "clock.jsonl"
 
 
 class Moment(NamedTuple):
-    """What holds at one fraction of the time: who learns, the number of the crops' stage, the
-    learning rate."""
+    """What holds at one fraction of the time.
 
-    stage: Stage
+    Attributes:
+        phase: Which parameters learn.
+        crops: Index into `data.crops`.
+        rate: The learning rate.
+    """
+
+    phase: Phase
     crops: int
     rate: float
 
@@ -31,15 +35,15 @@ class Moment(NamedTuple):
 class TimeSchedule:
     """The schedule of a config with `train.schedule "time"` (our choice).
 
-    Args:
-      peak: learning rate between warm-up and decay.
-      warmup: fraction of all time in which the rate rises, at the start and again when the
-        transforms join in.
-      decay: fraction of the time before the decoder's in which the rate falls to zero, linearly.
-      transforms_from: fraction until which only the entropy model learns.
-      decoder: last fraction, in which only the decoder's side learns.
-      decoder_peak: learning rate there; it falls to zero as a half cosine.
-      crops_from: fractions at which the second stage of crops begins, the third, ...
+    Attributes:
+        peak: Learning rate between warm-up and decay.
+        warmup: Fraction of the whole time in which the rate rises, at the start and again when the
+            transforms begin to learn.
+        decay: Fraction of the time before the decoder's in which the rate falls to zero, linearly.
+        transforms_from: Fraction until which only the entropy model learns.
+        decoder: Last fraction, in which only the decoder's side learns.
+        decoder_peak: Learning rate there; it falls to zero as a half cosine.
+        crops_from: Fractions at which the second size of crops begins, the third, ...
     """
 
     peak: float
@@ -51,41 +55,17 @@ class TimeSchedule:
     crops_from: tuple[float, ...]
 
     @classmethod
-    def of(cls, config: Config) -> "TimeSchedule":
-        """That of a whole config.
-
-        Raises:
-          ConfigError: fractions that do not go together, or no minutes.
-        """
-        train, section = config["train"], config["data"]
-        names = ("warmup", "decay", "transforms_from", "decoder")
-        fractions = {f"train.{name}_fraction": train[f"{name}_fraction"] for name in names}
-        if bad := {name: value for name, value in fractions.items() if not 0 <= value <= 1}:
-            raise ConfigError(f"{bad}: a fraction of the time is from 0 to 1.")
-        if train["transforms_from_fraction"] + train["decoder_fraction"] >= 1:
-            raise ConfigError(
-                "train.transforms_from_fraction and train.decoder_fraction leave no time in which "
-                "everything learns; their sum has to be less than 1."
-            )
-        if not train["minutes"] > 0:
-            raise ConfigError(
-                f"train.minutes is {train['minutes']}; with train.schedule 'time' it is how long "
-                "the run lasts."
-            )
-        crops_from = tuple(map(float, section["crop_fractions"]))
-        if len(section["crops"]) != len(crops_from) + 1 or list(crops_from) != sorted(crops_from):
-            raise ConfigError(
-                f"data.crops {section['crops']} needs {len(section['crops']) - 1} ascending "
-                f"fractions between its stages; data.crop_fractions is {crops_from}."
-            )
+    def of(cls, settings: RunSettings) -> "TimeSchedule":
+        """That of a run."""
+        train = settings.train
         return cls(
-            float(train["learning_rate"]),
-            float(train["warmup_fraction"]),
-            float(train["decay_fraction"]),
-            float(train["transforms_from_fraction"]),
-            float(train["decoder_fraction"]),
-            float(train["decoder_learning_rate"]),
-            crops_from,
+            float(train.learning_rate),
+            float(train.warmup_fraction),
+            float(train.decay_fraction),
+            float(train.transforms_from_fraction),
+            float(train.decoder_fraction),
+            float(train.decoder_learning_rate),
+            tuple(map(float, settings.data.crop_fractions)),
         )
 
     def at(self, fraction: float) -> Moment:
@@ -95,28 +75,27 @@ class TimeSchedule:
         if fraction >= ends and self.decoder:
             passed = min(1.0, (fraction - ends) / self.decoder)
             rate = self.decoder_peak * (1 + math.cos(math.pi * passed)) / 2
-            return Moment(Stage.DECODER, crops, rate)
-        alone = fraction < self.transforms_from
+            return Moment(Phase.DECODER, crops, rate)
+        alone = fraction < self.transforms_from  # the entropy model learns alone
         since = fraction - (0 if alone else self.transforms_from)
         rising = min(1.0, since / self.warmup) if self.warmup else 1.0
         falling = max(0.0, 1 - fraction / ends) / self.decay if self.decay else 1.0
         rate = self.peak * min(rising, falling, 1.0) if fraction < ends else 0.0
-        return Moment(Stage.ENTROPY_MODEL if alone else Stage.ALL, crops, rate)
+        return Moment(Phase.ENTROPY_MODEL if alone else Phase.ALL, crops, rate)
 
-    def kinds(self) -> list[tuple[Stage, int]]:
-        """The pairs of stage and crops that a run goes through, in order: each is a program."""
+    def programs(self) -> list[tuple[Phase, int]]:
+        """The pairs of phase and crops that a run goes through, in order: each is a program."""
         changes = sorted({0.0, self.transforms_from, 1 - self.decoder, *self.crops_from} - {1.0})
-        found = [self.at(fraction)[:2] for fraction in changes]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(self.at(fraction)[:2] for fraction in changes))
 
 
 class Clock:
     """The fraction of a run's time that has passed.
 
     Args:
-      minutes: of the whole run.
-      used: of these, before this start.
-      deadline: `time.monotonic()` by which it has to be over, in place of `minutes` from now on.
+        minutes: Of the whole run.
+        used: Of these, before this start.
+        deadline: `time.monotonic()` by which it has to be over, in place of `minutes` from now on.
     """
 
     def __init__(self, minutes: float, used: float = 0.0, deadline: float | None = None):
@@ -125,7 +104,11 @@ class Clock:
         self.started: float | None = None
 
     def start(self, reserve: float = 0.0) -> None:
-        """Time runs from here on. reserve: seconds before the deadline that are not for steps."""
+        """Lets time run from here on.
+
+        Args:
+            reserve: Seconds before the deadline that are not for steps.
+        """
         self.started = time.monotonic()
         if self.deadline is not None:
             self.total = self.used + max(1e-3, self.deadline - reserve - self.started)
@@ -142,22 +125,12 @@ class Clock:
 
 def note_minutes(workdir: Path, step: int, minutes: float) -> None:
     """Keeps how many minutes the steps until `step` took."""
-    with (workdir / _FILE).open("a") as file:
-        file.write(json.dumps({"step": step, "minutes": minutes}) + "\n")
+    json_lines.append(workdir / _FILE, {"step": step, "minutes": minutes})
 
 
 def minutes_used(workdir: Path, step: int) -> float:
-    """What was noted for `step` last; 0 if nothing was."""
-    path, minutes = workdir / _FILE, 0.0
-    for line in path.read_text().splitlines() if path.exists() else ():
-        entry: dict[str, Any] = _parsed(line)
-        if entry.get("step") == step:
-            minutes = entry["minutes"]
-    return minutes
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError:  # half a line, of a run that was killed
-        return {}
+    """The minutes that were noted for `step` last; 0 if none were."""
+    path = workdir / _FILE
+    json_lines.repair(path)  # else our next line continues one that a kill cut off
+    entries = json_lines.read(path, skip_damaged=True) if path.exists() else []
+    return next((e["minutes"] for e in reversed(entries) if e.get("step") == step), 0.0)

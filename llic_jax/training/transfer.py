@@ -32,7 +32,8 @@ from llic_jax.configs.config import Config
 from llic_jax.errors import CheckpointError, LlicError
 from llic_jax.models.build import build_model
 from llic_jax.training.checkpoints import Checkpoints
-from llic_jax.training.state import TrainState, create_state, fresh_state
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.state import TrainState, create_state, new_state
 from llic_jax.zoo.weights import restored_weights, stored_weights
 
 FORMS = FULL, AVERAGE, RELEASED = "full", "average", "released"
@@ -45,12 +46,19 @@ _HISTORY = ("metrics.jsonl", "runs.jsonl", "held_back.json")
 def pack(
     run: str | Path, folder: str | Path, piece_bytes: int, limit_bytes: int | None = None
 ) -> list[Path]:
-    """Writes the last checkpoint of `run` as pieces of at most `piece_bytes`; returns the files.
+    """Writes the last checkpoint of a run as pieces.
 
-    limit_bytes: of all pieces; without it everything is carried ("full").
+    Args:
+        run: Its folder.
+        folder: A new or empty one.
+        piece_bytes: Of a piece, at most.
+        limit_bytes: Of all pieces; without it everything is carried ("full").
+
+    Returns:
+        The files.
 
     Raises:
-      CheckpointError: no run there, or `folder` is not empty.
+        CheckpointError: There is no run, or `folder` is not empty.
     """
     run, folder = Path(run), Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -72,12 +80,24 @@ def write_pieces(
     folder: Path,
     piece_bytes: int,
     limit_bytes: int | None = None,
+    stem: str = "state",
 ) -> list[Path]:
-    """Writes a state of `run`, NumPy arrays, as `pack` does; of the forms that fit into
-    `limit_bytes` the one that carries most.
+    """Writes a state of a run as `pack` does, in the form that carries most of those that fit.
+
+    Args:
+        run: The folder of the run, for its history.
+        config: Of the run.
+        state: Of one device, NumPy arrays.
+        folder: Made if need be.
+        piece_bytes: Of a piece, at most.
+        limit_bytes: Of all pieces.
+        stem: What the names of the pieces begin with.
+
+    Returns:
+        The files.
 
     Raises:
-      CheckpointError: none fits.
+        CheckpointError: No form fits.
     """
     for form in FORMS:
         arrays = _arrays(form, config, state)
@@ -93,7 +113,7 @@ def write_pieces(
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     for i, piece in enumerate(pieces):
-        name = f"state.{i:03d}"
+        name = f"{stem}.{i:03d}"
         (folder / name).write_bytes(piece)
         digests[name] = hashlib.sha256(piece).hexdigest()
     manifest = {"step": int(state.step), "form": form, "pieces": digests, "config": config}
@@ -105,10 +125,13 @@ def write_pieces(
 
 
 def unpack(folder: str | Path, run: str | Path) -> int:
-    """Makes a run of what `pack` wrote; returns its step.
+    """Makes a run of what `pack` wrote.
+
+    Returns:
+        The step that it goes on from.
 
     Raises:
-      CheckpointError: a piece is missing or damaged, or `run` has checkpoints already.
+        CheckpointError: A piece is missing or damaged, or `run` has checkpoints already.
     """
     folder, run = Path(folder), Path(run)
     try:
@@ -142,22 +165,26 @@ def unpack(folder: str | Path, run: str | Path) -> int:
 
 
 def _like(config: Config) -> TrainState:
-    return create_state(build_model(config["model"]), config["train"], 0)[0]
+    return _create(config)[0]
+
+
+def _create(config: Config) -> Any:
+    return create_state(build_model(config["model"]), TrainSettings.of(config), 0)
 
 
 def _arrays(form: str, config: Config, state: TrainState) -> dict[str, np.ndarray]:
-    """What a form carries of a state, by name."""
+    """The arrays that a form carries of a state, by name."""
     if form == FULL:
         return {name: _narrow(leaf) for name, leaf in _named(state).items()}
     if form == AVERAGE:
         return {_EMA: _narrow(state.ema)}
-    unravel = create_state(build_model(config["model"]), config["train"], 0)[2]
+    unravel = _create(config)[2]
     return {name: np.asarray(a) for name, a in stored_weights(unravel(state.ema)).items()}
 
 
 def _state(form: str, config: Config, arrays: dict[str, np.ndarray], step: int) -> TrainState:
     """The state to go on from; the inverse of `_arrays`, but for what was left out there."""
-    like, optimizer, _ = create_state(build_model(config["model"]), config["train"], 0)
+    like, optimizer, _ = _create(config)
     if form == FULL:
         leaves = [_widen(arrays[name], leaf) for name, leaf in _named(like).items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -165,7 +192,7 @@ def _state(form: str, config: Config, arrays: dict[str, np.ndarray], step: int) 
         average = _widen(arrays[_EMA], like.ema)
     else:
         average = ravel_pytree(restored_weights(arrays))[0]
-    state = fresh_state(jnp.asarray(average), optimizer)
+    state = new_state(jnp.asarray(average), optimizer)
     return dataclasses.replace(state, step=np.asarray(step, np.int32))
 
 

@@ -9,7 +9,7 @@ from PIL import Image, features
 from llic_jax.data import sources
 from llic_jax.data.augmentation import RandomCrop
 from llic_jax.data.batches import training_batches
-from llic_jax.data.photographs import Cached, central_crops, split_held_back
+from llic_jax.data.photographs import Cached, central_crops, split_held_out
 from llic_jax.errors import DataError
 
 
@@ -131,13 +131,13 @@ def test_cache_reads_each_image_once_while_there_is_room():
 
 
 def test_held_back_images_are_never_trained_on():
-    training, held_back = split_held_back(Arrays(50), 7)
+    training, held_back = split_held_out(Arrays(50), 7)
     assert len(held_back) == 7 and len(training) == 43
     seen = {int(training[i][0, 0, 0]) for i in range(43)}
     held = {int(held_back[i][0, 0, 0]) for i in range(7)}
     assert not seen & held and seen | held == set(range(50))
     with pytest.raises(DataError, match="none are left"):
-        split_held_back(Arrays(5), 5)
+        split_held_out(Arrays(5), 5)
 
 
 @pytest.fixture
@@ -220,8 +220,9 @@ def test_array_records_of_images_and_of_examples(tmp_path):
         sources.open_source(f"records:{tmp_path}/*.riegeli")
 
 
-@pytest.mark.slow
-def test_a_prepared_tfds_folder_with_and_without_tensorflow(tmp_path):
+@pytest.fixture(scope="module")
+def tiny_builder():
+    """A data set of three images, registered with TensorFlow Datasets as "tiny"."""
     pytest.importorskip("tensorflow")
     tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -241,7 +242,32 @@ def test_a_prepared_tfds_folder_with_and_without_tensorflow(tmp_path):
             for i in range(3):
                 yield i, {"image": np.full((70, 80, 3), i, np.uint8)}
 
-    builder = Tiny(data_dir=tmp_path, file_format="array_record")
+    return Tiny
+
+
+@pytest.mark.slow
+def test_a_tfds_data_set_by_name_is_prepared_without_a_network(tiny_builder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path))
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network here")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    images = sources.open_source("tfds:tiny")
+    assert sorted(int(images[i][0, 0, 0]) for i in range(len(images))) == [0, 1, 2]
+    assert (tmp_path / "tiny").is_dir()
+    for batch in batches(images, 2):  # training
+        assert batch.shape == (4, 32, 32, 3)
+    crops = central_crops(images, 64, "validation")  # of validation
+    assert {crop.shape for crop in crops} == {(64, 64, 3)} and len(crops) == 3
+    with pytest.raises(DataError, match="'tiny'"):
+        sources.open_source("tfds:tiny:validation")
+
+
+@pytest.mark.slow
+def test_a_prepared_tfds_folder_with_and_without_tensorflow(tiny_builder, tmp_path):
+    builder = tiny_builder(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
     for name in (f"tfds:{builder.data_path}", f"records:{builder.data_path}/*.array_record*"):
         images = sources.open_source(name)
@@ -330,14 +356,14 @@ def test_several_sources_are_one_after_the_other(tmp_path):
 
 def test_the_images_that_a_run_holds_back_keep_their_names(folder):
     images = sources.open_source(str(folder))
-    _, held = split_held_back(images, 1)
+    _, held = split_held_out(images, 1)
     names = [held.name(0)]
     Image.new("RGB", (70, 70)).save(folder / "-first of all.png")
     grown = sources.open_source(str(folder))
-    seen, again = split_held_back(grown, 1, names)
+    seen, again = split_held_out(grown, 1, names)
     assert [again.name(i) for i in range(len(again))] == names and len(seen) == 3
     assert names[0] not in {seen.name(i) for i in range(len(seen))}
-    assert len(split_held_back(grown, 1, ["gone.png"])[1]) == 0
+    assert len(split_held_out(grown, 1, ["gone.png"])[1]) == 0
 
 
 def test_central_crops_leave_out_what_is_too_small_and_say_so(caplog):

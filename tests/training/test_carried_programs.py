@@ -1,6 +1,7 @@
 """Compiled steps that are carried: the same numbers in another process, and nothing that can go
 wrong with one keeps a run from its step."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -15,7 +16,10 @@ from llic_jax.configs import default
 from llic_jax.training import carried_programs
 from llic_jax.training.carried_programs import CarriedPrograms, PlannedStep, planned_steps
 from llic_jax.training.loop import train
-from llic_jax.training.phases import Stage
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings
+from llic_jax.training.state import TrainState
+from llic_jax.training.step import step_arguments
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_a_run_trains_with_them(carried, tmp_path, caplog):
 
 def test_host_settings_may_differ(folder, config):
     other = {**config, "train": {**config["train"], "log_every": 7, "start": "pca"}}
-    assert CarriedPrograms(folder, other).load("all-64") is not None
+    assert CarriedPrograms(folder, RunSettings.of(other)).load("all-64") is not None
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_what_was_compiled_for_something_else_is_not_used(
         part = part[name]
     part[names[-1]] = value
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert falls_back(CarriedPrograms(folder, config))
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)))
     (message,) = [record.getMessage() for record in caplog.records]
     assert reason in message and "\n" not in message
 
@@ -96,7 +100,7 @@ def falls_back(programs, side=64):
         calls.append(float(state["a"][0]))
         return state, {"loss": jnp.ones(1)}
 
-    step = programs.step(Stage.ALL, ordinary)
+    step = programs.step(Phase.ALL, ordinary)
     state = {"a": jnp.full((1,), 3.0)}
     for _ in range(2):
         state, _ = step(state, np.zeros((1, 2, side, side, 3), np.uint8))
@@ -104,21 +108,21 @@ def falls_back(programs, side=64):
 
 
 def test_a_folder_without_a_manifest(tmp_path, config, caplog):
-    assert falls_back(CarriedPrograms(tmp_path / "none", config))
+    assert falls_back(CarriedPrograms(tmp_path / "none", RunSettings.of(config)))
     (tmp_path / "manifest.json").write_text("{}")
-    assert falls_back(CarriedPrograms(tmp_path, config))
+    assert falls_back(CarriedPrograms(tmp_path, RunSettings.of(config)))
     assert [r.getMessage().count("cannot be read") for r in caplog.records] == [1, 1]
 
 
 def test_programs_that_are_missing_damaged_or_do_not_load(folder, config, caplog):
-    assert falls_back(CarriedPrograms(folder, config), side=128)
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)), side=128)
     assert "all-128 is not used: LookupError: only all-64 were compiled" in caplog.text
     path = folder / "all-64.program"
     path.write_bytes(path.read_bytes()[:-1])
-    assert falls_back(CarriedPrograms(folder, config))
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)))
     assert "the file is damaged" in caplog.text
     path.unlink()
-    assert falls_back(CarriedPrograms(folder, config))
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)))
     assert "FileNotFoundError" in caplog.text
 
     path.write_bytes(b"no program")
@@ -126,7 +130,7 @@ def test_programs_that_are_missing_damaged_or_do_not_load(folder, config, caplog
     digest = carried_programs.hashlib.sha256(b"no program").hexdigest()
     manifest["programs"]["all-64"]["sha256"] = digest
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert falls_back(CarriedPrograms(folder, config))
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)))
     assert "UnpicklingError" in caplog.text
     assert len(caplog.records) == 4
 
@@ -143,7 +147,7 @@ def test_a_program_that_fails_on_its_first_step(folder, config, caplog, monkeypa
         return {"a": jnp.zeros(1)}, {"loss": jnp.full(1, jnp.nan)}
 
     monkeypatch.setattr(CarriedPrograms, "load", lambda self, name: program)
-    assert falls_back(CarriedPrograms(folder, config))
+    assert falls_back(CarriedPrograms(folder, RunSettings.of(config)))
     assert ("an instruction" if failure == "raises" else "not finite") in caplog.text
 
 
@@ -156,7 +160,7 @@ def test_a_program_that_works_is_used_from_then_on(folder, config, caplog, monke
 
     monkeypatch.setattr(CarriedPrograms, "load", lambda self, name: program)
     with caplog.at_level(logging.INFO):
-        step = CarriedPrograms(folder, config).step(Stage.ALL, ordinary)
+        step = CarriedPrograms(folder, RunSettings.of(config)).step(Phase.ALL, ordinary)
         state = {"a": jnp.zeros(1)}
         for _ in range(3):
             state, _ = step(state, np.zeros((1, 2, 64, 64, 3), np.uint8))
@@ -169,13 +173,38 @@ def test_planned_steps_are_those_that_the_run_comes_to():
     config.data.crops, config.data.crop_boundaries = (128, 256), (50,)
     config.train.steps, config.train.transforms_from, config.train.decoder_steps = 100, 10, 20
     everything = [
-        PlannedStep(Stage.ENTROPY_MODEL, 128),
-        PlannedStep(Stage.ALL, 128),
-        PlannedStep(Stage.ALL, 256),
-        PlannedStep(Stage.DECODER, 256),
+        PlannedStep(Phase.ENTROPY_MODEL, 128),
+        PlannedStep(Phase.ALL, 128),
+        PlannedStep(Phase.ALL, 256),
+        PlannedStep(Phase.DECODER, 256),
     ]
-    assert planned_steps(config) == everything
+    assert planned_steps(RunSettings.of(config)) == everything
     assert [planned.name for planned in everything][:2] == ["entropy_model-128", "all-128"]
     config.train.transforms_from = config.train.decoder_steps = 0
     config.train.steps = 50  # ends before the second size
-    assert planned_steps(config) == [PlannedStep(Stage.ALL, 128)]
+    assert planned_steps(RunSettings.of(config)) == [PlannedStep(Phase.ALL, 128)]
+    # By time: the phases and crops that the fractions name.
+    config.train.schedule, config.train.minutes = "time", 12.0
+    config.data.crop_fractions, config.train.transforms_from_fraction = (0.6,), 0.1
+    config.train.decoder_fraction = 0.2
+    assert planned_steps(RunSettings.of(config)) == everything
+
+
+def test_the_learning_rate_is_an_argument_by_time_and_nothing_to_compile_anew(config):
+    by_time = {**config["train"], "schedule": "time", "minutes": 2.0}
+    config = {**config, "train": by_time}
+    settings = RunSettings.of(config)
+    state = TrainState(0, jnp.zeros(3), jnp.zeros(3), (), 0)
+    _, images, rate = step_arguments(state, settings.train, 64, 2)
+    assert images.shape == (2, 1, 64, 64, 3) and rate.shape == (2,)
+    assert (
+        len(step_arguments(state, dataclasses.replace(settings.train, schedule="steps"), 64, 1))
+        == 2
+    )
+    needed = carried_programs.requirements(settings, jax.devices())
+    slower = {**config, "train": {**by_time, "learning_rate": 1e-5, "minutes": 3.0}}
+    other = carried_programs.requirements(RunSettings.of(slower), jax.devices())
+    assert carried_programs.difference(needed, other) is None
+    clipped = {**config, "train": {**by_time, "clip_norm": 2.0}}
+    other = carried_programs.requirements(RunSettings.of(clipped), jax.devices())
+    assert "train.clip_norm 1.0" in carried_programs.difference(needed, other)

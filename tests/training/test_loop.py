@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -13,12 +14,12 @@ from flax import traverse_util
 from PIL import Image
 
 from llic_jax.errors import CheckpointError, ConfigError, DataError, ReleaseError, TrainingError
-from llic_jax.training import loop
-from llic_jax.training import validation as training
+from llic_jax.training import loop, trainer
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.export import export_run
 from llic_jax.training.log import read_metrics
-from llic_jax.training.step import make_train_step
+from llic_jax.training.step import make_step
+from llic_jax.training.validation import Validation
 from llic_jax.zoo.folder import effort, save_release
 from llic_jax.zoo.weights import load_weights, mean_weights
 
@@ -103,7 +104,7 @@ def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypat
     config.train.eval_every = config.train.checkpoint_every = 1000
     config.data.held_back = 0
     looks, compiled, at_step = [], [], [0]
-    local, make = loop._local, make_train_step
+    local, make = trainer._local, make_step
 
     def counting_local(value):
         looks.append(at_step[0])
@@ -122,8 +123,8 @@ def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypat
         if "backend_compile" in name:
             compiled.append(at_step[0])
 
-    monkeypatch.setattr(loop, "_local", counting_local)
-    monkeypatch.setattr(loop, "make_train_step", counting_make)
+    monkeypatch.setattr(trainer, "_local", counting_local)
+    monkeypatch.setattr(trainer, "make_step", counting_make)
     jax.monitoring.register_event_duration_secs_listener(on_event)
     loop.train(config, tmp_path)
     assert set(looks) == {6, 12, 18}
@@ -223,7 +224,7 @@ def test_time_limit_saves_and_ends(config, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(config, tmp_path):
-    config.train.learning_rate = float("nan")
+    config.train.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"Step 2: .*bpp_y.* not finite"):
         loop.train(config, tmp_path)
     assert Checkpoints(tmp_path / "checkpoints_failed").latest_step() == 1
@@ -263,7 +264,7 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
 
 
 def test_photographs_too_small_for_validation_are_found_out_first(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "create_state", None)  # nothing is made or compiled before
+    monkeypatch.setattr(loop, "Trainer", None)  # nothing is made or compiled before
     config.data.crops = (128,)
     with pytest.raises(DataError, match=r"None of the 1 held-back images has 128 pixels"):
         loop.train(config, tmp_path)
@@ -293,7 +294,7 @@ def test_the_checkpoint_comes_before_validation(config, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("a broken figure")
 
-    monkeypatch.setattr(training, "validate", broken)
+    monkeypatch.setattr(Validation, "measure", broken)
     config.train.steps, config.train.eval_every, config.train.checkpoint_every = 4, 2, 2
     with pytest.raises(RuntimeError, match="a broken figure"):
         loop.train(config, tmp_path)
@@ -374,3 +375,37 @@ def test_two_processes_train_together_and_go_on(config, tmp_path):
     process = start(config, tmp_path / "two")
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and b"going on from step 2" in output, output
+
+
+@pytest.mark.slow
+def test_ten_seconds_of_grace_are_enough(config, tmp_path):
+    """Validation, whose program is not compiled yet, does not come before the checkpoint."""
+    config.train.steps = config.train.eval_every = config.train.checkpoint_every = 100_000
+    process = start(config, tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=10)
+    process.kill()
+    process.communicate()
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step() >= 2
+
+
+def test_flags_that_cannot_be_are_told_in_one_line(tmp_path):
+    """Before anything is loaded; a field by its old name is accepted."""
+    for arguments, message in (
+        (["--config.train.batchsize=2"], "train.batchsize is no field of a config. Did you mean"),
+        (["--config.train.batch_size=many"], "invalid literal for int"),
+        (["--nonsense=1"], "Unknown command line flag 'nonsense'"),
+        (["--config.train.level_balance=none"], "train.level_balance is train.rate_weighting now"),
+    ):
+        command = [sys.executable, "train.py", "--config", "configs/smoke.py", "--workdir"]
+        done = subprocess.run(
+            [*command, str(tmp_path / "run"), *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 1 and message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr and done.stderr.count("\n") <= 2
+    assert not (tmp_path / "run").exists()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,24 +8,30 @@ import pytest
 from llic_jax.models.llic import ModelOutput
 from llic_jax.training.loss import rate_distortion
 from llic_jax.training.optimizer import learning_rate_schedule
-from llic_jax.training.quality_sampling import draw_qualities, level_weights
+from llic_jax.training.quality_sampling import draw_qualities, quality_weights
+from llic_jax.training.settings import TrainSettings
 
 
 def test_schedules(tiny_config):
-    train = tiny_config.train.copy_and_resolve_references()
-    train.learning_rate, train.steps, train.warmup_steps = 1e-4, 100, 0
-    train.schedule = "steps"
-    train.schedule_boundaries, train.schedule_factors = (50, 80), (0.3, 0.1)
+    train = dataclasses.replace(
+        TrainSettings.of(tiny_config),
+        learning_rate=1e-4,
+        steps=100,
+        warmup_steps=0,
+        schedule="steps",
+        schedule_boundaries=(50, 80),
+        schedule_factors=(0.3, 0.1),
+    )
     schedule = learning_rate_schedule(train)
     np.testing.assert_allclose(
         [schedule(s) for s in (0, 49, 51, 79, 81)], [1e-4, 1e-4, 3e-5, 3e-5, 1e-5], rtol=1e-5
     )
-    train.warmup_steps = 10
+    train = dataclasses.replace(train, warmup_steps=10)
     schedule = learning_rate_schedule(train)
     np.testing.assert_allclose(
         [schedule(s) for s in (0, 5, 10, 51)], [0, 5e-5, 1e-4, 3e-5], rtol=1e-5
     )
-    train.schedule, train.final_factor = "cosine", 0.1
+    train = dataclasses.replace(train, schedule="cosine", final_factor=0.1)
     schedule = learning_rate_schedule(train)
     np.testing.assert_allclose([schedule(s) for s in (5, 10, 100)], [5e-5, 1e-4, 1e-5], rtol=1e-5)
 
@@ -45,12 +53,12 @@ def test_weights_of_levels_are_one_on_average_and_favour_low_rates():
     lmbdas = (0.01, 0.04, 0.16)
     keys = jax.random.split(jax.random.key(0), 4000)
     _, lmbda = draw_qualities(keys, jnp.arange(4000), 4000, lmbdas)
-    weights = level_weights(lmbda, lmbdas, 0.5)
+    weights = quality_weights(lmbda, lmbdas, 0.5)
     np.testing.assert_allclose(weights.mean(), 1, rtol=0.02)
     np.testing.assert_allclose(
         weights * jnp.sqrt(lmbda), weights[0] * jnp.sqrt(lmbda[0]), rtol=1e-4
     )
-    np.testing.assert_array_equal(level_weights(lmbda, lmbdas, 0.0), 1)
+    np.testing.assert_array_equal(quality_weights(lmbda, lmbdas, 0.0), 1)
 
 
 def test_a_density_draws_high_rates_more_often_and_leaves_the_mean_as_it_is():
@@ -60,7 +68,7 @@ def test_a_density_draws_high_rates_more_often_and_leaves_the_mean_as_it_is():
 
     def drawn(balance: float, density: float):
         quality, lmbda = draw_qualities(keys, jnp.arange(4000), 4000, lmbdas, density=density)
-        return quality, lmbda, level_weights(lmbda, lmbdas, balance, density)
+        return quality, lmbda, quality_weights(lmbda, lmbdas, balance, density)
 
     even, lmbda, weights = drawn(-0.1, 0.0)
     often, drawn_lmbda, drawn_weights = drawn(-0.1, 0.5)

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from llic_jax.errors import ConfigError
 from llic_jax.training import soap
-from llic_jax.training.optimizer import build_optimizer
+from llic_jax.training.settings import RunSettings
 
 ENABLE_X64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
@@ -119,6 +119,7 @@ def test_long_sides_keep_their_coordinates():
 
 
 def test_an_unknown_optimizer_is_refused(tiny_config):
-    train = tiny_config.train.to_dict() | {"optimizer": "sgd"}
+    config = tiny_config.copy_and_resolve_references()
+    config.train.optimizer = "sgd"
     with pytest.raises(ConfigError, match="'sgd'; known are adam, soap"):
-        build_optimizer(train, lambda vector: vector)
+        RunSettings.of(config)

@@ -18,23 +18,25 @@ from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.ops.quantization import fold_in
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.loss import rate_distortion
+from llic_jax.training.objective import Objective
 from llic_jax.training.optimizer import build_optimizer, learning_rate_schedule, scale_by_part
-from llic_jax.training.phases import ANALYSIS, TRANSFORMS, Stage
-from llic_jax.training.quality_sampling import draw_qualities, level_weights
-from llic_jax.training.state import TrainState, create_state, fresh_state
-from llic_jax.training.step import make_train_step
+from llic_jax.training.phases import ANALYSIS, TRANSFORMS, Phase
+from llic_jax.training.quality_sampling import draw_qualities, quality_weights
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.state import TrainState, create_state, new_state
+from llic_jax.training.step import make_step
 
 
 def fresh(model, optimizer):
     """A state with fresh parameters, and from their vector to their tree."""
     vector, unravel = jax.flatten_util.ravel_pytree(initialize(model, 0))
-    return fresh_state(vector, optimizer), unravel
+    return new_state(vector, optimizer), unravel
 
 
 def under_way(params, optimizer):
     """A state whose averages point somewhere, its vector of parameters, and to their tree."""
     vector, unravel = jax.flatten_util.ravel_pytree(params)
-    state = fresh_state(vector, optimizer)
+    state = new_state(vector, optimizer)
     averages = jax.tree.map(lambda a: a + 1e-4, state.opt_state)
     return dataclasses.replace(state, opt_state=averages), vector, unravel
 
@@ -47,14 +49,13 @@ def unmoved(unravel, vector, new):
 
 @pytest.mark.slow
 def test_parts_of_a_batch_give_the_batch_s_update(tiny_config):
-    settings = tiny_config.train.copy_and_resolve_references()
-    settings.lmbdas = tiny_config.train.lmbdas
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
     state, unravel = fresh(model, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 64, 64, 3), np.uint8)
     found = []
-    for settings.accumulate in (1, 2):
-        step = make_train_step(model, optimizer, unravel, settings, 0)
+    for accumulate in (1, 2):
+        settings = dataclasses.replace(TrainSettings.of(tiny_config), accumulate=accumulate)
+        step = make_step(Objective(model, settings), optimizer, unravel, 0)
         new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
         found.append((np.asarray(new.params[0]), float(figures["loss"][0])))
     change = np.abs(found[0][0] - np.asarray(state.params)).max()
@@ -76,7 +77,8 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
         model = build_model({**tiny_config.model.to_dict(), **change})
         optimizer = optax.sgd(1.0)
         state, unravel = fresh(model, optimizer)
-        step = make_train_step(model, optimizer, unravel, tiny_config.train, 0)
+        objective = Objective(model, TrainSettings.of(tiny_config))
+        step = make_step(objective, optimizer, unravel, 0)
         new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
         assert new.params.dtype == figures["loss"].dtype == jnp.float32
         found.append((np.asarray(new.params[0] - state.params), float(figures["loss"][0])))
@@ -85,15 +87,16 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
     np.testing.assert_allclose(other_loss, loss, rtol=tolerance / 2)
 
 
-@pytest.mark.parametrize("stage", [Stage.ENTROPY_MODEL, Stage.ALL])
-def test_transforms_stand_still_where_they_are_told_to(tiny_config, stage):
+@pytest.mark.parametrize("phase", [Phase.ENTROPY_MODEL, Phase.ALL])
+def test_transforms_stand_still_where_they_are_told_to(tiny_config, phase):
     """While only the rate is learned, and at a rate of their own of 0."""
-    train, rate_only = tiny_config.train.copy_and_resolve_references(), stage != Stage.ALL
-    train.transforms_rate = 1.0 if rate_only else 0.0
+    rate_only = phase != Phase.ALL
+    transforms_rate = 1.0 if rate_only else 0.0
+    train = dataclasses.replace(TrainSettings.of(tiny_config), transforms_rate=transforms_rate)
     model, optimizer = build_model(tiny_config.model), optax.sgd(1e-3)
     state, unravel = fresh(model, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    step = make_train_step(model, optimizer, unravel, train, 0, stage)
+    step = make_step(Objective(model, train, phase), optimizer, unravel, 0)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
     assert bool(figures["loss"] == figures["bpp"]) == ("psnr" not in figures) == rate_only
     before, after = unravel(state.params), unravel(new.params[0])
@@ -108,12 +111,11 @@ def test_transforms_stand_still_where_they_are_told_to(tiny_config, stage):
 
 def test_frozen_layers_stand_still(tiny_config, tiny_params):
     """By a part's name and by a layer's, though Adam's averages still point somewhere."""
-    train = tiny_config.train.copy_and_resolve_references()
-    train.frozen = ("entropy_model", "fc2")
+    train = dataclasses.replace(TrainSettings.of(tiny_config), frozen=("entropy_model", "fc2"))
     model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
     state, params, unravel = under_way(tiny_params, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
-    step = make_train_step(model, optimizer, unravel, train, 0)
+    step = make_step(Objective(model, train), optimizer, unravel, 0)
     new, _ = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
     before, still = unmoved(unravel, params, new)
     assert still == {path for path in before if not {"entropy_model", "fc2"}.isdisjoint(path)}
@@ -123,13 +125,13 @@ def test_frozen_layers_stand_still(tiny_config, tiny_params):
 def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, tiny_params):
     """The analysis stays, though Adam's averages still point somewhere; and the loss is that of
     coding: no noise."""
-    train = tiny_config.train.copy_and_resolve_references()
-    train.lmbdas = (0.0067, 0.0067)
+    train = dataclasses.replace(TrainSettings.of(tiny_config), lmbdas=(0.0067, 0.0067))
     model, optimizer = build_model(tiny_config.model), optax.adam(1e-3)
     state, params, unravel = under_way(tiny_params, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (1, 2, 64, 64, 3), np.uint8)
     options = EncoderOptions(20.0, (0.5, 0.5))
-    step = make_train_step(model, optimizer, unravel, train, 0, Stage.DECODER, options)
+    objective = Objective(model, train, Phase.DECODER, options)
+    step = make_step(objective, optimizer, unravel, 0)
     new, figures = step(jax.tree.map(lambda x: jnp.stack([x]), state), images)
 
     key = jax.random.fold_in(jax.random.key(0), 0)
@@ -153,8 +155,7 @@ def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, t
 def test_checkpoints_of_earlier_runs_fit(tiny_config, tmp_path):
     """The names and shapes of a state's arrays are those of every checkpoint written so far, also
     where layers are frozen or transforms have a rate of their own."""
-    train = tiny_config.train.copy_and_resolve_references()
-    train.frozen, train.transforms_rate = ("fc2",), 0.5
+    train = dataclasses.replace(TrainSettings.of(tiny_config), frozen=("fc2",), transforms_rate=0.5)
     state, _, _ = create_state(build_model(tiny_config.model), train, 0)
     n = state.params.size
     shapes = {
@@ -196,16 +197,22 @@ def test_updates_are_scaled_by_part():
 def test_steps_are_those_of_optax_s_own_parts_on_a_tree(tiny_config, tiny_params):
     """Clipping, Adam, rates by part, frozen layers, moving average: several steps against `optax`
     on the tree of parameters. And once something was not finite, nothing moves any more."""
-    train = tiny_config.train.copy_and_resolve_references()
-    train.transforms_rate, train.frozen, train.learning_rate = 0.5, ("fc2",), 1e-3
-    train.level_balance, train.level_density, train.clip_norm = 0.1, 0.5, 0.1
+    train = dataclasses.replace(
+        TrainSettings.of(tiny_config),
+        transforms_rate=0.5,
+        frozen=("fc2",),
+        learning_rate=1e-3,
+        rate_weighting=0.1,
+        rate_sampling=0.5,
+        clip_norm=0.1,
+    )
     model, lmbdas = build_model(tiny_config.model), tuple(train.lmbdas)
     images = np.random.default_rng(0).integers(0, 256, (3, 1, 2, 64, 64, 3), np.uint8)
 
     vector, unravel = jax.flatten_util.ravel_pytree(tiny_params)
     optimizer = build_optimizer(train, unravel)
-    state = jax.tree.map(lambda x: jnp.stack([x]), fresh_state(vector, optimizer))
-    step = make_train_step(model, optimizer, unravel, train, 0)
+    state = jax.tree.map(lambda x: jnp.stack([x]), new_state(vector, optimizer))
+    step = make_step(Objective(model, train), optimizer, unravel, 0)
 
     def part(path, _):
         names = [key.key for key in path]
@@ -224,9 +231,9 @@ def test_steps_are_those_of_optax_s_own_parts_on_a_tree(tiny_config, tiny_params
         key = jax.random.fold_in(jax.random.key(0), count)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(2))
         quality, lmbda = draw_qualities(
-            fold_in(keys, 0), jnp.arange(2), 2, lmbdas, train.level_density
+            fold_in(keys, 0), jnp.arange(2), 2, lmbdas, train.rate_sampling
         )
-        weight = level_weights(lmbda, lmbdas, train.level_balance, train.level_density)
+        weight = quality_weights(lmbda, lmbdas, train.rate_weighting, train.rate_sampling)
 
         def loss(params):
             # Frozen layers have no part in the gradient's norm.
@@ -273,8 +280,10 @@ def test_four_devices_give_the_single_device_update():
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.flatten_util import ravel_pytree
 from llic_jax.configs import smoke
-from llic_jax.training.state import fresh_state
-from llic_jax.training.step import make_train_step
+from llic_jax.training.state import new_state
+from llic_jax.training.objective import Objective
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.step import make_step
 from llic_jax.models.build import build_model, initialize
 
 config = smoke.get_config()
@@ -282,14 +291,15 @@ config.model.channels, config.model.groups, config.model.levels = (4, 4, 4, 8), 
 config.model.kernel_sizes, config.model.hyper_channels = (3, 3, 3, 3), 4
 config.model.context_widths = (4, 4)
 config.train.lmbdas, config.train.schedule = (0.01,), "constant"
+config.coding.back_projection = ()
 model = build_model(config.model)
 optimizer = optax.sgd(1e-3)  # linear in the gradient: it is the gradients that are compared
 images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
 vector, unravel = ravel_pytree(initialize(model, 0))
-state = fresh_state(vector, optimizer)
+state = new_state(vector, optimizer)
 params = {}
 for devices in (1, 4):
-    step = make_train_step(model, optimizer, unravel, config.train, 0)
+    step = make_step(Objective(model, TrainSettings.of(config)), optimizer, unravel, 0)
     replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), state)
     new, _ = step(replicated, images.reshape(devices, 4 // devices, 64, 64, 3))
     params[devices] = np.asarray(new.params)

@@ -3,7 +3,8 @@ import time
 import pytest
 
 from llic_jax.errors import ConfigError
-from llic_jax.training.phases import Stage
+from llic_jax.training.phases import Phase
+from llic_jax.training.settings import RunSettings
 from llic_jax.training.time_schedule import Clock, TimeSchedule, minutes_used, note_minutes
 
 
@@ -16,21 +17,25 @@ def config(tiny_config):
     return config
 
 
+def schedule_of(config):
+    return TimeSchedule.of(RunSettings.of(config))
+
+
 def test_the_rate_rises_stays_and_falls_to_zero(config):
-    schedule = TimeSchedule.of(config)
+    schedule = schedule_of(config)
     rates = [schedule.at(fraction).rate for fraction in (0.0, 0.05, 0.1, 0.3, 0.5, 0.75, 1.0)]
     assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0])
     assert rates[-1] == 0
-    assert schedule.kinds() == [(Stage.ALL, 0)]
+    assert schedule.programs() == [(Phase.ALL, 0)]
 
 
 def test_stages_and_crops_are_fractions_of_the_time(config):
     config.train.transforms_from_fraction, config.train.decoder_fraction = 0.2, 0.2
     config.data.crops, config.data.crop_fractions = (64, 128), (0.6,)
-    schedule = TimeSchedule.of(config)
-    expected = [(Stage.ENTROPY_MODEL, 0), (Stage.ALL, 0), (Stage.ALL, 1), (Stage.DECODER, 1)]
+    schedule = schedule_of(config)
+    expected = [(Phase.ENTROPY_MODEL, 0), (Phase.ALL, 0), (Phase.ALL, 1), (Phase.DECODER, 1)]
     assert [schedule.at(fraction)[:2] for fraction in (0.1, 0.3, 0.7, 0.9)] == expected
-    assert schedule.kinds() == expected
+    assert schedule.programs() == expected
     assert schedule.at(0.2).rate == 0  # joining in: a new warm-up
     assert schedule.at(0.3).rate == pytest.approx(1)
     assert schedule.at(0.8 - 1e-9).rate == pytest.approx(0, abs=1e-6)
@@ -40,18 +45,18 @@ def test_stages_and_crops_are_fractions_of_the_time(config):
 def test_fractions_that_do_not_go_together_are_refused(config):
     config.train.decoder_fraction = 1.0
     with pytest.raises(ConfigError, match="leave no time"):
-        TimeSchedule.of(config)
+        schedule_of(config)
     config.train.decoder_fraction = 1.5
     with pytest.raises(ConfigError, match=r"train\.decoder_fraction.*from 0 to 1"):
-        TimeSchedule.of(config)
+        schedule_of(config)
     config.train.decoder_fraction = 0.0
     config.train.minutes = 0.0
     with pytest.raises(ConfigError, match=r"train\.minutes"):
-        TimeSchedule.of(config)
+        schedule_of(config)
     config.train.minutes = 1.0
     config.data.crop_fractions = (0.5,)
     with pytest.raises(ConfigError, match=r"data\.crop_fractions"):
-        TimeSchedule.of(config)
+        schedule_of(config)
 
 
 def test_the_clock_counts_steps_only_and_keeps_to_its_deadline(monkeypatch):

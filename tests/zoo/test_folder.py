@@ -13,7 +13,8 @@ from llic_jax import release as _release
 from llic_jax.errors import ReleaseError
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.optimizer import build_optimizer
-from llic_jax.training.state import fresh_state
+from llic_jax.training.settings import TrainSettings
+from llic_jax.training.state import new_state
 from llic_jax.zoo import folder as release
 from llic_jax.zoo import golden
 from llic_jax.zoo.card import model_card
@@ -106,7 +107,8 @@ def run(tmp_path_factory, tiny_config, tiny_params):
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     params, unravel = jax.flatten_util.ravel_pytree(tiny_params)
-    state = fresh_state(params, build_optimizer(config.train, unravel)).replace(step=np.int32(2))
+    optimizer = build_optimizer(TrainSettings.of(config), unravel)
+    state = new_state(params, optimizer).replace(step=np.int32(2))
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(2, jax.tree.map(np.asarray, state))
     checkpoints.close()
