@@ -198,10 +198,8 @@ class Codec:
 
     def reconstruct(self, compressed: Compressed) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding."""
-        file = LlicFile.from_bytes(compressed.data)
-        if fallback.coding_of(file) is not None:
-            return fallback.decode(file)
-        assert compressed.y_hat is not None
+        if compressed.y_hat is None:  # not coded by the networks
+            return fallback.decode(LlicFile.from_bytes(compressed.data))
         height, width = compressed.height, compressed.width
         canvas = self.networks.canvas_for([(height, width)])
         y_hat = canvas.put(compressed.y_hat)
@@ -305,7 +303,7 @@ class Codec:
         if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
             return None
         if encoded is not None:
-            return dataclasses.replace(encoded, data=data, bits=8.0 * len(data))
+            return dataclasses.replace(encoded, data=data, y_hat=None, bits=8.0 * len(data))
         return Compressed(data, quality, height, width, None, 8.0 * len(data), 0.0, 0.0)
 
     def _encode_one(
