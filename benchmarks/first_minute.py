@@ -54,7 +54,7 @@ from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.kernels import gate_gpu
 from llic_jax.layers.kernels.gate import gated_projection
 from llic_jax.models.build import build_model
-from llic_jax.ops.quantization import hold_within
+from llic_jax.ops.quantization import clip_values
 from llic_jax.system import provenance
 from llic_jax.training import carried_programs
 from llic_jax.training.objective import Objective
@@ -256,7 +256,7 @@ def compare_gates(
 
         h = multiply_halves(conv(2 * c, expand, expand_bias, x))
         y = x + conv(c, project, bias, h, gain)
-        return hold_within(y, limit) if limit else y
+        return clip_values(y, limit) if limit else y
 
     def both(function: Callable) -> Callable:
         def run(x: Any, dy: Any, *others: Any) -> Any:

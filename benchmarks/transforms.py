@@ -19,7 +19,7 @@ import optax
 from common import add_torch_arguments, best, least, product_rate, torch_seconds
 
 from llic_jax.configs import llic_elic
-from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.initializers import init_params
 from llic_jax.models.build import build_model
 from llic_jax.models.cost import summarize
 from llic_jax.native import library as native
@@ -32,9 +32,9 @@ def ours(height: int, width: int, train: bool, repeats: int) -> dict[str, float]
     g_a, g_s = AnalysisTransform(), SynthesisTransform()
     x = jnp.asarray(np.random.default_rng(0).random((1, height, width, 3)), jnp.float32)
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    a = {"params": fresh_params(g_a, 0, like)}
+    a = {"params": init_params(g_a, 0, like)}
     y = jax.jit(g_a.apply)(a, x)
-    s = {"params": fresh_params(g_s, 1, jax.ShapeDtypeStruct(y.shape, y.dtype))}
+    s = {"params": init_params(g_s, 1, jax.ShapeDtypeStruct(y.shape, y.dtype))}
     analyze, synthesize = jax.jit(g_a.apply), jax.jit(g_s.apply)
     seconds = {
         "g_a": best(lambda: analyze(a, x), repeats),

@@ -74,12 +74,12 @@ def rounded_size(size: Callable[[Path], tuple[int, int]]) -> Callable[[Path], tu
         The function: width and height in units of 64 pixels, rounded up. It raises LlicError for
         streams, which can be read only once.
     """
-    from llic_jax.ops.sizes import DOWNSAMPLING
+    from llic_jax.ops.sizes import HYPER_STRIDE, round_up
 
     def rounded(path: Path) -> tuple[int, int]:
         if path is files.STANDARD or files.is_stream(path):
             raise LlicError("a stream is read once")  # so it makes a batch of its own
-        width, height = (-(-side // DOWNSAMPLING) for side in size(path))
+        width, height = (round_up(side, HYPER_STRIDE) // HYPER_STRIDE for side in size(path))
         return width, height
 
     return rounded

@@ -202,7 +202,7 @@ class Codec:
             return fallback.decode(LlicFile.from_bytes(compressed.data))
         height, width = compressed.height, compressed.width
         canvas = self.networks.canvas_for([(height, width)])
-        y_hat = canvas.put(compressed.y_hat)
+        y_hat = canvas.place(compressed.y_hat)
         image = self.networks.synthesize(canvas, y_hat, quality_array([compressed.quality]))
         return np.array(image[0, :height, :width])
 
@@ -238,13 +238,13 @@ class Codec:
             InputError: As `encode`; or latents of another shape, too large, or not finite.
         """
         batch = self._encoder.batch([(height, width)], self._quality(Quality(quality)))
-        expected = self._latent_shapes(*batch.canvas.exact().blocks)
+        expected = self._latent_shapes(*batch.canvas.unpadded().blocks)
         if (latents.y.shape, latents.z.shape) != expected:
             raise InputError(
                 f"Found latents y {latents.y.shape} and z {latents.z.shape}; expected "
                 f"{expected[0]} and {expected[1]} for an image of {width} x {height} pixels."
             )
-        on_canvas = Latents(*map(batch.canvas.put, latents))
+        on_canvas = Latents(*map(batch.canvas.place, latents))
         return self._encoder.encode(batch, on_canvas, [sections or {}], 0.0)[0]
 
     def _encode_or_fall_back(
@@ -332,7 +332,7 @@ class Codec:
             return plain
         start = Latents(*map(batch.canvas.crop, latents))
         refined = self._refiner.refine(image, start, batch.quality, refinement)
-        on_canvas = Latents(*map(batch.canvas.put, refined))
+        on_canvas = Latents(*map(batch.canvas.place, refined))
         # Refined latents have weighed their cost: they become the nearest integers.
         other = self._encoder.encode(batch, on_canvas, [sections], 0.0)[0]
         lmbda = self._refiner.lmbda(batch.quality)

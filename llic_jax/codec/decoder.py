@@ -20,9 +20,9 @@ from llic_jax.coding.symbol_stream import SymbolReader
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Walk
 from llic_jax.execution.stopwatch import Clock
-from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
+from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 
-_BLOCK = DOWNSAMPLING // LATENT_STRIDE  # side of `y` for a side of one in `z`
+_BLOCK = HYPER_STRIDE // LATENT_STRIDE  # side of `y` for a side of one in `z`
 
 
 class Decoder:
@@ -67,9 +67,9 @@ class Decoder:
         qualities = quality_array([file.quality or None for file in files])
         canvas = networks.canvas_for([(file.height, file.width) for file in files])
         readers = [SymbolReader(file, self._tables) for file in files]
-        z_shape = (*canvas.exact().blocks, model.tables.hyper_rows)
+        z_shape = (*canvas.unpadded().blocks, model.tables.hyper_rows)
         symbols_z = np.stack([reader.read_hyper(z_shape) for reader in readers])
-        z_hat = clock.coder(jnp.asarray(canvas.put(symbols_z), jnp.float32))
+        z_hat = clock.coder(jnp.asarray(canvas.place(symbols_z), jnp.float32))
         height, width = (_BLOCK * blocks for blocks in canvas.blocks)
         walk = Walk(
             networks.entropy_model(canvas),
@@ -79,7 +79,7 @@ class Decoder:
         for step, mean, scale in walk:
             positions = canvas.crop(np.asarray(clock.network(networks.positions(scale))))
             symbols = [r.read(step, own) for r, own in zip(readers, positions, strict=True)]
-            whole = clock.coder(canvas.put(np.stack(symbols)))
+            whole = clock.coder(canvas.place(np.stack(symbols)))
             walk.fill(networks.dequantize(whole, mean))
         for reader in readers:
             reader.finish()

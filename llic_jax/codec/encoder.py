@@ -32,7 +32,7 @@ from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.stopwatch import Clock
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import Latents
-from llic_jax.ops.sizes import DOWNSAMPLING, pad_to_multiple
+from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple
 
 
 class Batch(NamedTuple):
@@ -102,8 +102,8 @@ class Encoder:
 
     def analyze(self, batch: Batch, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Latents:
         """The images' latents, on the canvas of their batch."""
-        padded = np.concatenate([pad_to_multiple(image[None], DOWNSAMPLING) for image in images])
-        x = batch.canvas.put(padded.astype(np.float32) / 255)
+        padded = np.concatenate([pad_to_multiple(image[None], HYPER_STRIDE) for image in images])
+        x = batch.canvas.place(padded.astype(np.float32) / 255)
         factors = self._options.factors(batch.qualities)
         return self._networks.analyze(batch.canvas, x, batch.qualities, factors)
 

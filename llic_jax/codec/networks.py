@@ -13,11 +13,11 @@ from llic_jax.entropy.walk import Carry, Step, Values
 from llic_jax.errors import InputError
 from llic_jax.execution.bands import Banded
 from llic_jax.execution.canvas import Canvas
-from llic_jax.execution.program_cache import jit
+from llic_jax.execution.program_cache import cached_jit
 from llic_jax.models.encoder_options import project_back
 from llic_jax.models.llic import LLIC, Latents
 from llic_jax.ops import shapes
-from llic_jax.ops.sizes import DOWNSAMPLING
+from llic_jax.ops.sizes import HYPER_STRIDE
 
 Quality = Float[Array, "b"] | None
 
@@ -45,22 +45,22 @@ class CompiledNetworks:
         self._g_a, self._g_s = (
             Banded(part, memory_gb, network.on_canvas) for part in (network.g_a, network.g_s)
         )
-        self.programs: dict[str, jit] = {
+        self.programs: dict[str, cached_jit] = {
             # The name tells apart programs that are made of one function.
-            name: jit(_on_canvas(network, name), identity and f"{name} {identity}", static)
+            name: cached_jit(_on_canvas(network, name), identity and f"{name} {identity}", static)
             for name, static in (
                 ("hyper_synthesize", ()),
                 ("entropy_params", (2,)),
                 ("refine", (2,)),
             )
         }
-        self.programs |= {f.__name__: jit(f, identity) for f in _functions(network)}
+        self.programs |= {f.__name__: cached_jit(f, identity) for f in _functions(network)}
         self.programs |= {
-            "to_uint8": jit(shapes.to_uint8),
-            "largest": jit(_largest),
-            "quantize": jit(_quantize, static_argnums=(1, 2, 3)),
-            "positions": jit(scale_position),
-            "dequantize": jit(_dequantize),
+            "to_uint8": cached_jit(shapes.to_uint8),
+            "largest": cached_jit(_largest),
+            "quantize": cached_jit(_quantize, static_argnums=(1, 2, 3)),
+            "positions": cached_jit(scale_position),
+            "dequantize": cached_jit(_dequantize),
         }
 
     def analyze(
@@ -150,11 +150,11 @@ class CompiledNetworks:
             if Canvas.of_size(*size) != Canvas.of_size(*first):
                 raise InputError(
                     f"Images of {first[1]} x {first[0]} and {size[1]} x {size[0]} pixels do not go "
-                    f"through the networks together: rounded up to multiples of {DOWNSAMPLING}, "
+                    f"through the networks together: rounded up to multiples of {HYPER_STRIDE}, "
                     "their sizes differ. Code them apart."
                 )
         canvas = Canvas.of_size(*first)
-        return canvas.rounded() if self.network.on_canvas else canvas
+        return canvas.standard_size() if self.network.on_canvas else canvas
 
     def _latent(self, canvas: Canvas, x: Any, quality: Quality) -> Array:
         y = self._g_a(self.params["g_a"], canvas, x, *self.network.quality_argument(quality))
@@ -219,14 +219,14 @@ def _functions(network: LLIC) -> Sequence[Callable[..., Any]]:
     def round_hyper(params, canvas, z):
         z_hat = jnp.round(z)
         bits: Any = network.apply({"params": params}, z_hat, method="prior_bits")
-        return z_hat, jnp.sum(canvas.keep(bits), axis=(1, 2, 3))
+        return z_hat, jnp.sum(canvas.mask(bits), axis=(1, 2, 3))
 
     return scale, unscale, hyper_analyze, round_hyper
 
 
 def _quantize(canvas, step, rdoq_weight, mixture, y, mean, scale):
     symbols = quantize_rdo(step.gather(y) - mean, scale, rdoq_weight)
-    bits = jnp.sum(canvas.keep(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
+    bits = jnp.sum(canvas.mask(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
     return symbols.astype(jnp.int32), symbols + mean, bits
 
 

@@ -28,7 +28,7 @@ from llic_jax.entropy.walk import Walk
 from llic_jax.errors import InputError
 from llic_jax.layers.quality import lmbda_of_quality
 from llic_jax.models.llic import LLIC, Latents
-from llic_jax.ops.sizes import DOWNSAMPLING, pad_to_multiple
+from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple
 
 MAX_PIXELS = 1 << 22  # a step keeps all that its gradient needs: 2 KB a pixel, released model
 _LEARNING_RATE = 0.2  # in units of the quantization step; falls to zero as a half cosine
@@ -135,7 +135,7 @@ class Refiner:
         steps, seconds, progress = refinement
         state = _ADAM.init(latents)
         level = None if quality is None else jnp.full(1, quality, jnp.float32)
-        x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
+        x = pad_to_multiple(image[None], HYPER_STRIDE).astype(np.float32) / 255
         # Errors count inside the image only; as an array, so that sizes that pad alike share a
         # program.
         inside = np.zeros((*x.shape[:3], 1), np.float32)

@@ -22,7 +22,7 @@ from llic_jax.errors import (
     UnknownCoderError,
     WrongModelError,
 )
-from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
+from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 
 MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
 
@@ -93,7 +93,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     pixels = _padded(width, height)
     if pixels > max_pixels:
         raise ImageSizeError(
-            f"{width} x {height} pixels are {pixels} when padded to multiples of {DOWNSAMPLING}; "
+            f"{width} x {height} pixels are {pixels} when padded to multiples of {HYPER_STRIDE}; "
             f"at most {max_pixels} are allowed. A larger max_pixels allows more."
         )
 
@@ -168,10 +168,10 @@ def least_bytes(width: int, height: int, bits: tuple[float, float]) -> int:
     """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
     z_bits, y_bits = bits
     pixels = _padded(width, height)
-    total = pixels / DOWNSAMPLING**2 * z_bits + pixels / LATENT_STRIDE**2 * y_bits
+    total = pixels / HYPER_STRIDE**2 * z_bits + pixels / LATENT_STRIDE**2 * y_bits
     return int(0.99 * total / 8)  # a coder's own rounding may save a little
 
 
 def _padded(width: int, height: int) -> int:
     """Pixels to the networks: 1 x 2^20 are 64 x 2^20."""
-    return math.prod(side + -side % DOWNSAMPLING for side in (width, height))
+    return math.prod(side + -side % HYPER_STRIDE for side in (width, height))

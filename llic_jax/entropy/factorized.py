@@ -53,11 +53,12 @@ class FactorizedPrior(nn.Module):
 
     def logits_cumulative(self, z: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         """The logit of the cumulative distribution of each channel at `z`; increasing in `z`."""
-        h = z[..., None]
+        h, lead = z[..., None], (1,) * (z.ndim - 1)
         for matrix, bias, factor in self._layers:
-            h = jnp.einsum("...ci,coi->...co", h, nn.softplus(matrix)) + bias
+            h = jnp.einsum("...ci,coi->...co", h, nn.softplus(matrix))
+            h = h + jnp.reshape(bias, lead + bias.shape)
             if factor is not None:
-                h = h + jnp.tanh(factor) * jnp.tanh(h)
+                h = h + jnp.reshape(jnp.tanh(factor), lead + factor.shape) * jnp.tanh(h)
         return h[..., 0]
 
     def bits(self, z: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:

@@ -21,13 +21,11 @@ from jaxtyping import Array, Float
 from llic_jax.entropy.stf import ChannelModel, Hyper, HyperSynthesis, Latent, slice_channels
 from llic_jax.entropy.walk import EntropyParts
 from llic_jax.errors import ConfigError
+from llic_jax.layers.activations import leaky_relu
 from llic_jax.layers.attention import SwinBlock
 from llic_jax.layers.convolutions import Conv, SubpixelConv
 from llic_jax.layers.initializers import RESIDUAL_SCALE
-
-Feature = Float[Array, "b h w c"]
-
-leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
+from llic_jax.layers.types import Feature
 
 
 class ResidualBlock(nn.Module):

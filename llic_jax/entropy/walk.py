@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from llic_jax.entropy.gaussian import GAUSSIAN, Mixture, coded_bits, gaussian_bits, quantize_rdo
 from llic_jax.errors import WalkError
-from llic_jax.execution.program_cache import jit
+from llic_jax.execution.program_cache import cached_jit
 from llic_jax.ops.quantization import add_uniform_noise, fold_in, round_straight_through
 
 Carry = Any
@@ -80,12 +80,12 @@ class Step:
         pairs = jnp.stack([jnp.where(odd, 0, values), jnp.where(odd, values, 0)], axis=3)
         return pairs.reshape(b, h, 2 * half, c)
 
-    @partial(jit, static_argnums=(0,))
+    @partial(cached_jit, static_argnums=(0,))
     def gather(self, y: Float[Array, "b h w m"]) -> Values:
         """This step's elements of `y`."""
         return self.pack(self.own_channels(y))
 
-    @partial(jit, static_argnums=(0,))
+    @partial(cached_jit, static_argnums=(0,))
     def scatter(self, y_hat: Float[Array, "b h w m"], values: Values) -> Float[Array, "b h w m"]:
         """`y_hat` with this step's elements, zero until now, set to `values`."""
         return y_hat.at[..., self.start : self.stop].add(self.unpack(values))

@@ -22,11 +22,12 @@ from llic_jax.entropy.gaussian import coded_bits, quantize_rdo
 from llic_jax.entropy.walk import Step, Walk
 from llic_jax.errors import InspectionError
 from llic_jax.evaluation.system import Image
-from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.initializers import init_params
 from llic_jax.models.build import build_model
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC
-from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE, pad_to_multiple
+from llic_jax.ops.shapes import to_float
+from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE, pad_to_multiple
 
 ENERGY = 0.95  # share of the energy within the radius of a receptive field
 
@@ -83,12 +84,12 @@ class ReceptiveFieldProbe:
         Raises:
           InspectionError: `size` is no multiple of 64, or an image is smaller.
         """
-        if size % DOWNSAMPLING:
-            raise InspectionError(f"size is {size}; it must be a multiple of {DOWNSAMPLING}.")
+        if size % HYPER_STRIDE:
+            raise InspectionError(f"size is {size}; it must be a multiple of {HYPER_STRIDE}.")
         middle = size // LATENT_STRIDE // 2
         total = np.zeros((size, size))
         for image in images:
-            crop = jnp.asarray(central_crop(image, size)[None], jnp.float32) / 255
+            crop = jnp.asarray(to_float(central_crop(image, size)[None]))
             energy = np.asarray(self._energy(params, crop, middle, *quality), np.float64)
             total += energy / energy.sum()
         total /= total.sum()
@@ -147,7 +148,7 @@ def receptive_fields(
     Returns:
       Four fields, at the middle quality.
     """
-    size = min(512, *(min(image.shape[:2]) for image in images)) // DOWNSAMPLING * DOWNSAMPLING
+    size = min(512, *(min(image.shape[:2]) for image in images)) // HYPER_STRIDE * HYPER_STRIDE
     quality = model.quality_argument(jnp.full(1, (model.levels + 1) / 2))
     fields = []
     kernels = " ".join(str(k) for k in config["kernel_sizes"])
@@ -163,11 +164,11 @@ def receptive_fields(
         }
         variants.append((f"before training, static {k}x{k}", static, False))
     own_probe = ReceptiveFieldProbe(model.g_a)
-    like = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
+    like = jax.ShapeDtypeStruct((1, HYPER_STRIDE, HYPER_STRIDE, 3), jnp.float32)
     for name, variant, trained in tqdm(variants, "receptive fields", leave=False, disable=None):
         g_a = model.g_a if variant is config else build_model(variant).g_a
         probe = own_probe if variant is config else ReceptiveFieldProbe(g_a)
-        weights = params["g_a"] if trained else fresh_params(g_a, seed, like, *quality)
+        weights = params["g_a"] if trained else init_params(g_a, seed, like, *quality)
         fields.append(probe.measure(name, weights, images, size, *quality))
     return fields
 
@@ -232,7 +233,7 @@ class Inspector:
         Returns:
           Bits, kernels and factors.
         """
-        x = pad_to_multiple(image[None], DOWNSAMPLING).astype(np.float32) / 255
+        x = to_float(pad_to_multiple(image[None], HYPER_STRIDE))
         batch = None if quality is None else jnp.full(1, quality, jnp.float32)
         (bits_y, bits_z), variables = self._look(self._params, x, batch)
         activations = variables["intermediates"].get("g_a", {})

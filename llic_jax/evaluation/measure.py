@@ -128,7 +128,7 @@ def _result(
         psnr=distortion.image_psnr(image, measurement.image),
         psnr_y=distortion.image_psnr_y(image, measurement.image),
         ms_ssim=similarity,
-        ms_ssim_db=None if similarity is None else distortion.decibel(similarity),
+        ms_ssim_db=None if similarity is None else distortion.to_decibels(1 - similarity),
         encode_seconds=measurement.encode_seconds,
         encode_network_seconds=measurement.encode_network_seconds,
         decode_seconds=measurement.decode_seconds,

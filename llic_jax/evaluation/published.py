@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from llic_jax.metrics.bd_rate import Curve
-from llic_jax.metrics.distortion import decibel
+from llic_jax.metrics.distortion import to_decibels
 
 ANCHOR = "VTM-17.0 (calibrated)"
 _FOLDER = Path(__file__).parent / "published_figures"
@@ -47,7 +47,7 @@ class Published:
             return Curve(self.codec, self.bpp, self.psnr)
         if self.ms_ssim is None:
             return None
-        return Curve(self.codec, self.bpp, tuple(map(decibel, self.ms_ssim)))
+        return Curve(self.codec, self.bpp, tuple(to_decibels(1 - value) for value in self.ms_ssim))
 
 
 @cache

@@ -17,14 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from llic_jax.layers.attention import WindowAttention
 from llic_jax.layers.chain import Local, mean_over_positions
-from llic_jax.layers.convolutions import Conv, SampleConv, TransposedConv
-from llic_jax.layers.depthwise import DepthwiseConv
-from llic_jax.ops.sizes import DOWNSAMPLING
-
-# Layers that make something of nothing: by a bias, or by what lies within their reach.
-_SPREADING = (Conv, DepthwiseConv, SampleConv, TransposedConv)
+from llic_jax.ops.sizes import HYPER_STRIDE, round_up
 
 _Result = TypeVar("_Result")
 
@@ -33,10 +27,11 @@ _Result = TypeVar("_Result")
 class Canvas:
     """How large the arrays are, and how much of them is image.
 
-    blocks: height and width in blocks of `DOWNSAMPLING` pixels, the size of `z`. Part of a
-        program's identity.
-    used: blocks that the image covers, two integers in an array, known when a program runs; None:
-        all of them.
+    Attributes:
+        blocks: Height and width in blocks of `HYPER_STRIDE` pixels, the size of `z`. Part of a
+            program's identity.
+        used: Blocks that the image covers, two integers in an array, known when a program runs;
+            None: all of them.
     """
 
     blocks: tuple[int, int] = flax.struct.field(pytree_node=False)
@@ -44,24 +39,25 @@ class Canvas:
 
     @classmethod
     def of_size(cls, height: int, width: int) -> "Canvas":
-        """The image's own size, rounded up to whole blocks."""
-        return cls((-(-height // DOWNSAMPLING), -(-width // DOWNSAMPLING)))
+        """The size of an image of `height` x `width` pixels, rounded up to whole blocks."""
+        rows, columns = (round_up(side, HYPER_STRIDE) for side in (height, width))
+        return cls((rows // HYPER_STRIDE, columns // HYPER_STRIDE))
 
-    def exact(self) -> "Canvas":
+    def unpadded(self) -> "Canvas":
         """The image without a canvas around it."""
         if self.used is None:
             return self
         height, width = map(int, self.used)
         return Canvas((height, width))
 
-    def rounded(self) -> "Canvas":
+    def standard_size(self) -> "Canvas":
         """The smallest of the few canvases that an image of this size fits on."""
-        height, width = map(_rounded, self.blocks)
+        height, width = map(_standard_length, self.blocks)
         if (height, width) == self.blocks:
             return self
         return Canvas((height, width), np.array(self.blocks, np.int32))
 
-    def put(self, x: Any) -> Any:
+    def place(self, x: Any) -> Any:
         """An array of the image's size, `(1, h, w, c)`, on the canvas."""
         if self.used is None:
             return x
@@ -77,9 +73,9 @@ class Canvas:
         height, width = self._sizes(x.shape, self.blocks, self.used)
         return np.asarray(x)[:, :height, :width]
 
-    def keep(self, x: Array) -> Array:
-        """Zero wherever there is no image. Within a program; so are the rest."""
-        return x if self.used is None else jnp.where(self.covers(x), x, 0)
+    def mask(self, x: Array) -> Array:
+        """`x`, zero wherever there is no image. Within a program, as are the following methods."""
+        return x if self.used is None else jnp.where(self.covers(x), x, jnp.zeros_like(x))
 
     def covers(self, x: Array) -> Bool[Array, "1 h w 1"]:
         """Where there is image in an array of the canvas's size, at whatever resolution."""
@@ -92,7 +88,8 @@ class Canvas:
     def apply(self, call: Callable[[], _Result]) -> _Result:
         """What `call` returns, the model's layers in it confined to the image.
 
-        Layers other than this package's may be confined wrongly: `LLIC.on_canvas`.
+        Each layer is confined as it declares (`Locality`). Layers that declare nothing, as those of
+        other packages, may show what lies beyond the image: `LLIC.on_canvas`.
         """
         if self.used is None:
             return call()
@@ -101,16 +98,18 @@ class Canvas:
 
     def _confine(self, method: Callable, args: Any, kwargs: Any, context: Any) -> Any:
         layer = context.module
-        if context.method_name != "__call__":
+        if context.method_name != "__call__" or not isinstance(layer, Local):
             return method(*args, **kwargs)
-        if isinstance(layer, Local) and layer.locality.pools:
+        locality = layer.locality
+        if locality.uses_global_mean:
             (x,) = args
+            # The mean over the canvas, to that over the image: there is nothing else on it.
             share = jnp.prod(self.used / np.array(self.blocks, np.float32))
             args = (x, mean_over_positions(x) / share)
-        elif isinstance(layer, WindowAttention):
+        if locality.takes_covered:
             args = (*args, self.covers(args[0]))
         out = method(*args, **kwargs)
-        return self.keep(out) if isinstance(layer, _SPREADING) else out
+        return self.mask(out) if locality.leaks else out
 
     @staticmethod
     def _sizes(shape: tuple[int, ...], found: Any, wanted: Any) -> tuple[int, int]:
@@ -121,7 +120,7 @@ class Canvas:
         return height, width
 
 
-def _rounded(blocks: int) -> int:
+def _standard_length(blocks: int) -> int:
     """1, 2, 3, 4, 6, 8 .. 16, 20 .. 32, 40 ..: four sizes or more to every octave."""
     step = 1 if blocks <= 4 else max(2, 1 << ((blocks - 1).bit_length() - 3))
-    return -(-blocks // step) * step
+    return round_up(blocks, step)

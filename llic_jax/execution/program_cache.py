@@ -1,53 +1,98 @@
-"""Compiled programs kept on disk: a second start with the same sizes compiles nothing.
+"""Compiled programs on disk and in memory: a second start with the same sizes compiles nothing.
 
-JAX's own cache saves compiling, but a program is traced and lowered before it can be looked up
-there, which takes longer than to code a photograph. So the codec's programs are kept whole as well
-(`jit`), found by all that they depend on: the function's identity and arguments, the source code of
-this package, the versions of JAX, and the processor.
+JAX's own persistent cache saves compiling only: a program is traced and lowered before it can be
+looked up, which takes longer than to code a photograph. So `cached_jit` stores whole executables as
+well. Their key holds all that they depend on: the function's identity and arguments, this package's
+source code, the versions of JAX, and the processor.
+
+`jax.export` with JAX's cache would need no executables of our own. Measured on the warm path, it is
+slower (docs/performance.md), and what JAX stores has no checksum: a flipped bit is executed.
+
+A stored program is executable code. It is read only from a folder that nobody else can write to,
+and only if its checksum is right.
 """
 
+import collections
 import contextlib
 import functools
 import hashlib
+import logging
 import math
 import os
 import pickle
 import platform
-import secrets
-from collections.abc import Callable
+import stat
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-_folder: Path | None = None  # of whole programs
-_MOST_BYTES = 1 << 30  # of them; a codec has some sixty for a size of images, 10 MB
+from llic_jax.system.files import user_cache_folder, whole_file
+
+_folder: Path | None = None  # of stored programs
+_MAX_BYTES = 1 << 30  # on disk; a codec has some sixty programs for a size of images, 10 MB
+_MAX_SIZES = 6  # in memory, of each function; a portrait and a landscape are two
+_CHECKSUM_BYTES = 32
+
+# A lock for each program that is being made: threads that need the same one make it once.
+_locks: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+_locks_lock = threading.Lock()
 
 
 def enable() -> None:
-    """Keeps them in JAX_COMPILATION_CACHE_DIR, or else below the user's cache folder.
+    """Stores programs in JAX_COMPILATION_CACHE_DIR, or else below the user's cache folder.
 
-    An empty JAX_COMPILATION_CACHE_DIR switches the cache off.
+    An empty JAX_COMPILATION_CACHE_DIR switches this off. Without a folder, nothing is stored. For
+    the main thread of a command: it changes settings of JAX for all of the process.
     """
     global _folder
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        chosen = str(Path(home) / "llic_jax" / "compiled")
-    if chosen:
-        jax.config.update("jax_compilation_cache_dir", chosen)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-        _folder = Path(chosen) / "whole"
+        home = user_cache_folder()
+        if home is None:
+            return
+        chosen = str(home / "llic_jax" / "compiled")
+        with contextlib.suppress(OSError):
+            Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not chosen:
+        return
+    jax.config.update("jax_compilation_cache_dir", chosen)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    # JAX warns of every program that it cannot write.
+    writable = os.access(chosen, os.W_OK) or not Path(chosen).exists()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1 if writable else math.inf)
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    _folder = Path(chosen) / "whole"
 
 
-class jit:  # noqa: N801 (it stands in for jax.jit)
-    """`jax.jit` whose programs are kept on disk once `enable` was called. Takes arrays, and trees
-    of them, by position.
+class _Size(NamedTuple):
+    """The programs of one function for one size of images.
 
-    identity: stands for everything that the function's programs depend on beside its name, its
-        arguments and this package's source code; for parameters (any dictionary) as well. None:
-        they are not kept.
+    Attributes:
+        jitted: `jax.jit` of the function for this size alone; freed with its programs.
+        programs: By arguments; they are called with all arguments but the static ones.
+    """
+
+    jitted: Callable
+    programs: dict[Any, Callable]
+
+
+class cached_jit:  # noqa: N801 (it stands in for jax.jit)
+    """`jax.jit` whose programs are stored on disk once `enable` was called.
+
+    Takes arrays, and trees of them, by position. The programs of the `_MAX_SIZES` sizes of images
+    that were used last stay in memory.
+
+    Args:
+        function: A pure function.
+        identity: Stands for everything that the function's programs depend on beside its name, its
+            arguments and this package's source code; for parameters (any dictionary) as well. None:
+            they are not stored.
+        static_argnums: As for `jax.jit`.
     """
 
     def __init__(
@@ -55,75 +100,189 @@ class jit:  # noqa: N801 (it stands in for jax.jit)
     ):
         self.function, self.name = function, f"{function.__module__}.{function.__qualname__}"
         self.identity, self.static = identity, static_argnums
-        self.jitted = jax.jit(function, static_argnums=static_argnums)
-        self.programs: dict[Any, Callable] = {}
+        self._inner = jax.jit(function, static_argnums=static_argnums)
+        self._sizes: collections.OrderedDict[Any, _Size] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Callable:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any) -> Any:
         no_jit = jax.config.jax_disable_jit  # type: ignore[attr-defined]
-        if _folder is None or self.identity is None or no_jit:
-            return self.jitted(*args)
         static = tuple(args[i] for i in self.static)
         rest = tuple(arg for i, arg in enumerate(args) if i not in self.static)
         # Parameters are as the identity has them; there are too many to look at in every call.
         leaves, tree = jax.tree.flatten([arg for arg in rest if not isinstance(arg, dict)])
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return self.jitted(*args)  # a part of another program
-        key = static, tree, tuple((x.shape, x.dtype) for x in leaves)
-        if key not in self.programs:
-            self.programs[key] = self._program(args, repr(key))
-        return self.programs[key](*rest)
+        if no_jit or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return self._inner(*args)  # a part of another program
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]
+        shapes = tuple((x.shape, x.dtype) for x in leaves)
+        key = static, tree, shapes, None if device is None else str(device)
+        size = self._size(shapes)
+        if (program := size.programs.get(key)) is not None:
+            return program(*rest)
+        store = _folder is not None and self.identity is not None
+        digest = self._digest(key) if store else None
+        with _lock_of(digest or (id(size.programs), key)):
+            program = size.programs.get(key)
+            if program is None:
+                program = self._stored(digest, args) if digest else self._jitted(size, args)
+            result = program(*rest)  # `jax.jit` compiles in its first call
+            size.programs[key] = program
+        return result
 
-    def _program(self, args: tuple[Any, ...], key: str) -> Callable:
-        from jax.experimental import serialize_executable
+    def count(self) -> int:
+        """Number of programs in memory."""
+        return sum(len(size.programs) for size in self._sizes.values())
 
+    def _size(self, shapes: tuple[Any, ...]) -> _Size:
+        """The programs for the height and width of the first array that has them."""
+        at = next((shape[1:3] for shape, _ in shapes if len(shape) == 4), shapes)
+        with self._lock:
+            if at not in self._sizes:
+                self._sizes[at] = _Size(_independent_jit(self.function, self.static), {})
+            self._sizes.move_to_end(at)
+            while len(self._sizes) > _MAX_SIZES:
+                self._sizes.popitem(last=False)
+            return self._sizes[at]
+
+    def _digest(self, key: Any) -> str:
+        text = "\n".join((self.name, self.identity or "", repr(key), _environment_key()))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _jitted(self, size: _Size, args: tuple[Any, ...]) -> Callable:
+        """`size.jitted` as a function of the arguments that are not static."""
+        static = {i: args[i] for i in self.static}
+
+        def program(*rest: Any) -> Any:
+            dynamic = iter(rest)
+            count = len(rest) + len(static)
+            return size.jitted(*(static[i] if i in static else next(dynamic) for i in range(count)))
+
+        return program if static else size.jitted
+
+    def _stored(self, digest: str, args: tuple[Any, ...]) -> Callable:
+        """The program from disk; or else compiled, and stored if that is possible."""
         assert _folder is not None
-        said = "\n".join((self.name, self.identity or "", key, _surroundings()))
-        digest = hashlib.sha256(said.encode()).hexdigest()[:32]
         path = _folder / f"{self.function.__name__}-{digest}"
-        # Whatever is wrong with what lies there, or with writing it: compiling always works.
-        with contextlib.suppress(Exception):
-            program = serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
-            path.touch()
-            return program
-        program = self._compile(args)
-        with contextlib.suppress(Exception):
-            _folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(pickle.dumps(serialize_executable.serialize(program)))
-            temporary.replace(path)
-            _make_room(_folder)
+        if not _private(_folder):
+            return self._compile(args, digest)
+        program = _read(path)
+        if program is None:
+            program = self._compile(args, digest)
+            _write(path, program)
         return program
 
-    def _compile(self, args: tuple[Any, ...]) -> Any:
-        """Past JAX's own cache: what comes out of it cannot be written whole again."""
+    def _compile(self, args: tuple[Any, ...], digest: str) -> Any:
+        """Compiles without JAX's persistent cache: an executable that was loaded from it cannot be
+        serialized again. Under this name JAX's cache has none, as it is kept from storing it."""
+        jitted = _independent_jit(self.function, self.static, f"{self.function.__name__}_{digest}")
+        with _kept_from_jax_cache():
+            return jitted.lower(*args).compile()
 
-        def fresh(*args: Any) -> Any:
-            return self.function(*args)
 
-        fresh.__name__ = f"{self.function.__name__}_{secrets.token_hex(8)}"  # unknown to the cache
-        setting = "jax_persistent_cache_min_compile_time_secs"
-        before = jax.config.values[setting]
-        jax.config.update(setting, math.inf)
-        try:
-            return jax.jit(fresh, static_argnums=self.static).lower(*args).compile()
-        finally:
-            jax.config.update(setting, before)
+def _independent_jit(function: Callable, static: tuple[int, ...], name: str = "") -> Callable:
+    """`jax.jit` that shares nothing with others of its function; its programs are freed with it."""
+
+    def independent(*args: Any) -> Any:
+        return function(*args)
+
+    independent.__name__ = name or function.__name__
+    return jax.jit(independent, static_argnums=static)
+
+
+def _lock_of(program: Any) -> Any:
+    with _locks_lock:
+        return _locks.setdefault(program, threading.Lock())
+
+
+@contextlib.contextmanager
+def _kept_from_jax_cache() -> Iterator[None]:
+    """Keeps JAX from storing what this thread compiles.
+
+    `jax.config.update` would change the setting for all threads, and JAX has no public way to
+    change it for one.
+    """
+    try:
+        from jax._src.config import persistent_cache_min_compile_time_secs as least_seconds
+    except ImportError:  # JAX then stores it too, and `_write` finds out what cannot be stored
+        yield
+        return
+    with least_seconds(math.inf):
+        yield
+
+
+def _private(folder: Path) -> bool:
+    """Whether nobody but this user, root, and whoever installed this package can write to a folder.
+
+    A folder that does not exist is made for its owner alone.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    if not hasattr(os, "getuid"):
+        return True  # Windows: the user's profile is the user's own
+    trusted = {os.getuid(), 0, Path(__file__).stat().st_uid}
+    for place in (folder, folder.parent):
+        status = place.stat()
+        # In a folder with the sticky bit others can add files, but cannot replace this one.
+        shared = place == folder.parent and status.st_mode & stat.S_ISVTX
+        if status.st_uid not in trusted or (status.st_mode & 0o022 and not shared):
+            _warn_of(place)
+            return False
+    return True
+
+
+@functools.cache
+def _warn_of(folder: Path) -> None:
+    logging.warning(
+        "Compiled programs in %s are not used, as others can write there. Take that right from "
+        "them (chmod go-w), or choose another folder by JAX_COMPILATION_CACHE_DIR.",
+        folder,
+    )
+
+
+def _read(path: Path) -> Any:
+    """A stored program; None if there is none that is sound."""
+    from jax.experimental import serialize_executable
+
+    # Whatever is wrong with what lies there, compiling always works.
+    with contextlib.suppress(Exception):
+        data = path.read_bytes()
+        checksum, content = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+        if hashlib.sha256(content).digest() != checksum:
+            return None
+        program = serialize_executable.deserialize_and_load(*pickle.loads(content))
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            path.touch()
+        return program
+    return None
+
+
+def _write(path: Path, program: Any) -> None:
+    """Stores a program, if that is possible."""
+    from jax.experimental import serialize_executable
+
+    with contextlib.suppress(Exception):
+        content = pickle.dumps(serialize_executable.serialize(program))
+        with whole_file(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        _make_room(path.parent)
 
 
 def _make_room(folder: Path) -> None:
     """Removes the programs that were used longest ago, as far as all together take too much."""
     total = 0
-    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+    programs = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path in sorted(programs, key=lambda path: path.stat().st_mtime, reverse=True):
         total += path.stat().st_size
-        if total > _MOST_BYTES:
+        if total > _MAX_BYTES:
             path.unlink(missing_ok=True)
 
 
 @functools.cache
-def _surroundings() -> str:
+def _environment_key() -> str:
     """What a program depends on that is the same for all of this process."""
     import jaxlib
 
@@ -141,7 +300,14 @@ def _surroundings() -> str:
 
 
 def source_hash(*patterns: str) -> str:
-    """A hash of this package's files of these patterns, hexadecimal."""
+    """Hashes this package's files.
+
+    Args:
+        *patterns: Of their names, e.g. "*.py".
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
     package, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(path for pattern in patterns for path in package.rglob(pattern)):
         digest.update(f"{path.relative_to(package).as_posix()}\n".encode() + path.read_bytes())

@@ -10,20 +10,22 @@ For sizes that Swin takes the result is the same; a border window simply holds f
 sizes that are no multiple of the window, or smaller than it, need no further case.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
+from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, normal
+from llic_jax.layers.types import Feature
 
-Feature = Float[Array, "b h w c"]
 
-
-class WindowAttention(nn.Module):
+class WindowAttention(Local):
     """Multi-head self-attention inside windows of `window` x `window` positions.
 
     Windows begin at rows and columns `shift + i window` for all integers i, as far as there are
@@ -38,6 +40,10 @@ class WindowAttention(nn.Module):
     head_dim: int
     shift: int = 0
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(self.window - 1, takes_covered=True)
 
     @nn.compact
     def __call__(self, x: Feature, covered: Bool[Array, "1 h w 1"] | None = None) -> Feature:
@@ -54,7 +60,7 @@ class WindowAttention(nn.Module):
         )
         logits = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=jnp.float32)
         bias = bias_table[_relative_positions(size)]  # (size^2, size^2, heads)
-        logits = logits / np.sqrt(self.head_dim) + bias.transpose(2, 0, 1)
+        logits = logits / math.sqrt(self.head_dim) + bias.transpose(2, 0, 1)[None, None]
         # A position that only fills up a window gets weight zero. (In a window without any other
         # all weights are the same, and count for nothing.)
         logits = jnp.where(grid.real(covered)[:, None, None, :], logits, jnp.finfo(jnp.float32).min)

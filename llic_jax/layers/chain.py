@@ -1,6 +1,6 @@
 """Networks as chains of local layers, which can be computed band by band (`execution/bands.py`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,29 +13,41 @@ from llic_jax.layers.quality import Quality
 
 
 class Locality(NamedTuple):
-    """Output row `i` of a layer depends on input row `i * stride // up` and on `reach` rows to
-    either side, with zeros beyond the image; columns likewise.
+    """How a layer is confined to a part of an array, for bands and canvases (`execution/`).
 
-    features: channels of the output; None: as the input has.
-    pools: the layer depends on the mean over all positions as well (`mean_over_positions`), and
-        takes it as an optional second argument.
-    takes_quality: it depends on the quality as well, and takes it as `quality=`.
+    Output row `i` depends on input row `i * stride // upsampling` and on `radius` rows to either
+    side, with zeros beyond the image; columns likewise.
+
+    Attributes:
+        radius: In input rows.
+        stride: Input rows for each output row.
+        upsampling: Output rows for each input row.
+        features: Channels of the output; None: as the input has.
+        uses_global_mean: It depends on the mean over all positions as well
+            (`mean_over_positions`), and takes it as an optional second argument.
+        takes_quality: It depends on the quality as well, and takes it as `quality=`.
+        leaks: Its output can be non-zero beyond the image although its input is zero there, because
+            of a bias or of neighbouring pixels. Layers within it speak for themselves.
+        takes_covered: It depends on where in the image a position lies, and takes as an optional
+            second argument which positions there are. It cannot be computed in bands.
     """
 
-    reach: int = 0
+    radius: int = 0
     stride: int = 1
-    up: int = 1
+    upsampling: int = 1
     features: int | None = None
-    pools: bool = False
+    uses_global_mean: bool = False
     takes_quality: bool = False
+    leaks: bool = False
+    takes_covered: bool = False
 
 
 class Local(nn.Module):
-    """A layer, NHWC, that can be computed from a part of the image. Its `dtype` is its output's."""
+    """A layer, NHWC, that declares how it is confined. Its `dtype` is its output's."""
 
     @property
     def locality(self) -> Locality:
-        """Position by position, if a layer says nothing else."""
+        """Position by position, zero where the input is, if a layer says nothing else."""
         return Locality()
 
 
@@ -62,15 +74,36 @@ def quality_argument(layer: nn.Module, quality: Quality | None) -> dict[str, Any
     return {"quality": quality} if takes else {}
 
 
-def flatten(chain: Chain, params: Any) -> Iterator[tuple[nn.Module, Any]]:
+def flatten(chain: Chain, params: Any) -> list[tuple[nn.Module, Any]]:
     """The layers of a chain of chains in order, nameless, each with its parameters."""
+    return with_params(flat_layers(chain), params)
+
+
+def flat_layers(
+    chain: Chain, path: tuple[str, ...] = ()
+) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """The layers of a chain of chains in order, nameless, each with its parameters' path."""
     for layer in chain.layers():
-        inner = params.get(layer.name, {})
+        inner = (*path, layer.name or "")
         if isinstance(layer, Chain):
-            yield from flatten(layer, inner)
+            yield from flat_layers(layer, inner)
         else:
             # Without their names, layers of the same kind and shape share compiled programs.
             yield layer.clone(name=None), inner
+
+
+def with_params(
+    layers: Iterable[tuple[nn.Module, tuple[str, ...]]], params: Any
+) -> list[tuple[nn.Module, Any]]:
+    """The layers of `flat_layers`, each with its parameters, {} for one that has none."""
+
+    def at(path: tuple[str, ...]) -> Any:
+        found = params
+        for name in path:
+            found = found.get(name, {})
+        return found
+
+    return [(layer, at(path)) for layer, path in layers]
 
 
 @jax.custom_vjp

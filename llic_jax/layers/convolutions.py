@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.layers.platform import target_platform
+from llic_jax.layers.types import at_least_float32
 from llic_jax.ops.shapes import depth_to_space, space_to_depth
 
 
@@ -36,7 +37,7 @@ class Conv(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(self.kernel_size // 2, self.stride, features=self.features)
+        return Locality(self.kernel_size // 2, self.stride, features=self.features, leaks=True)
 
     @nn.compact
     def weights(self, channels: int) -> tuple[Any, Any]:
@@ -70,7 +71,7 @@ class Conv(Local):
             return x
         # In float32 whatever the type of `x`: the gradient of `scale` is a sum over all positions,
         # and bfloat16 loses what is added to a large sum.
-        return (x * scale[:, None, None, :]).astype(x.dtype)
+        return (x.astype(scale.dtype) * scale[:, None, None, :]).astype(x.dtype)
 
 
 def prefers_sample_kernels(x: Float[Array, "b h w c"], features: int) -> bool:
@@ -85,10 +86,14 @@ def prefers_sample_kernels(x: Float[Array, "b h w c"], features: int) -> bool:
     return target_platform() != "cpu" and positions >= 2 * max(x.shape[-1], features)
 
 
-class SampleConv(nn.Module):
+class SampleConv(Local):
     """A 1x1 convolution with a kernel and a bias for each sample, which are given, not learned."""
 
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(leaks=True)  # its features are those of the kernels given
 
     def __call__(
         self,
@@ -221,11 +226,11 @@ def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
     """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones on a CPU: a sum over
     all but the last axis takes XLA four times as long there."""
-    return x + bias
+    return x + jnp.reshape(bias, (1,) * (x.ndim - 1) + (-1,))
 
 
 def _add_bias_forward(x: Array, bias: Any) -> tuple[Array, None]:
-    return x + bias, None
+    return add_bias(x, bias), None
 
 
 def _add_bias_backward(_: None, g: Array) -> tuple[Array, Array]:
@@ -247,7 +252,7 @@ def add_biases(x: Float[Array, "b p c"], biases: Float[Array, "b c"]) -> Float[A
 
 
 def _add_biases_forward(x: Array, biases: Array) -> tuple[Array, None]:
-    return x + biases[:, None], None
+    return add_biases(x, biases), None
 
 
 def _add_biases_backward(_: None, g: Array) -> tuple[Array, Array]:
@@ -271,7 +276,7 @@ class SubpixelConv(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=1, up=self.factor, features=self.features)
+        return Locality(radius=1, upsampling=self.factor, features=self.features)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -289,7 +294,7 @@ class PatchEmbedding(Local):
 
     @property
     def locality(self) -> Locality:
-        # The rows of a patch, counted from its first one, lie on one side; a reach has two.
+        # The rows of a patch, counted from its first one, lie on one side; a radius has two.
         return Locality(self.patch - 1, self.patch, features=self.features)
 
     @nn.compact
@@ -298,11 +303,15 @@ class PatchEmbedding(Local):
         return Conv(self.features, 1, dtype=self.dtype, name="embed")(x)
 
 
-class TransposedConv(nn.Module):
+class TransposedConv(Local):
     """Twice the size: transposed 5x5 convolution with stride 2 (as in ELIC's hyper-synthesis)."""
 
     features: int
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(radius=1, upsampling=2, features=self.features, leaks=True)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b out_h out_w features"]:
@@ -365,6 +374,6 @@ class ConvStack(nn.Module):
             if i:
                 x = self.activation(x)
             widened = self.float32_out and i == len(self.features) - 1
-            dtype = jnp.promote_types(self.dtype, jnp.float32) if widened else self.dtype
+            dtype = at_least_float32(self.dtype) if widened else self.dtype
             x = Conv(features, self.kernel_size, dtype=dtype, name=f"conv_{i}")(x)
         return x

@@ -31,11 +31,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from llic_jax.layers.chain import Local, Locality
 from llic_jax.layers.convolutions import add_bias
 from llic_jax.layers.initializers import normal
 from llic_jax.layers.kernels import depthwise_cpu
 from llic_jax.layers.platform import target_platform
-from llic_jax.layers.types import Feature
+from llic_jax.layers.types import Feature, at_least_float32
 from llic_jax.native import library as native
 
 
@@ -61,7 +62,7 @@ def depthwise_conv_reference(x: Array, kernel: Array) -> Array:
     """The same as `depthwise_conv`, by `vmap` of one sample's grouped convolution: the oracle."""
     _check_shapes(x, kernel)
     dtype = jnp.result_type(x, kernel)
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = at_least_float32(dtype)
     return _grouped_conv(x.astype(wide), kernel.astype(wide)).astype(dtype)
 
 
@@ -104,7 +105,7 @@ def _convolve(x: Array, kernel: Array) -> Array:
     """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)` -> `(B, H, W, C)`, in the type of `x`."""
 
     def on_cpu(x: Array, kernel: Array) -> Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = at_least_float32(x.dtype)
         convolve = depthwise_cpu.convolve if _use_native(wide) else _shifted_products
         return convolve(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
@@ -128,7 +129,7 @@ def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
     def elsewhere(x: Array, dy: Array) -> Array:
         return jax.linear_transpose(lambda kernel: _grouped_conv(x, kernel), like)(dy)[0]
 
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = at_least_float32(x.dtype)
     branches = {"cpu": by(depthwise_cpu.correlate if _use_native(wide) else _block_products, wide)}
     for platform, kernels in _accelerator_kernels(x.shape, x.dtype).items():
         branches[platform] = by(kernels.correlate, x.dtype)
@@ -229,11 +230,15 @@ def _pad(x: Array, size: int, extra: int = 0) -> Array:
     return jnp.pad(x, ((0, 0), (p, p), (p, p + extra), (0, 0)))
 
 
-class DepthwiseConv(nn.Module):
+class DepthwiseConv(Local):
     """Static K x K depth-wise convolution with bias, zero padding."""
 
     kernel_size: int
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def locality(self) -> Locality:
+        return Locality(self.kernel_size // 2, leaks=True)
 
     @nn.compact
     def __call__(self, x: Feature) -> Feature:

@@ -1,15 +1,16 @@
-"""Initializers that draw with NumPy, and fresh parameters without running the model.
+"""Initializers that draw with NumPy, and initial parameters without running the model.
 
 XLA compiles a random draw anew for every shape, up to a second each on a CPU, and a model has some
 seventy shapes; NumPy needs no compilation. The values depend on the key alone, jitted or not.
 """
 
+import contextlib
 import math
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -69,26 +70,57 @@ def _values(
     return np.asarray(draw(np.random.default_rng(np.asarray(key_data)), shape), dtype)
 
 
-def fresh_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
-    """The parameters of `module` for `inputs` of these shapes (`jax.ShapeDtypeStruct` will do).
+def init_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
+    """Draws the initial parameters of a module.
 
     Flax's own `init` and `lazy_init` run what does not depend on the input, operation by operation,
     each compiled: half a minute for a codec. Here the model is only traced, its initializers are
-    noted on the way, and called one by one, each with a key made of the seed and its path.
+    noted on the way, and called one by one, each with a key made of the seed and the parameter's
+    path.
+
+    Args:
+        module: The module.
+        seed: Of all draws.
+        *inputs: Arguments of its `__call__`; `jax.ShapeDtypeStruct` will do.
+
+    Returns:
+        The collection "params", drawn with NumPy.
     """
-    initializers: dict[tuple[str, ...], Callable[[Array], Any]] = {}
-    original = Scope.param
-
-    def param(scope: Scope, name: str, init: Callable, *args: Any, **kwargs: Any) -> Any:
-        unbox = {"unbox": kwargs.pop("unbox")} if "unbox" in kwargs else {}
-        initializers[(*scope.path, name)] = lambda key: init(key, *args, **kwargs)
-        return original(scope, name, init, *args, **unbox, **kwargs)
-
     root = jax.random.key(seed)
-    with mock.patch.object(Scope, "param", param):
+    with _noted_initializers() as initializers:
         shapes = jax.eval_shape(lambda *x: module.init(root, *x)["params"], *inputs)
     values = {}
     for path in traverse_util.flatten_dict(shapes):
         key = jax.random.fold_in(root, zlib.crc32("/".join(path).encode()))
         values[path] = jnp.asarray(initializers[path](key))
     return traverse_util.unflatten_dict(values)
+
+
+_noting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _noted_initializers() -> Iterator[dict[tuple[str, ...], Callable[[Array], Any]]]:
+    """Notes the initializer of every parameter that this thread makes, by its path.
+
+    Flax calls an initializer where it makes the parameter and tells nobody; methods of its own,
+    such as `param`, cannot be intercepted (`nn.intercept_methods`), and a subclass of `Scope` would
+    be lost within `nn.remat`. So `Scope.param` is replaced for the time of a trace: by one thread
+    at a time, and for this thread alone.
+    """
+    initializers: dict[tuple[str, ...], Callable[[Array], Any]] = {}
+    thread = threading.get_ident()
+    with _noting:
+        original = Scope.param
+
+        def param(scope: Scope, name: str, init: Callable, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() == thread:
+                own = {key: value for key, value in kwargs.items() if key != "unbox"}
+                initializers[(*scope.path, name)] = lambda key: init(key, *args, **own)
+            return original(scope, name, init, *args, **kwargs)
+
+        Scope.param = param  # type: ignore[method-assign]
+        try:
+            yield initializers
+        finally:
+            Scope.param = original  # type: ignore[method-assign]

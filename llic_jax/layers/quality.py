@@ -26,8 +26,9 @@ def interpolate_levels(
     levels = len(table)
     position = jnp.clip(quality - 1, 0, levels - 1)
     # Hat functions: interpolation as one small product, the same on every platform.
-    weights = jnp.maximum(1 - jnp.abs(position[:, None] - jnp.arange(levels)), 0)
-    return jnp.sum(weights[:, :, None] * table, axis=1)
+    rows = jnp.arange(levels, dtype=position.dtype)
+    weights = jnp.maximum(1 - jnp.abs(position[:, None] - rows[None]), 0)
+    return jnp.sum(weights[:, :, None] * table[None], axis=1)
 
 
 class BranchGain(nn.Module):

@@ -123,8 +123,7 @@ def image_psnr(
         if not where.any():
             return math.inf
         a, b = a[where], b[where]
-    error = np.mean(np.square(a.astype(np.float64) - b))
-    return float(10 * np.log10(255**2 / error)) if error else math.inf
+    return to_decibels(np.mean(np.square(a.astype(np.float64) - b)) / 255**2)
 
 
 def image_psnr_y(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float:
@@ -140,8 +139,7 @@ def image_psnr_y(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -
       dB; infinite for equal luma.
     """
     weights = np.array([0.299, 0.587, 0.114])
-    error = np.mean(np.square((a.astype(np.float64) - b) @ weights))
-    return float(10 * np.log10(255**2 / error)) if error else math.inf
+    return to_decibels(np.mean(np.square((a.astype(np.float64) - b) @ weights)) / 255**2)
 
 
 def image_ms_ssim(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float | None:
@@ -164,13 +162,13 @@ def _ms_ssim_8_bits(a: Float[Array, "b h w c"], b: Float[Array, "b h w c"]) -> F
     return ms_ssim(a, b, data_range=255.0)
 
 
-def decibel(similarity: float) -> float:
-    """Converts a similarity s to the scale of figures, `-10 log10(1 - s)`.
+def to_decibels(error: float) -> float:
+    """Converts an error to the scale of figures, `-10 log10(error)`.
 
     Args:
-      similarity: From 0 to 1.
+        error: Mean squared error of values in [0, 1] for PSNR; `1 - MS-SSIM` for MS-SSIM.
 
     Returns:
-      dB; infinite for 1.
+        dB; infinite for 0 and below.
     """
-    return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
+    return -10 * math.log10(error) if error > 0 else math.inf

@@ -14,10 +14,10 @@ from llic_jax.entropy import elic, stf, tcm
 from llic_jax.entropy.factorized import FactorizedPrior
 from llic_jax.entropy.walk import EntropyParts
 from llic_jax.errors import ConfigError
-from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.initializers import init_params
 from llic_jax.layers.quality import Gain
 from llic_jax.models.llic import LLIC
-from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
+from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 from llic_jax.transforms.blocks import BlockStyle
 from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
 
@@ -93,6 +93,6 @@ def _check_stages(config: Mapping[str, Any]) -> None:
 
 def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
     """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, DOWNSAMPLING, DOWNSAMPLING, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, HYPER_STRIDE, HYPER_STRIDE, 3), jnp.float32)
     quality = jax.ShapeDtypeStruct((1,), jnp.float32) if model.levels > 1 else None
-    return fresh_params(model, seed, image, quality)
+    return init_params(model, seed, image, quality)

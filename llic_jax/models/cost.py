@@ -23,7 +23,7 @@ from llic_jax.configs.config import Config
 from llic_jax.errors import ConfigError
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.llic import LLIC
-from llic_jax.ops.sizes import DOWNSAMPLING, LATENT_STRIDE
+from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE, round_up
 
 Shape = tuple[int, ...]
 
@@ -106,7 +106,7 @@ class Summary:
 
 def summarize(model: LLIC, height: int, width: int, memory: bool = False) -> Summary:
     """Traces the parts of `model` for an image of this size; compiles them if `memory` is set."""
-    height, width = (-(-side // DOWNSAMPLING) * DOWNSAMPLING for side in (height, width))
+    height, width = (round_up(side, HYPER_STRIDE) for side in (height, width))
     params = jax.eval_shape(lambda: initialize(model))
     quality = (_floats(1),) if model.levels > 1 else ()
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from llic_jax.configs.config import Config
 from llic_jax.entropy.gaussian import GAUSSIAN, Mixture
 from llic_jax.errors import ConfigError
-from llic_jax.execution.program_cache import jit
+from llic_jax.execution.program_cache import cached_jit
 from llic_jax.layers.quality import Quality, interpolate_levels
 
 Latent = Float[Array, "b h16 w16 m"]
@@ -108,14 +108,14 @@ def project_back(
     return back_project(y, analyze(displayable(synthesize(y))), factors)
 
 
-@jit
+@cached_jit
 def displayable(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """Clipped to [0, 1], NaN to 0: an image that the analysis can take, whatever the synthesis
     makes of a latent that was never quantized."""
     return jnp.clip(jnp.nan_to_num(x_hat), 0, 1)
 
 
-@jit
+@cached_jit
 def back_project(y: Latent, seen: Latent, factors: Float[Array, "b"]) -> Latent:
     """`y + f (y - seen)`, and `y` itself where f is 0, even if `y - seen` is not finite.
 

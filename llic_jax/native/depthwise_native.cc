@@ -392,9 +392,19 @@ int64_t leading(const xla::Buffer& buffer, int64_t trailing) {
   return count;
 }
 
-// What both entry points share: answers XLA's question for the version, checks, and calls
-// `execute(first operand, second operand, result)`. Leading dimensions beyond those named above
-// come from vmap and count as batch.
+bool same_dims(const xla::Buffer& a, const xla::Buffer& b) {
+  return a.rank == b.rank && std::equal(a.dims, a.dims + a.rank, b.dims);
+}
+
+// Whether the last three dimensions are those of kernels for `shape`: K, K, C, with K odd.
+bool holds_kernels(const xla::Buffer& buffer, const Shape& shape) {
+  const int64_t* d = buffer.dims + buffer.rank - 3;
+  return d[0] == d[1] && d[0] % 2 == 1 && d[2] == shape.channels;
+}
+
+// What both entry points share: answers XLA's question for the version, checks types and ranks,
+// and calls `execute(first operand, second operand, result)`, which checks the dimensions before it
+// touches memory. Leading dimensions beyond those named above come from vmap and count as batch.
 template <class Execute>
 xla::Error* handle(xla::CallFrame* frame, Execute execute) {
   for (auto* extension = frame->extensions; extension != nullptr; extension = extension->next) {
@@ -426,6 +436,9 @@ LLIC_EXPORT xla::Error* llic_depthwise_convolve(xla::CallFrame* frame) {
     const int64_t* d = x.dims + x.rank - 3;
     const Shape shape{leading(x, 3), d[0], d[1], d[2], kernel.dims[kernel.rank - 2]};
     const int64_t num_kernels = leading(kernel, 3);
+    if (!same_dims(x, y)) return fail(frame, "the result differs in shape from the image");
+    if (!holds_kernels(kernel, shape))
+      return fail(frame, "expected kernels of K x K taps, K odd, with as many channels as the image");
     if (num_kernels == 0 || shape.batch % num_kernels != 0)
       return fail(frame, "the batch is not a multiple of the number of kernels");
     convolve(frame, shape, shape.batch / num_kernels, data(x), data(kernel), data(y));
@@ -437,6 +450,9 @@ LLIC_EXPORT xla::Error* llic_depthwise_correlate(xla::CallFrame* frame) {
   return handle(frame, [&](auto& x, auto& dy, auto& dkernel) -> xla::Error* {
     const int64_t* d = x.dims + x.rank - 3;
     const Shape shape{leading(x, 3), d[0], d[1], d[2], dkernel.dims[dkernel.rank - 2]};
+    if (!same_dims(x, dy)) return fail(frame, "the gradient differs in shape from the image");
+    if (!holds_kernels(dkernel, shape))
+      return fail(frame, "expected kernels of K x K taps, K odd, with as many channels as the image");
     if (leading(dkernel, 3) != shape.batch * ceil_div(shape.height, kRows))
       return fail(frame, "expected one kernel gradient per sample and band of rows");
     correlate(frame, shape, data(x), data(dy), data(dkernel));

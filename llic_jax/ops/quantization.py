@@ -58,7 +58,7 @@ _LARGEST_GRADIENT = 1e6  # low enough for what a block may multiply by
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def hold_within(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *shape"]:
+def clip_values(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *shape"]:
     """`x` within `[-limit, limit]`, and each sample's gradient scaled down to 1e6 at most.
 
     As with `lower_bound`, the gradient is passed where `x` is within, or where descent would bring
@@ -68,12 +68,12 @@ def hold_within(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *s
     return jnp.clip(x, -limit, limit)
 
 
-def _hold_within_fwd(x, limit):
+def _clip_values_fwd(x, limit):
     held = jnp.clip(x, -limit, limit)
     return held, held  # which the next layer keeps too; a value at the limit counts as beyond
 
 
-def _hold_within_bwd(limit, held, g):
+def _clip_values_bwd(limit, held, g):
     # The largest of all, not of those that are passed: the maximum then needs `g` alone and can
     # join what computes it, and it is a bound all the same.
     largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
@@ -81,4 +81,4 @@ def _hold_within_bwd(limit, held, g):
     return (g * jnp.minimum(1, _LARGEST_GRADIENT / largest),)
 
 
-hold_within.defvjp(_hold_within_fwd, _hold_within_bwd)
+clip_values.defvjp(_clip_values_fwd, _clip_values_bwd)

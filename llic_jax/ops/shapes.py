@@ -1,7 +1,10 @@
-"""Arrays in other shapes and types: space to depth and back, images in 8 bits."""
+"""Arrays in other shapes and types: space to depth and back, images in 8 bits and as floats."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -19,13 +22,25 @@ def space_to_depth(x: Float[Array, "b h w c"], block: int = 2) -> Float[Array, "
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block**2 * c)
 
 
+def to_float(x: Any) -> Any:
+    """Converts 8-bit values to [0, 1].
+
+    Args:
+        x: uint8, of any shape, in NumPy or JAX.
+
+    Returns:
+        float32 of the same shape, an array of the same library.
+    """
+    return x.astype(np.float32) / np.float32(255)
+
+
 def to_uint8(x: Float[Array, "*shape"]) -> jax.Array:
     """Converts values in [0, 1] to 8 bits, rounded and clipped.
 
     Args:
-      x: Of any shape.
+        x: Of any shape.
 
     Returns:
-      uint8 of the same shape.
+        uint8 of the same shape.
     """
     return jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)

@@ -3,12 +3,17 @@
 import numpy as np
 from jaxtyping import Shaped
 
-DOWNSAMPLING = 64  # image side to `z` side: images are padded to multiples of it
-LATENT_STRIDE = 16  # image side to `y` side
+LATENT_STRIDE = 16  # pixels of an image for each position of `y` (paper)
+HYPER_STRIDE = 64  # pixels for each position of `z` (paper); images are padded to multiples of it
+
+
+def round_up(length: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `length`."""
+    return -(-length // multiple) * multiple
 
 
 def pad_to_multiple(
-    x: Shaped[np.ndarray, "b h w c"], multiple: int = 64
+    x: Shaped[np.ndarray, "b h w c"], multiple: int = HYPER_STRIDE
 ) -> Shaped[np.ndarray, "b padded_h padded_w c"]:
     """Pads the bottom and the right by edge replication to multiples of `multiple` (our choice)."""
     _, height, width, _ = x.shape

@@ -19,6 +19,7 @@ from llic_jax.evaluation.llic_system import LlicSystem
 from llic_jax.evaluation.system import Quality
 from llic_jax.metrics import bd_rate as rd
 from llic_jax.metrics.bd_rate import Curve
+from llic_jax.ops.sizes import HYPER_STRIDE, round_up
 from llic_jax.report import plots
 from llic_jax.report.tables import Comparison
 
@@ -159,7 +160,7 @@ def inside_pictures(system: LlicSystem, images: Images, means: Mapping[str, Any]
 
 def _alike(images: Images) -> Images:
     """Images of the most common padded size: they share a compiled program."""
-    sizes = [tuple(-(-side // 64) for side in image.shape[:2]) for _, image in images]
+    sizes = [tuple(round_up(side, HYPER_STRIDE) for side in image.shape[:2]) for _, image in images]
     size = max(sizes, key=sizes.count)
     return [p for p, s in zip(images, sizes, strict=True) if s == size][:INSPECTED_IMAGES]
 

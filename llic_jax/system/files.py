@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import select
 import shutil
@@ -21,6 +24,9 @@ from llic_jax.errors import LlicError
 STANDARD = Path("-")  # this very object stands for standard input and standard output
 _PATIENCE = 2.0  # seconds to wait for somebody who writes into a FIFO
 _unfinished: set[Path] = set()
+_swept: set[Path] = set()  # folders in which this process has looked for what others left
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{16}\.part")
+_LONGEST = 24 * 3600.0  # seconds that a file may take to be written, on a machine unknown to us
 
 
 def print_any_name() -> None:
@@ -110,12 +116,16 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     target = Path(path) if stream else Path(os.path.realpath(path))
     if not stream and target.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    # A short name: the output's own may have as many bytes as a name can have.
     folder = Path(tempfile.gettempdir()) if stream else target.parent
-    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.part"
+    if folder not in _swept:
+        _swept.add(folder)
+        _sweep(folder)
+    # A short name: the output's own may have as many bytes as a name can have.
+    temporary = folder / f".{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
     mode = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
     _unfinished.add(temporary)
     try:
+        # The system applies the umask, which can be read only by setting it for all threads.
         os.close(os.open(temporary, mode, 0o600 if stream else 0o666))
         yield temporary
         if stream:
@@ -123,13 +133,55 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             return
         with contextlib.suppress(FileNotFoundError):
             before = target.stat()
-            with contextlib.suppress(OSError):  # another's file
+            # Courtesies: a file may be another's, and not every file system has permissions.
+            with contextlib.suppress(OSError):
                 os.chown(temporary, before.st_uid, before.st_gid)
-            temporary.chmod(stat.S_IMODE(before.st_mode))
+            with contextlib.suppress(OSError):
+                temporary.chmod(stat.S_IMODE(before.st_mode))
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # else it would hide the error that is on its way
+            temporary.unlink(missing_ok=True)
         _unfinished.discard(temporary)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the temporary files of `whole_file` in a folder whose processes have ended.
+
+    Process ids mean nothing on another machine or in another container that shares the folder: what
+    was made there is removed when it is a day old.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if match := _TEMPORARY.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    if match[1] == _machine():
+                        left = not _is_running(int(match[2]))
+                    else:
+                        left = time.time() - entry.stat().st_mtime > _LONGEST
+                    if left:
+                        os.unlink(entry.path)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight digits for the machine and, on Linux, the container that process ids belong to."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 def discard_unfinished() -> None:
@@ -165,14 +217,33 @@ def _pour(temporary: Path, path: str | Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
+def user_cache_folder() -> Path | None:
+    """The folder in which programs keep what can be made or fetched again: XDG_CACHE_HOME, else
+    `~/.cache`. None where no home folder is known."""
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None
+
+
 def cache_folder() -> Path:
-    """Where fetched data is kept."""
+    """The folder of fetched data: LLIC_CACHE, else below the user's cache folder.
+
+    Raises:
+        LlicError: No home folder is known.
+    """
     if "LLIC_CACHE" in os.environ:
         return Path(os.environ["LLIC_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llic_jax"
+    home = user_cache_folder()
+    if home is None:
+        raise LlicError("The home folder is not known; name one for data by LLIC_CACHE.")
+    return home / "llic_jax"
 
 
 def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -17,7 +17,6 @@ Everything is NHWC. `H` and `W` at the input of `g_a` are multiples of 16.
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -25,17 +24,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from llic_jax.layers.activations import leaky_relu
 from llic_jax.layers.chain import Chain, Local, Locality, mean_over_positions
 from llic_jax.layers.convolutions import Conv, SampleConv, prefers_sample_kernels
 from llic_jax.layers.depthwise import DepthwiseConv, depthwise_conv
 from llic_jax.layers.initializers import RESIDUAL_SCALE, Initializer, fan_in_normal, normal
-from llic_jax.layers.kernels.gate import fused_kernels, gated_projection
+from llic_jax.layers.kernels.gate import fused_kernels, fusing, gated_projection
 from llic_jax.layers.platform import target_platform
 from llic_jax.layers.quality import BranchGain, Quality
 from llic_jax.layers.types import Feature, Pooled
-from llic_jax.ops.quantization import hold_within
-
-leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)
+from llic_jax.ops.quantization import clip_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +73,7 @@ class DepthRB(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(reach=1 if self.spatial else 0, takes_quality=self.levels > 1)
+        return Locality(radius=1 if self.spatial else 0, takes_quality=self.levels > 1)
 
     @nn.compact
     def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
@@ -126,7 +124,9 @@ class SCST(Local):
     @property
     def locality(self) -> Locality:
         return Locality(
-            self.kernel_size // 2, pools=self.self_conditioned, takes_quality=self.levels > 1
+            self.kernel_size // 2,
+            uses_global_mean=self.self_conditioned,
+            takes_quality=self.levels > 1,
         )
 
     @nn.compact
@@ -161,7 +161,7 @@ class SCCT(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(pools=True, takes_quality=self.levels > 1)
+        return Locality(uses_global_mean=True, takes_quality=self.levels > 1)
 
     @nn.compact
     def __call__(
@@ -187,7 +187,7 @@ class SCCT(Local):
             kernels = jnp.einsum("kc,bcf->bkf", first, last)
             return x + SampleConv(self.dtype)(x, kernels, biases)
         h = conv_in(x)
-        h = h * factors[:, None, None, :]  # in float32, as a scale in `Conv`
+        h = h.astype(factors.dtype) * factors[:, None, None, :]  # in float32, as a scale in `Conv`
         return x + conv_out(h, gain)
 
 
@@ -232,7 +232,8 @@ class Gate(Local):
 
     @property
     def locality(self) -> Locality:
-        return Locality(takes_quality=self.levels > 1)
+        # The fused kernel's biases are no layers of their own, which would be masked.
+        return Locality(takes_quality=self.levels > 1, leaks=self.gated and fusing())
 
     @nn.compact
     def __call__(self, x: Feature, *, quality: Quality | None = None) -> Feature:
@@ -247,7 +248,7 @@ class Gate(Local):
         h = expand(x)
         h = multiply_halves(h) if self.gated else nn.gelu(h)
         y = x + project(h, gain)
-        return hold_within(y, self.limit) if self.limit else y
+        return clip_values(y, self.limit) if self.limit else y
 
 
 class STB(Chain):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from llic_jax.layers.chain import Chain
 from llic_jax.layers.convolutions import Conv, PatchEmbedding, SubpixelConv
 from llic_jax.layers.quality import Quality
+from llic_jax.layers.types import at_least_float32
 from llic_jax.transforms.blocks import BasicBlock, BlockStyle
 
 
@@ -54,10 +55,6 @@ class _Transform(Chain):
         ]
 
 
-def _at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 class AnalysisTransform(_Transform):
     """`g_a`: image `(B, H, W, 3)` in [0, 1] to latent `(B, H/16, W/16, M)`, float32."""
 
@@ -67,7 +64,7 @@ class AnalysisTransform(_Transform):
         for stage, channels in enumerate(self.channels):
             stride, name = self.strides[stage], f"down_{stage}"
             last = stage == len(self.channels) - 1 and not self.depths[stage]
-            dtype = _at_least_float32(self.dtype) if last else self.dtype
+            dtype = at_least_float32(self.dtype) if last else self.dtype
             if stride == 2:
                 layers.append(Conv(channels, 5, stride=2, dtype=dtype, name=name))
             else:
@@ -94,7 +91,7 @@ class SynthesisTransform(_Transform):
         for stage in reversed(range(len(self.channels))):
             layers += self._blocks(stage, inverse=True)
             features = self.channels[stage - 1] if stage else 3
-            dtype = self.dtype if stage else _at_least_float32(self.dtype)
+            dtype = self.dtype if stage else at_least_float32(self.dtype)
             up = SubpixelConv(features, self.strides[stage], dtype=dtype, name=f"up_{stage}")
             layers.append(up)
         return layers

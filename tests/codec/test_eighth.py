@@ -10,7 +10,7 @@ from llic_jax.codec.model import Limits
 from llic_jax.configs import smoke_eighth
 from llic_jax.evaluation import inspection
 from llic_jax.execution import bands
-from llic_jax.execution.bands import GIB, LIBRARIES
+from llic_jax.execution.bands import GIB, RESERVED_GIB
 from llic_jax.models.build import build_model, initialize
 from llic_jax.zoo.folder import load_codec, save_release
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 def test_files_decode_exactly_in_bands_too(folder, photograph, tmp_path):
     image, file = photograph[:140, :70], tmp_path / "image.llic"
     writer, reader = load_codec(folder), load_codec(folder)
-    small = load_codec(folder, limits=Limits(memory_gb=LIBRARIES + 1e5 / GIB))
+    small = load_codec(folder, limits=Limits(memory_gb=RESERVED_GIB + 1e5 / GIB))
     encoded = writer.encode([image])[0]
     file.write_bytes(encoded.data)
     decoded = reader.decompress(file.read_bytes())

@@ -9,10 +9,10 @@ import pytest
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.model import Limits
 from llic_jax.execution import bands
-from llic_jax.execution.bands import GIB, LIBRARIES
+from llic_jax.execution.bands import GIB, RESERVED_GIB
 from llic_jax.layers.chain import flatten
 from llic_jax.layers.convolutions import Conv, PatchEmbedding, SubpixelConv
-from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.initializers import init_params
 from llic_jax.transforms.blocks import SCST, BlockStyle, DepthRB, Gate
 from llic_jax.transforms.transforms import AnalysisTransform, SynthesisTransform
 
@@ -37,7 +37,7 @@ def case(request):
     rng = np.random.default_rng(1)
     params = jax.tree.map(  # away from their start, where the mean hardly has an influence
         lambda p: p + np.float32(0.05) * rng.standard_normal(p.shape, np.float32),
-        fresh_params(transform, 0, jax.ShapeDtypeStruct(shape, jnp.float32), *quality),
+        init_params(transform, 0, jax.ShapeDtypeStruct(shape, jnp.float32), *quality),
     )
     x = rng.standard_normal(shape).astype(np.float32)
     whole = jax.jit(transform.apply)({"params": params}, x, *quality)
@@ -51,7 +51,7 @@ def test_bands_make_what_the_whole_image_makes_with_a_program_for_each_pass(case
     given, before = x.copy(), bands._window._cache_size()
     with mock.patch.object(bands, "_window", wraps=bands._window) as windows:
         banded = bands.compute(chain, x, budget, *quality)
-    passes = 1 + sum(layer.locality.pools for layer, _ in chain)
+    passes = 1 + sum(layer.locality.uses_global_mean for layer, _ in chain)
     assert windows.call_count >= 2 * passes
     assert bands._window._cache_size() - before <= passes
     np.testing.assert_array_equal(x, given)
@@ -109,14 +109,14 @@ def reach(layers, row: int) -> set[int]:
         if isinstance(layer, PatchEmbedding):
             seen = {i * layer.patch + j for i in seen for j in range(layer.patch)}
             continue
-        middle = {i * at.stride // at.up for i in seen}
-        seen = {i + j for i in middle for j in range(-at.reach, at.reach + 1)}
+        middle = {i * at.stride // at.upsampling for i in seen}
+        seen = {i + j for i in middle for j in range(-at.radius, at.radius + 1)}
     return seen
 
 
 def test_a_codec_with_little_memory_has_files_and_images_like_any_other(tiny_codec, photograph):
     image = photograph[:70, :70]
-    limits = Limits(memory_gb=LIBRARIES + 2e5 / GIB)
+    limits = Limits(memory_gb=RESERVED_GIB + 2e5 / GIB)
     small = Codec(tiny_codec.model, tiny_codec.options, limits)
     with mock.patch.object(bands, "compute", wraps=bands.compute) as compute:
         encoded = small.encode([image])[0]

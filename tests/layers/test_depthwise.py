@@ -120,6 +120,41 @@ def digest_of_results() -> str:
     return hashlib.sha256(b"".join(np.asarray(r).tobytes() for r in results)).hexdigest()
 
 
+X, KERNEL = (2, 20, 7, 6), (2, 3, 3, 6)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("target", "first", "second", "result", "complaint"),
+    [
+        ("convolve", X, (2, 3, 3, 5), X, "channels"),
+        ("convolve", X, (2, 3, 3, 64), X, "channels"),
+        ("convolve", X, (2, 3, 5, 6), X, "K x K"),
+        ("convolve", X, (2, 4, 4, 6), X, "K odd"),
+        ("convolve", X, (3, 3, 3, 6), X, "number of kernels"),
+        ("convolve", X, (0, 3, 3, 6), X, "number of kernels"),
+        ("convolve", X, KERNEL, (2, 20, 7, 5), "the result differs"),
+        ("convolve", X, KERNEL, (2, 20, 6, 6), "the result differs"),
+        ("convolve", X, KERNEL, (1, 20, 7, 6), "the result differs"),
+        ("convolve", (2, 20, 7, 60), KERNEL, X, "the result differs"),
+        ("convolve", X, (3, 6), X, "three dimensions"),
+        ("correlate", X, (2, 20, 7, 5), (2, 2, 3, 3, 6), "the gradient differs"),
+        ("correlate", X, (2, 20, 6, 6), (2, 2, 3, 3, 6), "the gradient differs"),
+        ("correlate", X, (1, 20, 7, 6), (2, 2, 3, 3, 6), "the gradient differs"),
+        ("correlate", X, X, (2, 2, 3, 3, 5), "channels"),
+        ("correlate", X, X, (2, 2, 3, 5, 6), "K x K"),
+        ("correlate", X, X, (2, 1, 3, 3, 6), "one kernel gradient"),
+    ],
+)
+def test_native_refuses_dimensions_that_do_not_go_together(
+    target, first, second, result, complaint
+):
+    shape = jax.ShapeDtypeStruct(result, jnp.float32)
+    call = jax.ffi.ffi_call(f"llic_depthwise_{target}", shape)
+    with pytest.raises(Exception, match=complaint):
+        jax.block_until_ready(call(jnp.ones(first), jnp.ones(second)))
+
+
 @needs_native
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs thread affinity")
 def test_native_is_deterministic():

@@ -122,8 +122,8 @@ def test_psnr_y_is_that_of_bt_601_luma():
 def test_equal_images_have_infinite_figures():
     image = np.full((4, 5, 3), 7, np.uint8)
     assert distortion.image_psnr(image, image) == distortion.image_psnr_y(image, image) == math.inf
-    assert distortion.decibel(1.0) == math.inf
-    assert distortion.decibel(0.99) == pytest.approx(20)
+    assert distortion.to_decibels(0.0) == math.inf
+    assert distortion.to_decibels(1 - 0.99) == pytest.approx(20)
 
 
 def test_to_uint8_rounds_and_clips():

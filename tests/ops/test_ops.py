@@ -5,7 +5,7 @@ import pytest
 
 from llic_jax.ops.quantization import (
     add_uniform_noise,
-    hold_within,
+    clip_values,
     lower_bound,
     round_straight_through,
 )
@@ -38,14 +38,14 @@ def test_lower_bound_lets_values_climb_back(x, upstream, expected):
     ("x", "upstream", "expected"), [(2, 1, 1), (-9, 0.5, 0), (-9, -0.5, -0.5), (9, -1, 0)]
 )
 def test_values_held_within_a_limit_find_back(x, upstream, expected):
-    value, pull = jax.vjp(lambda v: hold_within(v, 4.0), jnp.full((1, 1), x, jnp.float32))
+    value, pull = jax.vjp(lambda v: clip_values(v, 4.0), jnp.full((1, 1), x, jnp.float32))
     assert value == np.clip(x, -4, 4)
     assert pull(jnp.full((1, 1), upstream, jnp.float32))[0] == expected
 
 
 def test_a_sample_s_gradient_stays_finite_and_keeps_its_direction():
     """Whatever the loss's unit: up to 1e6 it passes as it is."""
-    pull = jax.vjp(lambda v: hold_within(v, 4.0), jnp.zeros((3, 3, 5)))[1]
+    pull = jax.vjp(lambda v: clip_values(v, 4.0), jnp.zeros((3, 3, 5)))[1]
     upstream = np.random.default_rng(0).normal(0, 1, (3, 3, 5)).astype(np.float32)
     upstream *= np.array([1e5, 1e30, 0], np.float32)[:, None, None]
     found = pull(jnp.asarray(upstream))[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llic_jax.layers.depthwise import depthwise_conv_reference
-from llic_jax.layers.initializers import fresh_params
+from llic_jax.layers.initializers import init_params
 from llic_jax.transforms.blocks import (
     SCCT,
     SCST,
@@ -166,7 +166,7 @@ def test_a_limit_keeps_what_explodes_finite_and_leaves_the_rest_alone(kind):
     free, held = kind(**sizes), kind(**sizes, style=BlockStyle(limit=16.0))
     shape = (1, 32, 32, 3) if kind is AnalysisTransform else (1, 2, 2, 8)
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-    params = fresh_params(free, 0, jax.ShapeDtypeStruct(shape, jnp.float32))
+    params = init_params(free, 0, jax.ShapeDtypeStruct(shape, jnp.float32))
     values = [jax.jit(t.apply)({"params": params}, x) for t in (free, held)]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-6)
 

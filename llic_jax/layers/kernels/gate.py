@@ -20,7 +20,12 @@ from jaxtyping import Float
 
 from llic_jax.layers.platform import target_platform
 from llic_jax.layers.types import Feature
-from llic_jax.ops.quantization import hold_within
+from llic_jax.ops.quantization import clip_values
+
+
+def fusing() -> bool:
+    """Whether gates that are traced now may be fused."""
+    return os.environ.get("LLIC_PALLAS_FUSED", "0") == "1" and target_platform() == "gpu"
 
 
 def fused_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> ModuleType | None:
@@ -30,9 +35,7 @@ def fused_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> ModuleType | None
     A tile takes 16 channels at least, and offsets have 32 bits.
     """
     fits = shape[-1] >= 16 and 0 < 2 * math.prod(shape) < 2**31
-    if os.environ.get("LLIC_PALLAS_FUSED", "0") != "1" or target_platform() != "gpu" or not fits:
-        return None
-    if dtype not in (jnp.float32, jnp.bfloat16):
+    if not fusing() or not fits or dtype not in (jnp.float32, jnp.bfloat16):
         return None
     try:
         from llic_jax.layers.kernels import gate_gpu
@@ -75,7 +78,7 @@ def _forward(kernels, x, expand, expand_bias, project, project_bias, gain, limit
 def _backward(kernels, limit, saved, dy):
     x, expand, expand_bias, project, project_bias, gain, y = saved
     if limit:  # what is held within it stays as it is
-        dy = jax.vjp(partial(hold_within, limit=limit), y)[1](dy)[0]
+        dy = jax.vjp(partial(clip_values, limit=limit), y)[1](dy)[0]
     shape = (len(x), -1, x.shape[-1])
     flat, dy = x.reshape(shape), dy.reshape(shape)
     matrices = expand.astype(x.dtype), expand_bias, project.astype(x.dtype)
