@@ -5,8 +5,8 @@ looked up, which takes longer than to code a photograph. So `cached_jit` stores 
 well. Their key holds all that they depend on: the function's identity and arguments, this package's
 source code, the versions of JAX, and the processor.
 
-`jax.export` with JAX's cache would need no executables of our own. Measured on the warm path, it is
-slower (docs/performance.md), and what JAX stores has no checksum: a flipped bit is executed.
+`jax.export` with JAX's cache would need no executables of our own. But an exported program is
+lowered again before it is looked up, and what JAX stores has no checksum.
 
 A stored program is executable code. It is read only from a folder that nobody else can write to,
 and only if its checksum is right.
