@@ -36,7 +36,7 @@ EXTREMES = {
     "height": (1, 2, 63, 64, 65, 129, 1 << 16, bitstream.MAX_SIDE),
     "quality": (0.0, 1.0, 1.00390625, 2.0, 2.00390625, 255.99609375),
     "coder": (0, 1, 2, 3, 255),
-    "units": (0, 1, 255, 256, 257, 400, 65535),
+    "shift_resolution": (0, 1, 255, 256, 257, 400, 65535),
     "symbols_crc": (0, 1, 0xFFFFFFFF),
     "version": (1, 2, 3),
     "fingerprint": (bytes(8), b"\xff" * 8),
