@@ -66,6 +66,10 @@ class WrongModelError(BitstreamError):
     """The file was written with other weights."""
 
 
+class UnknownModelError(WrongModelError):
+    """The file was written with a model that is not installed; the message says how to get it."""
+
+
 class UnknownCoderError(BitstreamError):
     """The file was written with a range coder that this software does not have."""
 
@@ -80,6 +84,14 @@ class ForkError(LlicError, RuntimeError):
 
 class ReleaseError(LlicError, RuntimeError):
     """A released folder is incomplete or damaged."""
+
+
+class RegistryError(LlicError, RuntimeError):
+    """The list of released models is damaged, or models do not fit into it."""
+
+
+class DecoderOnlyError(LlicError, RuntimeError):
+    """Encoding was asked of a model of which only the decoder's half is installed."""
 
 
 class CardError(LlicError, ValueError):

@@ -1,6 +1,6 @@
-"""What a photograph needs besides its pixels, as sections of the file and back.
+"""A photograph's profile, metadata and opacity, as sections of the file and back.
 
-All of these may be passed over by a reader that does not know them: the image is the payload's.
+A reader that does not know one of these may pass over it: the image is in the payload.
 """
 
 import io
@@ -13,25 +13,24 @@ import numpy as np
 from PIL import Image
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.tags import ALPHA, EXIF, GREY, ICC, RESOLUTION, XMP, inflated
 from llic_jax.errors import CorruptError
 from llic_jax.images.photograph import Photograph
 
-# Tags; 128 and above may be skipped.
-ICC = 129  # colour profile, deflated
-EXIF = 130  # metadata, deflated
-ALPHA = 131  # opacity, a grey PNG of the image's size
-GREY = 132  # empty: the image is grey
-XMP = 133  # an XMP packet, deflated
-RESOLUTION = 134  # horizontal and vertical dots per inch, two float32
-
 _DPI = struct.Struct("<2f")
-
-MAX_METADATA = 1 << 24  # bytes of a profile or of metadata, inflated
 
 
 def sections_of(photograph: Photograph, keep_exif: bool = False) -> dict[int, bytes]:
-    """The sections that go with the pixels; metadata only where it is asked for: it may tell where
-    and by whom a photograph was taken."""
+    """The sections that belong to a photograph.
+
+    Args:
+        photograph: The photograph.
+        keep_exif: Whether metadata goes along: EXIF, XMP and resolution may tell where and by whom
+            a photograph was taken.
+
+    Returns:
+        Their contents, by tag.
+    """
     found: dict[int, bytes] = {}
     if photograph.icc:
         found[ICC] = zlib.compress(photograph.icc, 9)
@@ -51,7 +50,11 @@ def sections_of(photograph: Photograph, keep_exif: bool = False) -> dict[int, by
 
 
 def photograph_fields(file: LlicFile) -> dict[str, Any]:
-    """What a file's sections hold, by the fields of `Photograph`."""
+    """The fields of `Photograph` that a file's sections hold.
+
+    Raises:
+        CorruptError: A section cannot be read.
+    """
     found = file.sections
     return {
         "grey": GREY in found,
@@ -78,27 +81,19 @@ def _dpi(content: bytes) -> tuple[float, float]:
     return x, y
 
 
-def inflated(found: dict[int, bytes], tag: int) -> bytes | None:
-    if tag not in found:
-        return None
-    inflate = zlib.decompressobj()
-    try:
-        content = inflate.decompress(found[tag], MAX_METADATA)
-    except zlib.error as error:
-        raise CorruptError(f"Section {tag} cannot be inflated: {error}.") from error
-    if not inflate.eof and len(content) < MAX_METADATA:
-        raise CorruptError(
-            f"Section {tag} ends within its deflated stream, after {len(found[tag])} bytes; "
-            "expected all of it. The file is damaged."
-        )
-    if not inflate.eof:
-        raise CorruptError(
-            f"Section {tag} has no end within {MAX_METADATA} bytes, which is the most that is read."
-        )
-    return content
-
-
 def decoded_alpha(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Decodes an alpha section.
+
+    Args:
+        content: A grey PNG.
+        shape: Of the image, (height, width).
+
+    Returns:
+        Opacity, uint8, of this shape.
+
+    Raises:
+        CorruptError: It is no such PNG.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             # Before a pixel is decoded.

@@ -14,6 +14,8 @@ from llic_jax.system import files
 
 if TYPE_CHECKING:
     from llic_jax.codec.codec import Codec
+    from llic_jax.codec.model import Limits
+    from llic_jax.zoo.library import ModelLibrary
 
 
 def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
@@ -26,14 +28,38 @@ def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
     Raises:
         LlicError: JAX finds no device, or the folder holds no released model.
     """
-    from llic_jax.codec.model import USUAL, Limits
     from llic_jax.execution import program_cache
-    from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
+    from llic_jax.zoo.folder import load_codec
 
     program_cache.enable()
     check_devices()
-    limits = Limits(args.max_pixels or USUAL.max_pixels, args.memory_gb)
-    return load_codec(args.checkpoint or DEFAULT_FOLDER, coder, limits)
+    return load_codec(args.checkpoint, coder, _limits(args))
+
+
+def open_library(args: argparse.Namespace) -> "ModelLibrary":
+    """The installed models, or the one that the command line names.
+
+    Args:
+        args: As for `open_codec`.
+
+    Raises:
+        LlicError: As `open_codec`.
+    """
+    from llic_jax.execution import program_cache
+    from llic_jax.zoo.folder import load_codec
+    from llic_jax.zoo.library import ModelLibrary
+
+    if args.checkpoint is not None:
+        return ModelLibrary(only=open_codec(args))
+    program_cache.enable()
+    check_devices()
+    return ModelLibrary(lambda folder: load_codec(folder, limits=_limits(args)))
+
+
+def _limits(args: argparse.Namespace) -> "Limits":
+    from llic_jax.codec.model import USUAL, Limits
+
+    return Limits(args.max_pixels or USUAL.max_pixels, args.memory_gb)
 
 
 def check_devices() -> None:

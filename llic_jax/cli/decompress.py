@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from llic_jax.cli.common import check_output, elapsed, open_codec, rounded_size
+from llic_jax.cli.common import check_output, elapsed, open_library, rounded_size
 from llic_jax.system import files
 
 
@@ -21,7 +21,7 @@ def decompress(args: argparse.Namespace) -> int:
     check_suffix(Path(f"--format {args.format!r}"), suffix)
 
     todo = batch.jobs(args.input, args.output, suffix, (".llic",), args.existing, check_suffix)
-    codec = open_codec(args)
+    library = open_library(args)
 
     def size(path: Path) -> tuple[int, int]:
         file = LlicFile.from_bytes(path.read_bytes())
@@ -35,7 +35,7 @@ def decompress(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         data = [files.read(job.source) for job in jobs]
         done = []
-        photographs = codec.decode_photographs(data)
+        photographs = library.decode_photographs(data)
         for job, file, photograph in zip(jobs, data, photographs, strict=True):
             notes = write_photograph(job.target, photograph, format_of(job.target))
             height, width = photograph.rgb.shape[:2]

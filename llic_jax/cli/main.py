@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from llic_jax.cli.info import info
+from llic_jax.cli.models import add, list_models, restore
 from llic_jax.errors import LlicError
 from llic_jax.system import files
 
@@ -53,6 +54,14 @@ _INFO_EXAMPLES = """\
 examples:
   llic info photo.llic
   cat photo.llic | llic info -
+"""
+
+
+_MODELS_EXAMPLES = """\
+examples:
+  llic models
+  llic models add runs/released
+  llic models restore llic-elic-small-9 --from ~/llic_jax
 """
 
 
@@ -121,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument(
         "file", nargs="+", type=files.path_argument, help="a .llic file, - for standard input"
     )
+    _add_models(commands)
     return parser
 
 
@@ -238,8 +248,9 @@ def _add_files(command: argparse.ArgumentParser) -> None:
         "its end; made if need be)",
     )
     command.add_argument(
-        "--checkpoint", type=files.path_argument, metavar="FOLDER",
-        help="released model (default: built-in)",
+        "--checkpoint", metavar="MODEL",
+        help="name or folder of a released model (default: the recommended one to compress, the "
+        "one that wrote the file to decompress)",
     )  # fmt: skip
     group = command.add_argument_group("outputs that exist (an error by default)")
     existing = group.add_mutually_exclusive_group()
@@ -271,6 +282,42 @@ def _add_resources(command: argparse.ArgumentParser) -> None:
     resources.add_argument(
         "--max_pixels", type=_positive, metavar="N", help="refuse larger images (default: 2^28)"
     )
+
+
+def _add_models(commands: argparse._SubParsersAction) -> None:
+    models = _add_command(
+        commands,
+        list_models,
+        "models",
+        "list and install models",
+        "Lists the models that are installed or were ever released. Files of every installed model "
+        "can be decompressed.",
+        _MODELS_EXAMPLES,
+    )
+    actions = models.add_subparsers(metavar="ACTION")
+    adding = _add_command(
+        actions,
+        add,
+        "add",
+        "install the model in a folder",
+        "Checks a released model and copies it into the user's data folder.",
+        _MODELS_EXAMPLES,
+    )
+    adding.add_argument("folder", type=files.path_argument, help="a released model")
+    adding.add_argument("--name", help="of a model of one's own (default: the folder's name)")
+    restoring = _add_command(
+        actions,
+        restore,
+        "restore",
+        "install a released model from a clone",
+        "Puts a released model back from the history of a git clone of llic_jax's repository.",
+        _MODELS_EXAMPLES,
+    )
+    restoring.add_argument("name", help="of a released model, as `llic models` lists it")
+    restoring.add_argument(
+        "--from", dest="clone", type=files.path_argument, required=True, metavar="CLONE",
+        help="a git clone with the model's commit",
+    )  # fmt: skip
 
 
 def _positive(text: str) -> int:

@@ -93,9 +93,11 @@ class Encoder:
         """Begins with images of these sizes, (height, width), and starts the clock.
 
         Raises:
+            DecoderOnlyError: Only the decoder's half of the model is installed.
             ImageSizeError: More pixels than allowed.
             InputError: Sizes that differ when padded.
         """
+        validation.check_can_encode(self._model.params, self._model.fingerprint)
         for height, width in sizes:
             validation.check_size(width, height, self._limits.max_pixels)
         return Batch(tuple(sizes), self._networks.canvas_for(sizes), quality, Clock())

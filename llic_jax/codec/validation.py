@@ -1,6 +1,7 @@
 """Refusals: checks of images and files before anything is allocated for them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
 from llic_jax.errors import (
     ArgumentTypeError,
     CorruptError,
+    DecoderOnlyError,
     ImageSizeError,
     InputError,
     LatentError,
@@ -95,6 +97,20 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageSizeError(
             f"{width} x {height} pixels are {pixels} when padded to multiples of {HYPER_STRIDE}; "
             f"at most {max_pixels} are allowed. A larger max_pixels allows more."
+        )
+
+
+def check_can_encode(params: Mapping[str, Any], fingerprint: bytes) -> None:
+    """Refuses to encode with a model of which only the decoder's half is installed.
+
+    Raises:
+        DecoderOnlyError: With the model's fingerprint.
+    """
+    if "g_a" not in params:
+        raise DecoderOnlyError(
+            f"Only the decoder's half of the model {fingerprint.hex()} is installed: it reads "
+            "files, and writes none. Encode with the recommended model, or put the whole one back "
+            "with `llic models restore`."
         )
 
 

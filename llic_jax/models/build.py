@@ -91,8 +91,18 @@ def _check_stages(config: Mapping[str, Any]) -> None:
         )
 
 
+def parameter_shapes(model: LLIC) -> Any:
+    """The parameters as `jax.ShapeDtypeStruct`s; traced, nothing is computed."""
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda *x: model.init(key, *x)["params"], *_example_input(model))
+
+
 def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
     """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
+    return init_params(model, seed, *_example_input(model))
+
+
+def _example_input(model: LLIC) -> tuple[jax.ShapeDtypeStruct | None, ...]:
     image = jax.ShapeDtypeStruct((1, HYPER_STRIDE, HYPER_STRIDE, 3), jnp.float32)
     quality = jax.ShapeDtypeStruct((1,), jnp.float32) if model.levels > 1 else None
-    return init_params(model, seed, image, quality)
+    return image, quality

@@ -21,7 +21,7 @@ from llic_jax.system.files import whole_file
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.settings import RunSettings
 from llic_jax.training.state import TrainState
-from llic_jax.zoo.folder import effort
+from llic_jax.zoo.folder import training_history
 
 try:
     import fcntl
@@ -124,7 +124,7 @@ class RunFolder:
                 )
             started_from = before.get("started_from")
         else:
-            started_from = effort(*_start_folders(settings.train.start))
+            started_from = training_history(*_start_folders(settings.train.start))
         if started_from:
             kept["started_from"] = started_from
         with whole_file(path) as temporary:

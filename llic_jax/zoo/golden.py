@@ -21,10 +21,17 @@ def complete(
 ) -> Codec:
     """Writes the card and the golden file of a folder that has the rest, and checks all of it.
 
-    summary: an evaluation's figures, for the card. coder: range coder of the golden file.
+    Args:
+        folder: Of config, weights and tables.
+        summary: An evaluation's figures, for the card.
+        coder: Range coder of the golden file.
+
+    Returns:
+        The codec in the folder.
 
     Raises:
-      ReleaseError: as `check`. CardError: as `model_card`.
+        ReleaseError: As `check`.
+        CardError: As `model_card`.
     """
     folder = Path(folder)
     codec = load_codec(folder, coder)
@@ -41,8 +48,8 @@ def check(folder: str | Path, codec: Codec) -> None:
     """Checks that the folder of this codec is complete and that its parts go together.
 
     Raises:
-      ReleaseError: a file is missing or damaged; the tables are not those of the weights; the card
-        is another model's; or the golden file cannot be decoded.
+        ReleaseError: A file is missing or damaged; the tables are not those of the weights; the
+            card is another model's; or the golden file cannot be decoded.
     """
     folder = Path(folder)
     again = "`python -m llic_jax.release FOLDER` makes card and golden file anew."
@@ -59,12 +66,32 @@ def check(folder: str | Path, codec: Codec) -> None:
         raise ReleaseError(
             f"The card in {folder} does not name model {codec.fingerprint.hex()}. {again}"
         )
+    check_golden(folder, codec)
+
+
+def check_golden(folder: Path, codec: Codec, needed: bool = True) -> None:
+    """Decodes the golden file of a folder.
+
+    Args:
+        folder: With the golden file.
+        codec: In this folder.
+        needed: Whether a folder without one is an error: the first two released models had none.
+
+    Raises:
+        ReleaseError: It is missing, or cannot be decoded.
+    """
+    again = "`python -m llic_jax.release FOLDER` makes card and golden file anew."
+    path = folder / "golden.llic"
+    if not needed and not path.is_file():
+        return
     try:
-        image = codec.decompress((folder / "golden.llic").read_bytes())
-    except BitstreamError as error:
-        raise ReleaseError(f"{folder}/golden.llic cannot be decoded: {error} {again}") from error
+        image = codec.decompress(path.read_bytes())
+    except (BitstreamError, FileNotFoundError) as error:
+        raise ReleaseError(f"{path} cannot be decoded: {error} {again}") from error
     if image.shape != golden_image().shape:
-        raise ReleaseError(f"{folder}/golden.llic holds an image {image.shape}. {again}")
+        raise ReleaseError(
+            f"{path} holds an image {image.shape}, expected {golden_image().shape}. {again}"
+        )
 
 
 def golden_image() -> UInt8[np.ndarray, "48 60 3"]:

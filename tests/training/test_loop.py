@@ -20,7 +20,7 @@ from llic_jax.training.export import export_run
 from llic_jax.training.log import read_metrics
 from llic_jax.training.step import make_step
 from llic_jax.training.validation import Validation
-from llic_jax.zoo.folder import effort, save_release
+from llic_jax.zoo.folder import save_release, training_history
 from llic_jax.zoo.weights import load_weights, mean_weights
 
 
@@ -161,7 +161,7 @@ def test_going_on_from_released_weights(config, tiny_release, tmp_path):
     assert not (tmp_path / "tensorboard").exists()
     loop.train(config, tmp_path)  # a second start knows it still
     started_from = json.loads((tmp_path / "config.json").read_text())["started_from"]
-    assert started_from == effort(tiny_release)
+    assert started_from == training_history(tiny_release)
 
 
 @pytest.mark.slow

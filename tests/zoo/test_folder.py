@@ -127,7 +127,7 @@ def contents(folder):
 
 
 def test_a_run_becomes_a_complete_folder_the_same_each_time(run, released, tiny_codec, tmp_path):
-    assert sorted(contents(released)) == sorted([*release._FILES, "README.md", "golden.llic"])
+    assert sorted(contents(released)) == sorted([*release.FILES, "README.md", "golden.llic"])
     golden.check(released, tiny_codec)
     assert _release.main([str(run), str(tmp_path / "again")]) == 0
     assert contents(tmp_path / "again") == contents(released)
@@ -173,10 +173,10 @@ def test_a_run_from_released_weights_counts_theirs_too(run, released, tmp_path):
     further = shutil.copytree(run, tmp_path / "further")
     config = json.loads((further / "config.json").read_text())
     config["train"]["start"] = "/some/where/released"
-    config["started_from"] = release.effort(released) | {"trained_sizes": [512]}
+    config["started_from"] = release.training_history(released) | {"trained_sizes": [512]}
     (further / "config.json").write_text(json.dumps(config))
     assert _release.main([str(further), str(tmp_path / "folder")]) == 0
-    assert release.effort(tmp_path / "folder") == {
+    assert release.training_history(tmp_path / "folder") == {
         "trained_steps": 4,
         "trained_hours": 1.0,
         "trained_crops": 22,
@@ -188,7 +188,7 @@ def test_a_run_from_released_weights_counts_theirs_too(run, released, tmp_path):
     del config["started_from"]["trained_hours"]  # not known of the whole then
     (further / "config.json").write_text(json.dumps(config))
     assert _release.main([str(further), str(tmp_path / "folder")]) == 0
-    assert "trained_hours" not in release.effort(tmp_path / "folder")
+    assert "trained_hours" not in release.training_history(tmp_path / "folder")
 
 
 def test_measured_figures_stand_in_the_card(released, tiny_codec, tmp_path, capsys):
