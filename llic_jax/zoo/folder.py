@@ -111,7 +111,8 @@ def load_codec(
     Args:
         model: The name of an installed model, or a released folder; the recommended model by
             default. A text without a slash that names an installed model is a name.
-        coder: Name of the range coder that files are written with; the first that is installed by default.
+        coder: Name of the range coder that files are written with; the first that is installed by
+            default.
         limits: Of one call (see `Codec`).
 
     Raises:
