@@ -161,7 +161,17 @@ def test_heavy_libraries_stay_where_they_are_needed(imports, library):
 
 
 @pytest.mark.parametrize(
-    "module", ["llic_jax", "llic_jax.bitstream.file", "llic_jax.cli.main", "llic_jax.cli.info"]
+    "module",
+    [
+        "llic_jax",
+        "llic_jax.bitstream.file",
+        "llic_jax.bitstream.tags",
+        "llic_jax.cli.info",
+        "llic_jax.cli.main",
+        "llic_jax.cli.models",
+        "llic_jax.zoo.header",
+        "llic_jax.zoo.installed",
+    ],
 )
 def test_loads_without_jax_and_numpy(module):
     code = (
