@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from llic_jax.bitstream.file import LlicFile
-from llic_jax.bitstream.sections import ALPHA, EXIF, ICC, MAX_METADATA, RESOLUTION, XMP, sections_of
+from llic_jax.bitstream.sections import sections_of
+from llic_jax.bitstream.tags import ALPHA, EXIF, ICC, MAX_METADATA, RESOLUTION, XMP
 from llic_jax.codec.decoder import Decoder
 from llic_jax.errors import CorruptError
 from llic_jax.images.photograph import Photograph
