@@ -6,6 +6,9 @@ Every command runs in a process of its own, `--rounds` times, the fastest of whi
 compilation cache is a fresh folder: "first" are the commands that fill it, "warm" those that find
 all programs there, "new size" those for a size never seen whose canvas the cache knows. Then one
 process says where a warm command's time goes.
+
+Columns: seconds of the whole command, compressing and decompressing. Below: seconds of each part
+of a warm process.
 """
 
 import argparse

@@ -3,6 +3,9 @@
     python benchmarks/transposed.py
 
 The two take turns; the fastest of each counts.
+
+Columns: shape of the input, output features, milliseconds of ours and of XLA's for both
+gradients, and how many times longer XLA's take.
 """
 
 import argparse
