@@ -181,7 +181,7 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
             return jitted.lower(*args).compile()
 
 
-def _independent_jit(function: Callable, static: tuple[int, ...], name: str = "") -> Callable:
+def _independent_jit(function: Callable, static: tuple[int, ...], name: str = "") -> Any:
     """`jax.jit` that shares nothing with others of its function; its programs are freed with it."""
 
     def independent(*args: Any) -> Any:

@@ -119,7 +119,7 @@ def _noted_initializers() -> Iterator[dict[tuple[str, ...], Callable[[Array], An
                 initializers[(*scope.path, name)] = lambda key: init(key, *args, **own)
             return original(scope, name, init, *args, **kwargs)
 
-        Scope.param = param  # type: ignore[method-assign]
+        Scope.param = param  # type: ignore[method-assign, assignment]
         try:
             yield initializers
         finally:
