@@ -53,7 +53,7 @@ def samples(codecs: dict[str, Codec]) -> list[bytes]:
             image = np.clip(smooth, 0, 255).astype(np.uint8)
             whole = Photograph(image, alpha=image[..., 0], icc=b"profile" * 9, exif=b"metadata")
             sections = sections_of(whole, keep_exif=True) if shape == (50, 70) else None
-            found.append(codec.encode([image], Quality(1.5), sections=[sections])[0].data)
+            found.append(codec.encode([image], Quality(1.5), sections=[sections or {}])[0].data)
     return found
 
 
