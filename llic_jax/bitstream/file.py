@@ -4,6 +4,7 @@ import dataclasses
 import struct
 import zlib
 from collections.abc import Collection
+from typing import Any
 
 from llic_jax.errors import (
     ArgumentTypeError,
@@ -105,11 +106,11 @@ class LlicFile:
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     @classmethod
-    def from_bytes(cls, data: bytes, known: Collection[int] = tuple(OTHER_CODINGS)) -> "LlicFile":
+    def from_bytes(cls, data: Any, known: Collection[int] = tuple(OTHER_CODINGS)) -> "LlicFile":
         """Reads a file. The payload is not decoded, and no byte outside `data` is read.
 
         Args:
-            data: The file's bytes.
+            data: The file's bytes: `bytes`, or another bytes-like object.
             known: Tags of sections below `SKIPPABLE` that the caller understands; by default those
                 that every reader of this version does.
 
@@ -117,6 +118,7 @@ class LlicFile:
             The file's fields.
 
         Raises:
+            ArgumentTypeError: `data` is no bytes-like object.
             NotLlicError: The bytes are those of another kind of file.
             VersionError: The format is newer than this software.
             TruncatedError: The file ends too early.
@@ -157,7 +159,7 @@ class LlicFile:
         return file
 
 
-def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
+def as_bytes(data: Any) -> bytes:
     """The bytes of a bytes-like object.
 
     Raises:
