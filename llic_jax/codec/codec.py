@@ -146,23 +146,10 @@ class Codec:
         _check_process()
         pixels = [validation.as_image(image) for image in _several(images)]
         tags = [{}] * len(pixels) if sections is None else sections
-        if fall_back:
-            return self._encode_or_fall_back(pixels, rate, refinement, tags)
         if len(tags) != len(pixels):
             raise InputError(f"Found sections for {len(tags)} images; expected {len(pixels)}.")
-        if not pixels:
-            return []
-        if refinement is None or refinement.is_none:
-            refinement = _NO_REFINEMENT
-            # Without row shifts, files stand on the last digits of what the networks compute.
-            if isinstance(rate, Quality) and (self.options.shift_resolution or len(pixels) == 1):
-                batch = self._encoder.batch(_sizes(pixels), self._quality(rate))
-                latents = self._encoder.analyze(batch, pixels)
-                return self._encoder.encode(batch, latents, tags, self.options.rdoq_weight)
-        return [
-            self._encode_one(image, rate, refinement, of_image)
-            for image, of_image in zip(pixels, tags, strict=True)
-        ]
+        encode = self._encode_or_fall_back if fall_back else self._encode
+        return encode(pixels, rate, refinement, tags)
 
     def decode(self, files: Iterable[Any]) -> list[Decompressed]:
         """Decompresses files whose images go through the networks together.
@@ -247,6 +234,28 @@ class Codec:
         on_canvas = Latents(*map(batch.canvas.place, latents))
         return self._encoder.encode(batch, on_canvas, [sections or {}], 0.0)[0]
 
+    def _encode(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        rate: Quality | TargetBpp | TargetPsnr,
+        refinement: Refinement | None,
+        sections: Sequence[Mapping[int, bytes]],
+    ) -> list[Compressed]:
+        """`encode` by the networks alone."""
+        if not images:
+            return []
+        if refinement is None or refinement.is_none:
+            refinement = _NO_REFINEMENT
+            # Without row shifts, files stand on the last digits of what the networks compute.
+            if isinstance(rate, Quality) and (self.options.shift_resolution or len(images) == 1):
+                batch = self._encoder.batch(_sizes(images), self._quality(rate))
+                latents = self._encoder.analyze(batch, images)
+                return self._encoder.encode(batch, latents, sections, self.options.rdoq_weight)
+        return [
+            self._encode_one(image, rate, refinement, of_image)
+            for image, of_image in zip(images, sections, strict=True)
+        ]
+
     def _encode_or_fall_back(
         self,
         images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
@@ -255,7 +264,7 @@ class Codec:
         sections: Sequence[Mapping[int, bytes]],
     ) -> list[Compressed]:
         try:
-            encoded: list[Compressed] = self.encode(images, rate, refinement, sections)
+            encoded = self._encode(images, rate, refinement, sections)
         except LatentError:
             if len(images) == 1:
                 other = self._fall_back(images[0], rate, None, sections[0])
@@ -320,7 +329,7 @@ class Codec:
                 )
 
             def at(quality: float) -> Compressed:
-                return self.encode([image], Quality(quality), None, [sections])[0]
+                return self._encode([image], Quality(quality), None, [sections])[0]
 
             return search(at, self.reconstruct, image, rate, self.network.levels)
         if refinement.steps:

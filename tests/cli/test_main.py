@@ -123,10 +123,10 @@ def test_a_folder_in_batches(tmp_path, photograph, tiny_release, tiny_codec, cap
     def counted(call):
         """The call, which notes how many images go together."""
 
-        def counting(self, items, *args):
+        def counting(self, items, *args, **kwargs):
             if len(items) > 1:
                 sizes.append(len(items))
-            return call(self, items, *args)
+            return call(self, items, *args, **kwargs)
 
         return counting
 
