@@ -258,7 +258,7 @@ class Parser:
 main._parser = Parser
 sys.exit(main.main([]))
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=55)
     assert ended.returncode == 130, ended.stderr
     assert b"interrupted" in ended.stderr and b"Traceback" not in ended.stderr
     assert sorted(path.name for path in pictures.iterdir()) == ["a.png", "b.png"]
