@@ -74,7 +74,11 @@ def _rooms() -> list[str]:
 
 
 def _public_page() -> str:
-    names = "".join(f"::: {name}\n\n" for name in public_names().values())
+    """Names with links: each is described on its room's page, and nothing has two addresses."""
+    names = "".join(
+        f"* [`llic_jax.{name}`][{full}], in the room {full.split('.')[1]}\n"
+        for name, full in public_names().items()
+    )
     intro = "What `import llic_jax` offers. Everything else may move between versions.\n\n"
     return f"# llic_jax\n\n{intro}{names}"
 

@@ -143,7 +143,7 @@ def test_qualities_out_of_range_are_refused(tiny_codec, photograph, quality):
 def file(tiny_release) -> tuple[Codec, LlicFile]:
     codec = load_codec(tiny_release)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    return codec, LlicFile.from_bytes(codec.compress(image))
+    return codec, LlicFile.from_bytes(codec.compress(image, strict_llic=True))
 
 
 def test_every_flipped_byte_and_every_truncation_of_a_real_file(file):
