@@ -19,13 +19,13 @@ def _git(folder, *arguments):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_the_commit_of_a_repository_around_an_environment_is_not_ours(tmp_path, monkeypatch):
-    package = tmp_path / "environment" / "llic_jax"
+    package = tmp_path / "environment" / "llic_jax" / "system"
     package.mkdir(parents=True)
-    (package / "system/provenance.py").touch()
+    (package / "provenance.py").touch()
     (tmp_path / "theirs.py").touch()
     for arguments in (("init", "-q"), ("add", "theirs.py"), ("commit", "-qm", "theirs")):
         _git(tmp_path, *arguments)
-    monkeypatch.setattr(provenance, "__file__", str(package / "system/provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
     assert provenance.git_commit() is None
     _git(tmp_path, "add", "environment")
     _git(tmp_path, "commit", "-qm", "ours")
@@ -33,7 +33,7 @@ def test_the_commit_of_a_repository_around_an_environment_is_not_ours(tmp_path, 
     # A hook's variables name another repository.
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     assert provenance.git_commit() == head
-    (package / "system/provenance.py").write_text("changed")
+    (package / "provenance.py").write_text("changed")
     assert provenance.git_commit() == f"{head}+"
 
 
