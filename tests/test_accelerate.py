@@ -191,7 +191,9 @@ def test_a_phase_whose_program_comes_too_late_is_left_out():
     assert failing.wait("works", None, lambda: False) and not failing.is_ready("fails")
     with pytest.raises(ZeroDivisionError):
         failing.wait("fails", None, lambda: False)
-    assert not Preparation([(1, over.wait)]).wait(1, time.monotonic() - 1, lambda: False)
+    late = threading.Event()
+    assert not Preparation([(1, late.wait)]).wait(1, time.monotonic() - 1, lambda: False)
+    late.set()
 
 
 def start(*arguments):
