@@ -143,7 +143,9 @@ def test_gradients_are_finite_and_close_to_float32_s(name, images):
         for part in exact:
             a, b = (np.asarray(ravel_pytree(g[part])[0]) for g in (exact, other))
             assert a.dtype == b.dtype == np.float32 and np.isfinite(b).all()
-            # A hyper-latent may be rounded the other way, which these see, and little else.
-            tolerance = 0.2 if part in ("h_a", "h_s", "gain_z") else 0.05
+            # A latent or hyper-latent may be rounded the other way. These see the rounded values
+            # and little else: their own gradients are 1e-3 of the transforms' here.
+            sees_rounded = part in ("entropy_model", "h_a", "h_s", "gain_z")
+            tolerance = 0.2 if sees_rounded else 0.05
             assert np.linalg.norm(b - a) <= tolerance * np.linalg.norm(a), (part, level)
             assert np.any(a) or part == "h_s"  # all of a fresh hyper-latent may be zero
