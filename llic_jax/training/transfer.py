@@ -18,6 +18,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from safetensors.numpy import load, save
+from safetensors.numpy import load, load_file, save
 
 from llic_jax.configs.config import Config
 from llic_jax.errors import CheckpointError, LlicError
@@ -152,7 +153,8 @@ def unpack(folder: str | Path, run: str | Path) -> int:
             raise CheckpointError(f"{path} is damaged (its SHA-256 is another); copy it anew.")
         data += piece
     form = manifest.get("form", "full")
-    state = _state(form, manifest["config"], load(bytes(data)), manifest["step"])
+    arrays = _released_arrays(data) if form == RELEASED else load(bytes(data))
+    state = _state(form, manifest["config"], arrays, manifest["step"])
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(manifest["config"], indent=2) + "\n")
     for name in _HISTORY:
@@ -162,6 +164,14 @@ def unpack(folder: str | Path, run: str | Path) -> int:
     checkpoints.save(manifest["step"], state)
     checkpoints.close()
     return manifest["step"]
+
+
+def _released_arrays(data: bytes | bytearray) -> dict[str, Any]:
+    """Arrays with bfloat16 among them, which safetensors reads from files alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        path.write_bytes(data)
+        return load_file(path)
 
 
 def _like(config: Config) -> TrainState:
