@@ -21,6 +21,7 @@ def run(out, *arguments):
     return json.loads((out / "first_minute.json").read_text())
 
 
+@pytest.mark.slow
 def test_device_and_carried_programs(carried, tmp_path):
     """Steps are timed and profiled with the carried program; nothing is compiled for it."""
     found = run(
@@ -59,6 +60,7 @@ def test_the_fused_gate_beside_xla_s_way(tmp_path):
         assert all(0 < distance < 0.02 for distance in gate[way]["distances"].values())
 
 
+@pytest.mark.slow
 def test_files_go_both_ways(tiny_release, photograph, tmp_path):
     """What one run keeps, another decodes, to the same pixels; a damaged one is named."""
     (tmp_path / "images").mkdir()
@@ -74,6 +76,7 @@ def test_files_go_both_ways(tiny_release, photograph, tmp_path):
     assert not found["theirs/spoiled.llic"]["decoded"] and found["theirs/spoiled.llic"]["error"]
 
 
+@pytest.mark.slow
 def test_failing_tests_are_named_and_the_time_limit_holds(tmp_path):
     given = tmp_path / "test_given.py"
     given.write_text(

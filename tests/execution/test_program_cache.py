@@ -253,7 +253,7 @@ def test_what_threads_compile_is_not_in_jax_s_cache_too(folder, tmp_path, monkey
     assert len(list((tmp_path / "cache" / "whole").iterdir())) == 1
 
 
-@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("stored", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_only_the_sizes_used_last_stay_in_memory(stored, request, monkeypatch):
     if stored:
         request.getfixturevalue("folder")
