@@ -40,8 +40,8 @@ class CompiledNetworks:
     def __init__(self, network: LLIC, params: Any, memory_gb: float):
         self.network, self.params = network, params
         # A model of foreign modules has no identity: they may compute what their `repr` does not
-        # tell, so their programs are not kept on disk.
-        identity = repr(network) if network.on_canvas else None
+        # tell, so their programs are not kept on disk. A decoder's half has fewer parameters.
+        identity = f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
         self._g_a, self._g_s = (
             Banded(part, memory_gb, network.on_canvas) for part in (network.g_a, network.g_s)
         )

@@ -11,6 +11,7 @@ from llic_jax.errors import (
     ReleaseError,
     UnknownModelError,
 )
+from llic_jax.execution import program_cache
 from llic_jax.zoo import install
 from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec, save_release
 from llic_jax.zoo.golden import check_golden
@@ -29,6 +30,14 @@ def whole(tiny_release, tiny_codec, tmp_path_factory):
 
     folder = shutil.copytree(tiny_release, tmp_path_factory.mktemp("whole") / "tiny")
     (folder / "golden.llic").write_bytes(tiny_codec.compress(golden_image()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def half(whole, tmp_path_factory):
+    """The decoder's half of the tiny model."""
+    folder = tmp_path_factory.mktemp("half") / "half"
+    install.write_decoder_half(whole, folder)
     return folder
 
 
@@ -128,10 +137,8 @@ def test_unknown_fingerprints_say_where_the_model_is(user_data):
 
 
 def test_the_decoder_half_decodes_and_keeps_the_fingerprint(
-    whole, tiny_codec, user_data, tmp_path, photograph
+    whole, half, tiny_codec, user_data, tmp_path, photograph
 ):
-    half = tmp_path / "half"
-    install.write_decoder_half(whole, half)
     codec = load_codec(half)
     assert codec.fingerprint == tiny_codec.fingerprint and "g_a" not in codec.model.params
     data = tiny_codec.compress(photograph[:40, :50], 1.5)
@@ -147,11 +154,23 @@ def test_the_decoder_half_decodes_and_keeps_the_fingerprint(
     assert not install.add_model(whole).decoder_only  # takes its place
     assert "g_a" in load_codec("tiny").model.params
 
+    damaged = shutil.copytree(half, tmp_path / "damaged")
     weights = bytearray((half / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
-    (half / "weights.safetensors").write_bytes(weights)
+    (damaged / "weights.safetensors").write_bytes(weights)
     with pytest.raises(ReleaseError, match="damaged: its SHA-256"):
-        load_codec(half)
+        load_codec(damaged)
+
+
+def test_the_half_does_not_run_programs_that_the_whole_model_stored(
+    whole, half, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(program_cache, "_folder", tmp_path / "programs")
+    y_hat, quality = np.ones((1, 4, 4, 16), np.float32), np.ones(1, np.float32)
+    networks = [load_codec(folder).networks for folder in (whole, half)]
+    first, second = (n.programs["unscale"](n.params, y_hat, quality) for n in networks)
+    np.testing.assert_array_equal(first, second)
+    assert len(list((tmp_path / "programs").iterdir())) == 2
 
 
 def git(folder, *arguments):
