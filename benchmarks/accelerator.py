@@ -34,7 +34,7 @@ from llic_jax.entropy.walk import quantize
 from llic_jax.execution import program_cache
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.cost import summarize
-from llic_jax.ops.sizes import HYPER_STRIDE
+from llic_jax.ops.sizes import HYPER_STRIDE, round_up
 
 MODELS = ("llic_stf", "llic_elic", "llic_tcm")
 DTYPES = ("float32", "bfloat16")
@@ -63,7 +63,7 @@ def networks(config: ConfigDict, width: int, height: int) -> str:
     model = build_model(config.model)
     params = initialize(model)
     quality = (jnp.ones(1),) if model.levels > 1 else ()
-    height, width = (-(-side // HYPER_STRIDE) * HYPER_STRIDE for side in (height, width))
+    height, width = (round_up(side, HYPER_STRIDE) for side in (height, width))
     times = []
 
     def timed(network: Callable, *args: jax.Array) -> jax.Array:

@@ -139,6 +139,7 @@ NOISE_SAMPLES = 2000  # of each file
 def load(folder: Path, way: str) -> Any:
     """The codec, its entropy model in float64 where the way says so."""
     from llic_jax.codec.codec import Codec
+    from llic_jax.configs.upgrade import upgrade
     from llic_jax.models.build import build_model
     from llic_jax.zoo.folder import load_codec
 
@@ -147,8 +148,8 @@ def load(folder: Path, way: str) -> Any:
         return codec
     import jax
 
-    config = json.loads((folder / "config.json").read_text())["model"]
-    model = build_model({**config, "dtype": "float64"})
+    config = upgrade(json.loads((folder / "config.json").read_text()))
+    model = build_model({**config["model"], "dtype": "float64"})
     params = jax.tree.map(lambda p: p.astype(np.float64), codec.model.params)
     return Codec(codec.model._replace(network=model, params=params))
 

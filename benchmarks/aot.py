@@ -71,7 +71,7 @@ def lower_network(config: ConfigDict, part: str, width: int, height: int, device
 
     from llic_jax.entropy.walk import quantize
     from llic_jax.models.build import build_model, initialize
-    from llic_jax.ops.sizes import HYPER_STRIDE
+    from llic_jax.ops.sizes import HYPER_STRIDE, round_up
 
     model = build_model(config.model)
 
@@ -89,7 +89,7 @@ def lower_network(config: ConfigDict, part: str, width: int, height: int, device
     def program(network: Callable) -> Any:
         return jax.jit(lambda params, args: network(model.bind({"params": params}), *args))
 
-    width, height = (-(-side // HYPER_STRIDE) * HYPER_STRIDE for side in (width, height))
+    width, height = (round_up(side, HYPER_STRIDE) for side in (width, height))
     x = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     quality = [jax.ShapeDtypeStruct((1,), jnp.float32)] if model.levels > 1 else []
     params = jax.eval_shape(lambda: initialize(model, 0))

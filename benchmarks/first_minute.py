@@ -43,9 +43,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from aot import load_config
+from common import best, timed
 
 from llic_jax.configs.config import Config, as_dict
-from llic_jax.configs.upgrade import upgrade_model
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.data.image_files import image_files
 from llic_jax.execution import program_cache
 from llic_jax.images.read import read_image
@@ -214,14 +215,14 @@ def kernel_times(folder: Path, most: int = 60) -> list[tuple[str, int, float]]:
 def fused(args: argparse.Namespace, note: Note) -> None:
     """One gate of the first stage that has blocks, and steps compiled with the switch on."""
     config = config_of(args, args.fused_programs or args.programs)
-    section = upgrade_model(config["model"])
+    section = upgrade(config)["model"]
     stage = next(i for i, depth in enumerate(section["depths"]) if depth)
     side = config["data"]["crops"][-1] // math.prod(section["strides"][: stage + 1])
     shape = (config["train"]["batch_size"], side, side, section["channels"][stage])
     on_gpu = jax.default_backend() == "gpu"
     if not on_gpu:  # interpreted: a trial of this script
         shape = (2, 3, 5, shape[-1])
-    note(gate=compare_gates(shape, section["style"].get("limit", 0.0), not on_gpu, args.steps))
+    note(gate=compare_gates(shape, section["activation_limit"], not on_gpu, args.steps))
     if args.fused_programs:
         time_programs(args, args.fused_programs, note)
 
@@ -274,20 +275,16 @@ def compare_gates(
     row: dict[str, Any] = {"shape": shape}
     for name, function in (("xla", plain), ("fused", fused_way)):
         run = both(function)
-        started = time.perf_counter()
-        found = jax.block_until_ready(run(x, dy, *weights, gain))
-        first = time.perf_counter() - started
-        started = time.perf_counter()
-        for _ in range(repeats):
-            last = run(x, dy, *weights, gain)
-        jax.block_until_ready(last)
+        arguments = x, dy, *weights, gain
+        found, first = timed(partial(run, *arguments))
+        seconds = best(partial(run, *arguments), repeats)
         distances = [
             float(jnp.linalg.norm((a.astype(jnp.float32) - b).ravel()) / jnp.linalg.norm(b.ravel()))
             for a, b in zip(found, exact, strict=True)
         ]
         row[name] = {
             "first_s": first,
-            "ms": 1e3 * (time.perf_counter() - started) / repeats,
+            "ms": 1e3 * seconds,
             "distances": dict(zip(GATE_RESULTS, distances, strict=True)),
         }
     # As in the tests: no further from float32 than XLA's way, which rounds in other places.

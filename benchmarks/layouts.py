@@ -24,7 +24,7 @@ def programs(name: str, height: int, width: int) -> dict[str, Callable]:
     """`g_a` and `g_s` of a config, ready to run."""
     model = build_model(importlib.import_module(f"llic_jax.configs.{name}").get_config().model)
     params = initialize(model)
-    quality = model.quality_argument(jnp.full(1, (1 + model.levels) / 2))
+    quality = model.transform_arguments(jnp.full(1, (1 + model.levels) / 2))
     x = jnp.asarray(np.random.default_rng(0).random((1, height, width, 3)), jnp.float32)
     analyze, synthesize = jax.jit(model.g_a.apply), jax.jit(model.g_s.apply)
     y = analyze({"params": params["g_a"]}, x, *quality)

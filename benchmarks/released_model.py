@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.data import sources
 from llic_jax.data.photographs import Photographs, split_held_out
 from llic_jax.models.build import build_model
@@ -38,7 +39,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def load(args: argparse.Namespace) -> Released:
     """What the arguments of `parser` name."""
-    config = json.loads((args.checkpoint / "config.json").read_text())
+    config = upgrade(json.loads((args.checkpoint / "config.json").read_text()))
     model, params = build_model(config["model"]), load_weights(args.checkpoint)
     options = EncoderOptions.of(config["coding"], model.levels)
     photographs = sources.open_source(args.data_dir)

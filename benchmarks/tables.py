@@ -49,11 +49,9 @@ def steps_of(codec: Codec, image: np.ndarray, quality: float) -> list[Coded]:
     z_hat, _ = networks.round_hyper(canvas, latents.z)
     hyper = networks.hyper_synthesize(canvas, z_hat, batch.qualities)
     walk, found = Walk(networks.entropy_model(canvas), hyper, latents.y.shape), []
-    weight, mixture = codec.options.rdoq_weight, codec.options.mixture
+    weight = codec.options.rdoq_weight
     for step, mean, scale in walk:
-        symbols, values, _ = networks.quantize(
-            canvas, step, latents.y, mean, scale, weight, mixture
-        )
+        symbols, values, _ = networks.quantize(canvas, step, latents.y, mean, scale, weight)
         walk.fill(values)
         positions = networks.positions(scale)
         whole = (canvas.crop(np.asarray(x))[0] for x in (symbols, positions))
@@ -108,7 +106,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=0, help="photographs to fit a mixture to")
     args = parser.parse_args()
     model = released_model.load(args)
-    units, coder = model.config["coding"]["units"], next(iter(CODERS))
+    units, coder = model.config["coding"]["shift_resolution"], next(iter(CODERS))
     prior = model.model.prior, model.params["prior"]
     codec_model = CodecModel(model.model, model.params, build_tables(*prior), bytes(8))
     codec = Codec(codec_model, model.options)
@@ -119,7 +117,7 @@ def main() -> None:
         sound = [im for im in chosen if im is not None and min(im.shape[:2]) >= args.crop]
         return [centre(image, args.crop) for image in sound[:count]]
 
-    mixture = model.options.mixture
+    mixture = model.model.mixture
     if args.fit:
         seen = crops(model.seen, args.fit)
         mixture = fitted([s for im in seen for q in qualities for s in steps_of(codec, im, q)])

@@ -99,8 +99,7 @@ def block(channels: int, size: int, width: int, inverse: bool) -> list[nn.Module
 def transforms(model: dict) -> nn.Module:
     """g_a and g_s of a `model` section, one after the other."""
     analysis, synthesis, before = [], [], 3
-    strides = model.get("strides") or [2] * len(model["channels"])
-    width = model.get("generator_width") or 0
+    strides, width = model["strides"], model["generator_width"]
     for channels, size, depth, stride in zip(
         model["channels"], model["kernel_sizes"], model["depths"], strides, strict=True
     ):

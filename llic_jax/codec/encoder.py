@@ -32,6 +32,7 @@ from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.stopwatch import Clock
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import Latents
+from llic_jax.ops.shapes import to_float
 from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple
 
 
@@ -105,7 +106,7 @@ class Encoder:
     def analyze(self, batch: Batch, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Latents:
         """The images' latents, on the canvas of their batch."""
         padded = np.concatenate([pad_to_multiple(image[None], HYPER_STRIDE) for image in images])
-        x = batch.canvas.place(padded.astype(np.float32) / 255)
+        x = batch.canvas.place(to_float(padded))
         factors = self._options.factors(batch.qualities)
         return self._networks.analyze(batch.canvas, x, batch.qualities, factors)
 
@@ -135,7 +136,7 @@ class Encoder:
             written = []
             for step, mean, scale in walk:
                 symbols, values, bits = networks.quantize(
-                    canvas, step, latents.y, mean, scale, rdoq_weight, self._options.mixture
+                    canvas, step, latents.y, mean, scale, rdoq_weight
                 )
                 walk.fill(values)
                 positions = networks.positions(scale)

@@ -8,18 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from llic_jax.entropy.gaussian import Mixture, coded_bits, quantize_rdo, scale_position
+from llic_jax.entropy.gaussian import coded_bits, quantize_rdo, scale_position
 from llic_jax.entropy.walk import Carry, Step, Values
 from llic_jax.errors import InputError
 from llic_jax.execution.bands import Banded
 from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.program_cache import cached_jit
+from llic_jax.layers.quality import Quality
 from llic_jax.models.encoder_options import project_back
 from llic_jax.models.llic import LLIC, Latents
 from llic_jax.ops import shapes
 from llic_jax.ops.sizes import HYPER_STRIDE
-
-Quality = Float[Array, "b"] | None
 
 
 class CompiledNetworks:
@@ -67,7 +66,7 @@ class CompiledNetworks:
         self,
         canvas: Canvas,
         x: Float[Array | np.ndarray, "b h w 3"],
-        quality: Quality,
+        quality: Quality | None,
         factors: Float[Array, "b"] | None = None,
     ) -> Latents:
         """Images in [0, 1] to the latents that are quantized.
@@ -99,7 +98,7 @@ class CompiledNetworks:
         return self.programs["round_hyper"](self.params, canvas, z)
 
     def hyper_synthesize(
-        self, canvas: Canvas, z_hat: Float[Array, "b h64 w64 n"], quality: Quality
+        self, canvas: Canvas, z_hat: Float[Array, "b h64 w64 n"], quality: Quality | None
     ) -> Any:
         """Decoded `z_hat` to what the entropy model conditions on."""
         return self.programs["hyper_synthesize"](self.params, canvas, z_hat, quality)
@@ -116,11 +115,10 @@ class CompiledNetworks:
         mean: Values,
         scale: Values,
         rdoq_weight: float,
-        mixture: Mixture,
     ) -> tuple[Array, Array, Float[Array, "b"]]:
         """A step's symbols (int32), their decoded values, and the bits of each image's symbols."""
         program = self.programs["quantize"]
-        return program(canvas, step, rdoq_weight, mixture, y, mean, scale)
+        return program(canvas, step, rdoq_weight, self.network.mixture, y, mean, scale)
 
     def positions(self, scale: Values) -> Values:
         """Positions on the scale table."""
@@ -131,7 +129,10 @@ class CompiledNetworks:
         return self.programs["dequantize"](jnp.asarray(symbols), mean)
 
     def synthesize(
-        self, canvas: Canvas, y_hat: Float[Array | np.ndarray, "b h16 w16 m"], quality: Quality
+        self,
+        canvas: Canvas,
+        y_hat: Float[Array | np.ndarray, "b h16 w16 m"],
+        quality: Quality | None,
     ) -> UInt8[Array, "b h w 3"]:
         """Decoded latents to images."""
         return self.programs["to_uint8"](self._image(canvas, y_hat, quality))
@@ -156,14 +157,14 @@ class CompiledNetworks:
         canvas = Canvas.of_size(*first)
         return canvas.standard_size() if self.network.on_canvas else canvas
 
-    def _latent(self, canvas: Canvas, x: Any, quality: Quality) -> Array:
-        y = self._g_a(self.params["g_a"], canvas, x, *self.network.quality_argument(quality))
+    def _latent(self, canvas: Canvas, x: Any, quality: Quality | None) -> Array:
+        y = self._g_a(self.params["g_a"], canvas, x, *self.network.transform_arguments(quality))
         return self.programs["scale"](self.params, y, quality)
 
-    def _image(self, canvas: Canvas, y_hat: Any, quality: Quality) -> Any:
+    def _image(self, canvas: Canvas, y_hat: Any, quality: Quality | None) -> Any:
         y_hat = self.programs["unscale"](self.params, y_hat, quality)
-        quality_argument = self.network.quality_argument(quality)
-        return self._g_s(self.params["g_s"], canvas, y_hat, *quality_argument)
+        arguments = self.network.transform_arguments(quality)
+        return self._g_s(self.params["g_s"], canvas, y_hat, *arguments)
 
 
 class CompiledEntropyModel:
@@ -238,6 +239,6 @@ def _largest(latents):
     return jnp.maximum(*(jnp.max(jnp.abs(latent)) for latent in latents))
 
 
-def quality_array(qualities: Sequence[float | None]) -> Quality:
+def quality_array(qualities: Sequence[float | None]) -> Quality | None:
     """The qualities of images, as the networks take them; None for a model of one rate."""
     return None if None in qualities else jnp.asarray(qualities, jnp.float32)

@@ -28,6 +28,7 @@ from llic_jax.entropy.walk import Walk
 from llic_jax.errors import InputError
 from llic_jax.layers.quality import lmbda_of_quality
 from llic_jax.models.llic import LLIC, Latents
+from llic_jax.ops.shapes import to_float
 from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple
 
 MAX_PIXELS = 1 << 22  # a step keeps all that its gradient needs: 2 KB a pixel, released model
@@ -135,7 +136,7 @@ class Refiner:
         steps, seconds, progress = refinement
         state = _ADAM.init(latents)
         level = None if quality is None else jnp.full(1, quality, jnp.float32)
-        x = pad_to_multiple(image[None], HYPER_STRIDE).astype(np.float32) / 255
+        x = to_float(pad_to_multiple(image[None], HYPER_STRIDE))
         # Errors count inside the image only; as an array, so that sizes that pad alike share a
         # program.
         inside = np.zeros((*x.shape[:3], 1), np.float32)

@@ -28,7 +28,8 @@ def get_config() -> ConfigDict:
     style.channel_transform = True  # SCCT
     style.gate = True  # gated projection, or plain feed-forward
     style.depth_rb = True  # DepthRB embedding, or 1x1 convolutions
-    style.limit = 0.0  # what leaves a block is held within (-limit, limit); 0: as it is (paper)
+    # The output of a block is clipped to [-activation_limit, activation_limit]; 0: not (paper).
+    model.activation_limit = 0.0
     # Entropy model.
     model.hyper_channels = 192  # of z
     model.groups = (16, 16, 32, 64, 192)  # ELIC: channel groups; they add up to M
@@ -38,6 +39,9 @@ def get_config() -> ConfigDict:
     model.attention_channels = 128  # TCM: inner width of the attention over the decoded slices
     model.window_sizes = (4, 8)  # TCM: Swin windows of the hyper-transforms and of that attention
     model.head_dims = (32, 16)  # TCM: channels of a head, likewise
+    # The distribution of a symbol, given its scale, that the coding tables are built for: zero-mean
+    # Gaussians, as pairs (weight, relative scale) (benchmarks/tables.py); () for one (paper).
+    model.mixture = ()
     # One model for many rates: quality levels, each with its gain vectors and its lambda.
     model.levels = 1
     model.branch_gains = False  # several levels: the quality scales the transforms' branches too
@@ -45,10 +49,8 @@ def get_config() -> ConfigDict:
     model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 
     coding = config.coding = ConfigDict()
-    coding.units = 400  # of the agreement on table rows (llic_jax/coding/row_shifts.py)
-    # What tables take a symbol's distribution for, given its scale: zero-mean Gaussians, as
-    # pairs of a weight and a relative scale (benchmarks/tables.py); () for a single one (paper).
-    coding.mixture = ()
+    # Row shifts per table row (llic_jax/coding/row_shifts.py); 0: files for this machine alone.
+    coding.shift_resolution = 400
     # How symbols are chosen (llic_jax/entropy/gaussian.py: quantize_rdo): bits that a squared
     # error of one quantization step is worth; 0 for the nearest integer (paper).
     coding.rdoq_weight = 0.0

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     # At first (32, 48, 128, 320) and (1, 1, 2, 0); grown for an accelerator (docs/results.md).
     config.model.channels = (64, 96, 160, 320)
     config.model.depths = (1, 1, 3, 0)
-    config.model.style.limit = 16.0  # photographs stay below 7; drawings explode without it
+    config.model.activation_limit = 16.0  # photographs stay below 7; drawings explode without it
     config.model.hyper_channels = 64
     config.model.groups = (16, 16, 32, 64, 64, 128)
     config.model.context_widths = (96, 64)
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
     config.model.levels = 8
     config.model.branch_gains = True
     # Chosen on held-back photographs (docs/experiments.md).
-    config.coding.units = 1000
-    config.coding.mixture = ((0.52, 0.76), (0.48, 1.19))  # found on photographs of training
+    config.coding.shift_resolution = 1000
+    config.model.mixture = ((0.52, 0.76), (0.48, 1.19))  # found on photographs of training
     config.coding.rdoq_weight = 24.0
     config.coding.back_projection = (0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     config.train.lmbdas = (0.0004, 0.0009, 0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)

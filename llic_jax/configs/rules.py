@@ -10,16 +10,14 @@ import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llic_jax.configs.upgrade import RENAMED
+from llic_jax.configs.upgrade import HISTORY, RENAMED
 from llic_jax.errors import ConfigError
 
 DISTORTIONS = ("mse", "ms_ssim")
 OPTIMIZERS = ("adam", "soap")
 SCHEDULES = ("steps", "cosine", "constant", "time")
 # What runs and released folders note in a config beside its fields.
-_HISTORY = {
-    "started_from", "trained_steps", "trained_hours", "trained_crops", "trained_sizes", "mean_with"
-}  # fmt: skip
+_HISTORY = {"started_from", *HISTORY}
 
 
 class Rule(NamedTuple):
@@ -99,7 +97,7 @@ RULES: dict[str, Rule] = {
     "model.style.channel_transform": _BOOLEAN,
     "model.style.gate": _BOOLEAN,
     "model.style.depth_rb": _BOOLEAN,
-    "model.style.limit": _NOT_NEGATIVE,
+    "model.activation_limit": _NOT_NEGATIVE,
     "model.hyper_channels": _COUNT,
     "model.groups": _several(_COUNT, 1),
     "model.slices": _COUNT,
@@ -108,12 +106,12 @@ RULES: dict[str, Rule] = {
     "model.attention_channels": _COUNT,
     "model.window_sizes": _several(_COUNT, 1),
     "model.head_dims": _several(_COUNT, 1),
+    "model.mixture": _several(_several(_number(0.0, above=True), 1)),
     "model.levels": _COUNT,
     "model.branch_gains": _BOOLEAN,
     "model.dtype": _choice("float32", "bfloat16"),
     "model.remat": _BOOLEAN,
-    "coding.units": _integer(0),
-    "coding.mixture": _several(_several(_number(0.0, above=True), 1)),
+    "coding.shift_resolution": _integer(0),
     "coding.rdoq_weight": _NOT_NEGATIVE,
     "coding.back_projection": _several(_number()),
     "data.source": _TEXT,

@@ -12,14 +12,32 @@ from llic_jax.configs.config import Config, as_dict
 
 # Fields by the names that they had in older configs.
 RENAMED = {
+    "model.style.limit": "model.activation_limit",
+    "coding.mixture": "model.mixture",
+    "coding.units": "coding.shift_resolution",
     "train.level_balance": "train.rate_weighting",
     "train.level_density": "train.rate_sampling",
 }
 
+# What a released folder's config notes of its training, with the value for "not known".
+HISTORY: dict[str, Any] = {
+    "trained_steps": 0,
+    "trained_hours": None,
+    "trained_crops": None,
+    "trained_sizes": None,
+    "mean_with": (),
+}
+
 # Fields that came later, with the value that runs had until then.
 _LATER: dict[str, dict[str, Any]] = {
-    "model": {"branch_gains": False, "strides": (2, 2, 2, 2), "generator_width": 0},
-    "coding": {"units": 400, "mixture": (), "rdoq_weight": 0.0, "back_projection": ()},
+    "model": {
+        "branch_gains": False,
+        "strides": (2, 2, 2, 2),
+        "generator_width": 0,
+        "activation_limit": 0.0,
+        "mixture": (),
+    },
+    "coding": {"shift_resolution": 400, "rdoq_weight": 0.0, "back_projection": ()},
     "data": {
         "validation": "",
         "crop_fractions": (),
@@ -57,35 +75,39 @@ def upgrade(config: Config) -> dict[str, Any]:
         config: As it was written, by this version or an older one. It is left as it is.
 
     Returns:
-        Plain dictionaries. Fields that are there keep their values; a field whose name has changed
-        has its new one, unless that is there, too.
+        Plain dictionaries. Fields that are there keep their values. A field whose name has changed
+        has its new name, unless that is there, too.
     """
     upgraded: dict[str, Any] = copy.deepcopy(as_dict(config))
+    for section in _LATER:
+        if not isinstance(upgraded.get(section), Mapping):
+            upgraded[section] = {}
     for old, new in RENAMED.items():
-        section, name = old.split(".")
-        fields = upgraded.get(section)
-        new_name = new.removeprefix(f"{section}.")
-        if isinstance(fields, Mapping) and name in fields and new_name not in fields:
-            upgraded[section] = {
-                new_name if field == name else field: value for field, value in fields.items()
-            }
+        (before, name), (after, new_name) = _place(upgraded, old), _place(upgraded, new)
+        if before is not None and name in before and after is not None and new_name not in after:
+            after[new_name] = before.pop(name)
     for section, later in _LATER.items():
-        fields = upgraded.get(section)
-        upgraded[section] = later | dict(fields if isinstance(fields, Mapping) else {})
-    upgraded["model"] = upgrade_model(upgraded["model"])
+        upgraded[section] = later | upgraded[section]
     return upgraded
 
 
-def upgrade_model(section: Config) -> dict[str, Any]:
-    """A config's `model` section with every field that `llic_jax/configs/default.py` has.
+def history(config: Config) -> dict[str, Any]:
+    """What a config notes of a model's training: every field of `HISTORY`.
 
     Args:
-        section: As it was written, by this version or an older one. It is left as it is.
+        config: Of a released folder.
 
     Returns:
-        Plain dictionaries; fields that are there keep their values.
+        Steps, hours and crops of the training, the crops' sizes in pixels, and the names of the
+        folders whose weights were averaged with it. None where the config does not say.
     """
-    upgraded = _LATER["model"] | as_dict(section)
-    if isinstance(upgraded.get("style"), Mapping):
-        upgraded["style"] = {"limit": 0.0} | dict(upgraded["style"])
-    return upgraded
+    return HISTORY | {name: value for name, value in config.items() if name in HISTORY}
+
+
+def _place(config: dict[str, Any], field: str) -> tuple[dict[str, Any] | None, str]:
+    """The section that a dotted name is in, None if it is none, and its own name there."""
+    *sections, name = field.split(".")
+    place: Any = config
+    for section in sections:
+        place = place.get(section) if isinstance(place, dict) else None
+    return (place if isinstance(place, dict) else None), name

@@ -5,11 +5,13 @@ so its integral over a unit interval is the probability of an integer. All float
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from jaxtyping import Array, Float, Int
 
+from llic_jax.errors import ConfigError
 from llic_jax.ops.quantization import lower_bound
 
 SCALE_MIN = 0.11  # paper's baselines: a smaller scale makes no cheaper symbol
@@ -40,6 +42,26 @@ def gaussian_bits(
     upper = log_ndtr((0.5 - r) / scale)
     lower = log_ndtr((-0.5 - r) / scale)
     return -(upper + jnp.log1p(-jnp.exp(lower - upper))) / math.log(2)
+
+
+def mixture_of(pairs: Sequence[Sequence[float]]) -> Mixture:
+    """The mixture that a config's `model.mixture` states.
+
+    Args:
+        pairs: A weight and a scale relative to the predicted one, for each Gaussian; empty for a
+            single Gaussian of the predicted scale.
+
+    Raises:
+        ConfigError: An entry is no pair of positive numbers, or the weights do not add up to 1.
+    """
+    mixture = tuple(tuple(map(float, part)) for part in pairs) or GAUSSIAN
+    sound = all(len(part) == 2 and min(part) > 0 for part in mixture)
+    if not sound or abs(sum(part[0] for part in mixture) - 1) > 1e-6:
+        raise ConfigError(
+            f"model.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
+            "one), above 0, the weights 1 in all; or () for a single Gaussian."
+        )
+    return mixture
 
 
 def mixture_bits(

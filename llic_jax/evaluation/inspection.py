@@ -149,7 +149,7 @@ def receptive_fields(
       Four fields, at the middle quality.
     """
     size = min(512, *(min(image.shape[:2]) for image in images)) // HYPER_STRIDE * HYPER_STRIDE
-    quality = model.quality_argument(jnp.full(1, (model.levels + 1) / 2))
+    quality = model.transform_arguments(jnp.full(1, (model.levels + 1) / 2))
     fields = []
     kernels = " ".join(str(k) for k in config["kernel_sizes"])
     variants: list[tuple[str, Mapping[str, Any], bool]] = [
@@ -213,7 +213,7 @@ class Inspector:
             walk, bits_y = Walk(module, hyper, y.shape), jnp.zeros_like(y)
             for step, mean, scale in walk:
                 symbols = quantize_rdo(step.gather(y) - mean, scale, options.rdoq_weight)
-                bits_y = step.scatter(bits_y, coded_bits(symbols, scale, options.mixture))
+                bits_y = step.scatter(bits_y, coded_bits(symbols, scale, module.mixture))
                 walk.fill(symbols + mean)
             return bits_y, module.prior_bits(z_hat)
 

@@ -16,6 +16,7 @@ import numpy as np
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality as AtQuality
 from llic_jax.codec.refinement import Refinement
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import TrialError
 from llic_jax.evaluation import baselines
 from llic_jax.evaluation.image_sets import default_name
@@ -46,8 +47,8 @@ class ReleasedModel:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The config that was released with the weights."""
-        return json.loads((self.folder / "config.json").read_text())
+        """The config that was released with the weights, with every field of today."""
+        return upgrade(json.loads((self.folder / "config.json").read_text()))
 
     def compile(self, height: int, width: int, refined: bool) -> None:
         """Codes an image of this size once, so that times are those of compiled programs."""

@@ -55,7 +55,7 @@ def enable() -> None:
         home = user_cache_folder()
         if home is None:
             return
-        chosen = str(home / "llic_jax" / "compiled")
+        chosen = str(home / "compiled")
         with contextlib.suppress(OSError):
             Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
     if not chosen:

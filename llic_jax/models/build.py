@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from llic_jax.configs.config import Config
-from llic_jax.configs.upgrade import upgrade_model
+from llic_jax.configs.rules import RULES
 from llic_jax.entropy import elic, stf, tcm
 from llic_jax.entropy.factorized import FactorizedPrior
+from llic_jax.entropy.gaussian import mixture_of
 from llic_jax.entropy.walk import EntropyParts
 from llic_jax.errors import ConfigError
 from llic_jax.layers.initializers import init_params
@@ -31,12 +32,19 @@ ENTROPY_MODELS: dict[str, Callable[[Mapping[str, Any], DTypeLike], EntropyParts]
 
 
 def build_model(config: Config) -> LLIC:
-    """The module that a config's `model` section describes (every key: configs/default.py).
+    """The module that a config describes.
+
+    Args:
+        config: The `model` section, with every field that `configs/default.py` has. Those of an
+            older config come from `configs.upgrade.upgrade`.
+
+    Returns:
+        The module, without parameters.
 
     Raises:
-        ConfigError: An unknown entropy model, or sizes that do not go together.
+        ConfigError: A field is missing, the entropy model is unknown, or sizes do not go together.
     """
-    config = upgrade_model(config)
+    _check_complete(config)
     name = config["entropy_model"]
     if name not in ENTROPY_MODELS:
         raise ConfigError(
@@ -51,7 +59,11 @@ def build_model(config: Config) -> LLIC:
         kernel_sizes=tuple(config["kernel_sizes"]),
         depths=tuple(config["depths"]),
         strides=tuple(config["strides"]),
-        style=BlockStyle(**config["style"], generator_width=config["generator_width"] or 0),
+        style=BlockStyle(
+            **config["style"],
+            activation_limit=config["activation_limit"],
+            generator_width=config["generator_width"],
+        ),
         levels=levels if branch_gains else 1,
         remat=config["remat"],
         dtype=dtype,
@@ -65,11 +77,23 @@ def build_model(config: Config) -> LLIC:
         entropy_model=parts.entropy_model,
         prior=FactorizedPrior(parts.hyper_channels),
         latent_channels=latent,
+        mixture=mixture_of(config["mixture"]),
         gain_y=Gain(levels, latent) if levels > 1 else None,
         gain_z=Gain(levels, parts.hyper_channels) if levels > 1 else None,
         takes_quality=branch_gains,
         on_canvas=parts.on_canvas,
     )
+
+
+def _check_complete(config: Config) -> None:
+    """Raises ConfigError unless the `model` section has all fields that built-in models need."""
+    for name in RULES:
+        section, field = name.split(".")[:2] if "." in name else ("", name)
+        if section == "model" and field not in config:
+            raise ConfigError(
+                f"The config has no model.{field}. llic_jax.configs.upgrade.upgrade(config) adds "
+                "the fields that an older config lacks."
+            )
 
 
 def _check_stages(config: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from llic_jax.configs.config import Config
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import ConfigError
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.llic import LLIC
@@ -177,7 +178,7 @@ def load_model(config: Path | None = None, checkpoint: Path | None = None) -> LL
         raise ConfigError(f"{path} is no file; name a config or a folder with a config.json.")
     loaded: Config
     if checkpoint is not None:
-        loaded = json.loads(path.read_text())
+        loaded = upgrade(json.loads(path.read_text()))
     else:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None

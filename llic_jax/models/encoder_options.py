@@ -8,7 +8,6 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
 from llic_jax.configs.config import Config
-from llic_jax.entropy.gaussian import GAUSSIAN, Mixture
 from llic_jax.errors import ConfigError
 from llic_jax.execution.program_cache import cached_jit
 from llic_jax.layers.quality import Quality, interpolate_levels
@@ -29,7 +28,6 @@ class EncoderOptions(NamedTuple):
             (`gaussian.quantize_rdo`).
         back_projection: For each quality level the factor of `project_back`, 0 for none; () for
             none at any level. Between two levels it is interpolated linearly.
-        mixture: The distribution of a symbol, given its scale, that the coding tables assume.
         coder: Name of the range coder; None for the first that is installed. Files of every
             installed coder are read.
         shift_resolution: Row shifts per table row (`coding/row_shifts.py`). With 0, files decode
@@ -38,19 +36,22 @@ class EncoderOptions(NamedTuple):
 
     rdoq_weight: float = 0.0
     back_projection: tuple[float, ...] = ()
-    mixture: Mixture = GAUSSIAN
     coder: str | None = None
     shift_resolution: int = SHIFT_RESOLUTION
 
     @classmethod
     def of(cls, coding: Config, levels: int) -> "EncoderOptions":
-        """Those of a config's `coding` section, for a model of so many quality levels.
+        """The options that a config states.
+
+        Args:
+            coding: The `coding` section, with every field (`configs.upgrade.upgrade`).
+            levels: Quality levels of the model.
 
         Raises:
-            ConfigError: A number of factors that is not that of the levels, a factor out of range,
-                or a mixture that is none.
+            ConfigError: The number of factors is not that of the levels, or a factor is out of
+                range.
         """
-        factors = tuple(map(float, coding.get("back_projection", ())))  # older configs have none
+        factors = tuple(map(float, coding["back_projection"]))
         if factors and len(factors) != levels:
             raise ConfigError(
                 f"coding.back_projection has {len(factors)} factors and the model {levels} quality "
@@ -61,19 +62,7 @@ class EncoderOptions(NamedTuple):
                 f"coding.back_projection: {bad} are not between 0, no correction, and 2, "
                 "beyond which a correction makes the error larger."
             )
-        mixture = tuple(tuple(map(float, part)) for part in coding.get("mixture", ())) or GAUSSIAN
-        sound = all(len(part) == 2 and min(part) > 0 for part in mixture)
-        if not sound or abs(sum(part[0] for part in mixture) - 1) > 1e-6:
-            raise ConfigError(
-                f"coding.mixture is {mixture}; give pairs (weight, scale relative to the predicted "
-                "one), above 0, the weights 1 in all; or () for a single Gaussian."
-            )
-        return cls(
-            coding.get("rdoq_weight", 0.0),
-            factors,
-            mixture,
-            shift_resolution=coding.get("units", SHIFT_RESOLUTION),
-        )
+        return cls(coding["rdoq_weight"], factors, shift_resolution=coding["shift_resolution"])
 
     def factors(self, quality: Quality | None) -> Float[Array, "b"] | None:
         """Of `project_back`, for each sample; None if there are none."""

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from llic_jax.entropy.factorized import FactorizedPrior
+from llic_jax.entropy.gaussian import GAUSSIAN, Mixture
 from llic_jax.entropy.walk import Carry, Step, estimate, quantize
 from llic_jax.layers.quality import Gain, Quality
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions, project_back
@@ -49,6 +50,8 @@ class LLIC(nn.Module):
         entropy_model: Follows `llic_jax.entropy.walk.EntropyModel`.
         prior: Of `z`.
         latent_channels: M.
+        mixture: The distribution of a symbol of `y`, given its scale, that the coding tables are
+            built for. Training takes a single Gaussian (paper).
         gain_y: For several quality levels, else None.
         gain_z: For several quality levels, else None.
         takes_quality: Whether `g_a` and `g_s` take the quality as a second argument.
@@ -64,6 +67,7 @@ class LLIC(nn.Module):
     entropy_model: nn.Module
     prior: FactorizedPrior
     latent_channels: int
+    mixture: Mixture = GAUSSIAN
     gain_y: Gain | None = None
     gain_z: Gain | None = None
     takes_quality: bool = False
@@ -85,7 +89,7 @@ class LLIC(nn.Module):
         options: EncoderOptions = PLAIN,
     ) -> Float[Array, "b h16 w16 m"]:
         """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
-        y = self.scale_latent(self.g_a(x, *self.quality_argument(quality)), quality)
+        y = self.scale_latent(self.g_a(x, *self.transform_arguments(quality)), quality)
         factors = options.factors(quality)
         if factors is None:
             return y
@@ -94,8 +98,8 @@ class LLIC(nn.Module):
         )
 
     @nn.nowrap
-    def quality_argument(self, quality: Quality | None) -> tuple[Quality | None, ...]:
-        """What the transforms take beside their input."""
+    def transform_arguments(self, quality: Quality | None) -> tuple[Quality | None, ...]:
+        """What `g_a` and `g_s` take beside their input: the quality, if they depend on it."""
         return (quality,) if self.takes_quality else ()
 
     def scale_latent(
@@ -134,7 +138,7 @@ class LLIC(nn.Module):
     ) -> Float[Array, "b h w 3"]:
         """Decoded latent to the image, not clipped."""
         y_hat = self.scale_latent(y_hat, quality, inverse=True)
-        return self.g_s(y_hat, *self.quality_argument(quality))
+        return self.g_s(y_hat, *self.transform_arguments(quality))
 
     def prior_bits(self, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         """Bits of each element of `z` under the factorized prior."""
@@ -166,7 +170,7 @@ class LLIC(nn.Module):
         bits_z = jnp.sum(self.prior_bits(z_rated), axis=(1, 2, 3))
         hyper = self.hyper_synthesize(z_hat, quality)
         if keys is None:
-            y_hat, bits_y = quantize(self, hyper, y, options.rdoq_weight, options.mixture)
+            y_hat, bits_y = quantize(self, hyper, y, options.rdoq_weight, self.mixture)
         else:
             y_hat, bits_y = estimate(self, hyper, y, fold_in(keys, 0))
         return ModelOutput(self.synthesize(y_hat, quality), bits_y, bits_z)

@@ -8,15 +8,31 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def depth_to_space(x: Float[Array, "b h w c4"], block: int = 2) -> Float[Array, "b out_h out_w c"]:
-    """Rearranges `(B, H, W, block^2 C)` into `(B, block H, block W, C)` (sub-pixel up-sampling)."""
+def depth_to_space(x: Any, block: int = 2) -> Any:
+    """Sub-pixel up-sampling: channels become positions.
+
+    Args:
+        x: `(B, H, W, block^2 C)`, in NumPy or JAX; channels run over (row, column, C).
+        block: Side of the squares that channels are spread over.
+
+    Returns:
+        `(B, block H, block W, C)`, an array of the same library.
+    """
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, block, block, c // block**2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, c // block**2)
 
 
-def space_to_depth(x: Float[Array, "b h w c"], block: int = 2) -> Float[Array, "b out_h out_w c4"]:
-    """The inverse of `depth_to_space`."""
+def space_to_depth(x: Any, block: int = 2) -> Any:
+    """The inverse of `depth_to_space`.
+
+    Args:
+        x: `(B, H, W, C)`, in NumPy or JAX; the sides are multiples of `block`.
+        block: Side of the squares that become channels.
+
+    Returns:
+        `(B, H / block, W / block, block^2 C)`, an array of the same library.
+    """
     b, h, w, c = x.shape
     x = x.reshape(b, h // block, block, w // block, block, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block**2 * c)

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from llic_jax.errors import LlicError
 
 STANDARD = Path("-")  # this very object stands for standard input and standard output
@@ -218,14 +220,17 @@ def _pour(temporary: Path, path: str | Path) -> None:
 
 
 def user_cache_folder() -> Path | None:
-    """The folder in which programs keep what can be made or fetched again: XDG_CACHE_HOME, else
-    `~/.cache`. None where no home folder is known."""
-    if home := os.environ.get("XDG_CACHE_HOME"):
-        return Path(home)
+    """The package's folder for what can be made or fetched again, where the system keeps such.
+
+    Returns:
+        On Linux `$XDG_CACHE_HOME/llic_jax`, or `~/.cache/llic_jax`. None where no home folder is
+        known.
+    """
     try:
-        return Path.home() / ".cache"
+        folder = user_cache_path("llic_jax", appauthor=False)
     except RuntimeError:
         return None
+    return folder if folder.is_absolute() else None
 
 
 def cache_folder() -> Path:
@@ -236,10 +241,10 @@ def cache_folder() -> Path:
     """
     if "LLIC_CACHE" in os.environ:
         return Path(os.environ["LLIC_CACHE"])
-    home = user_cache_folder()
-    if home is None:
+    folder = user_cache_folder()
+    if folder is None:
         raise LlicError("The home folder is not known; name one for data by LLIC_CACHE.")
-    return home / "llic_jax"
+    return folder
 
 
 def file_hash(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.models.build import build_model
 from llic_jax.system.provenance import public_source
 from llic_jax.training.log import read_metrics
@@ -30,7 +31,7 @@ def export_run(workdir: Path, folder: Path, step: int | None, mean: Sequence[Pat
     from llic_jax.training.state import create_state
 
     config = json.loads((workdir / "config.json").read_text())
-    model = build_model(config["model"])
+    model = build_model(upgrade(config)["model"])
     like, _, unravel = create_state(model, TrainSettings.of(config), 0)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(like, step)

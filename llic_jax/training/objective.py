@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import tree_map_with_path
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC
 from llic_jax.ops.quantization import fold_in
+from llic_jax.ops.shapes import to_float
 from llic_jax.training.loss import rate_distortion
 from llic_jax.training.phases import TRANSFORMS, Phase, is_frozen
 from llic_jax.training.quality_sampling import draw_qualities, quality_weights
@@ -61,7 +61,7 @@ class Objective:
             fold_in(keys, 0), samples, batch_size, lmbdas, settings.rate_sampling
         )
         noise = None if phase is Phase.DECODER else fold_in(keys, 1)
-        x = images.astype(jnp.float32) / 255
+        x = to_float(images)
         apply: Any = self.model.apply
         out = apply({"params": self._with_frozen(params)}, x, quality, noise, self.options)
         weight = quality_weights(lmbda, lmbdas, settings.rate_weighting, settings.rate_sampling)

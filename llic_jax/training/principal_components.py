@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from llic_jax.ops.shapes import space_to_depth, to_float
+
 _REST = 0.05  # of the random start's size: what the other weights keep
 
 
@@ -32,25 +34,18 @@ def components(
         The colour, in [0, 1], and matrices `(s^2 C_in, K)` for strides s. K is `channels[stage]`,
         or `s^2 C_in` where that is less; rows run over (row, column, channel).
     """
-    features = [np.asarray(image, np.float32) / 255 for image in images]
+    features = [to_float(image) for image in images]
     mean = np.mean([f.mean((0, 1, 2)) for f in features], axis=0)
     features = [f - mean for f in features]
     matrices = []
     for most, stride in zip(channels, strides, strict=True):
-        blocks = [_blocks(f, stride) for f in features]
+        blocks = [space_to_depth(f, stride) for f in features]
         flat = np.concatenate([b.reshape(-1, b.shape[-1]) for b in blocks])
         _, vectors = np.linalg.eigh(flat.T.astype(np.float64) @ flat)
         matrix = vectors[:, ::-1][:, :most].astype(np.float32)
         matrices.append(matrix)
         features = [b @ matrix for b in blocks]
     return mean, matrices
-
-
-def _blocks(x: np.ndarray, size: int) -> np.ndarray:
-    """`(B, H, W, C)` to `(B, H/size, W/size, size^2 C)`, the order of depth-to-space."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h // size, w // size, size**2 * c)
 
 
 def start_from_components(

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from llic_jax.configs.config import Config, as_dict
-from llic_jax.configs.upgrade import upgrade_model
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import CheckpointError, OutputError
 from llic_jax.system import json_lines, provenance
 from llic_jax.system.files import whole_file
@@ -111,7 +111,7 @@ class RunFolder:
         if path.exists():
             try:
                 before = json.loads(path.read_text())
-                model = upgrade_model(before["model"])
+                model = upgrade(before)["model"]
             except (OSError, ValueError, KeyError) as error:
                 raise CheckpointError(
                     f"{path} cannot be read ({error}). Put the config of this run there again, or "
@@ -169,7 +169,7 @@ class RunFolder:
 
 def _parameters(model: Mapping[str, Any]) -> dict[str, Any]:
     """What of a `model` section decides about the parameters, as JSON has it."""
-    return json.loads(json.dumps({**model, "dtype": None, "remat": None}))
+    return json.loads(json.dumps({**model, "dtype": None, "remat": None, "mixture": None}))
 
 
 def _start_folders(start: str) -> list[str]:

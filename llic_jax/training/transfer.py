@@ -30,6 +30,7 @@ from jax.flatten_util import ravel_pytree
 from safetensors.numpy import load, load_file, save
 
 from llic_jax.configs.config import Config
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import CheckpointError, LlicError
 from llic_jax.models.build import build_model
 from llic_jax.training.checkpoints import Checkpoints
@@ -179,7 +180,7 @@ def _like(config: Config) -> TrainState:
 
 
 def _create(config: Config) -> Any:
-    return create_state(build_model(config["model"]), TrainSettings.of(config), 0)
+    return create_state(build_model(upgrade(config)["model"]), TrainSettings.of(config), 0)
 
 
 def _arrays(form: str, config: Config, state: TrainState) -> dict[str, np.ndarray]:

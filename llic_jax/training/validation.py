@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from llic_jax.data.photographs import Photographs
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC
-from llic_jax.ops.shapes import to_uint8
+from llic_jax.ops.shapes import to_float, to_uint8
 from llic_jax.training.loss import rate_distortion
 from llic_jax.training.pictures import Pictures
 from llic_jax.training.settings import TrainSettings
@@ -66,7 +66,7 @@ class Validation:
                 continue
             top, left = ((side - crop) // 2 for side in image.shape[:2])
             image = image[top : top + crop, left : left + crop]
-            x = jnp.asarray(image[None], jnp.float32) / 255
+            x = jnp.asarray(to_float(image[None]))
             for level, lmbda in enumerate(lmbdas, start=1):
                 if levels is not None and level not in levels:
                     continue

@@ -44,7 +44,7 @@ class BlockStyle:
     channel_transform: SCCT in the channel transform block; else it is left out.
     gate: gated projection; else a plain feed-forward layer of the same width.
     depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
-    limit: see `Gate`; 0: none (paper).
+    activation_limit: see `Gate`; 0: none (paper).
     generator_width: see `WeightGenerator`.
     """
 
@@ -52,7 +52,7 @@ class BlockStyle:
     channel_transform: bool = True
     gate: bool = True
     depth_rb: bool = True
-    limit: float = 0.0
+    activation_limit: float = 0.0
     generator_width: int = 0
 
 
@@ -219,7 +219,7 @@ class Gate(Local):
 
     With `gated=False` a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width.
 
-    limit: what leaves the block is held within `[-limit, limit]`; 0: it is not (paper). A gate
+    activation_limit: the output is clipped to `[-limit, limit]`; 0: it is not (paper). A gate
         multiplies two outputs of the same layer, and a generated kernel grows with what it is
         generated from: far from the images of training, each block can square what the one before
         made too large. On photographs values stay below 7 (our choice).
@@ -227,7 +227,7 @@ class Gate(Local):
 
     gated: bool = True
     levels: int = 1
-    limit: float = 0.0
+    activation_limit: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -244,11 +244,11 @@ class Gate(Local):
         kernels = fused_kernels(x.shape, x.dtype) if self.gated and x.dtype == self.dtype else None
         if kernels is not None:
             weights = *expand.weights(c), *project.weights(c)
-            return gated_projection(kernels, x, *weights, gain, self.limit)
+            return gated_projection(kernels, x, *weights, gain, self.activation_limit)
         h = expand(x)
         h = multiply_halves(h) if self.gated else nn.gelu(h)
         y = x + project(h, gain)
-        return clip_values(y, self.limit) if self.limit else y
+        return clip_values(y, self.activation_limit) if self.activation_limit else y
 
 
 class STB(Chain):
@@ -266,7 +266,7 @@ class STB(Chain):
         return (
             DepthRB(style.depth_rb, levels, dtype=dtype, name="embed"),
             SCST(self.kernel_size, style.self_conditioned, levels, width, dtype=dtype, name="scst"),
-            Gate(style.gate, levels, style.limit, dtype=dtype, name="gate"),
+            Gate(style.gate, levels, style.activation_limit, dtype=dtype, name="gate"),
         )
 
 
@@ -281,7 +281,7 @@ class CTB(Chain):
     def layers(self) -> Sequence[nn.Module]:
         style, levels, dtype = self.style, self.levels, self.dtype
         embed = DepthRB(style.depth_rb, levels, dtype=dtype, name="embed")
-        gate = Gate(style.gate, levels, style.limit, dtype=dtype, name="gate")
+        gate = Gate(style.gate, levels, style.activation_limit, dtype=dtype, name="gate")
         if not style.channel_transform:
             return embed, gate
         scct = SCCT(levels, style.generator_width, dtype=dtype, name="scct")

@@ -1,11 +1,11 @@
 """The model card: the README.md of a released folder, made from its config and measured figures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llic_jax.configs.upgrade import upgrade_model
+from llic_jax.configs.upgrade import history, upgrade
 from llic_jax.errors import CardError
 
 _DISTORTIONS = {"mse": "255^2 MSE", "ms_ssim": "(1 - MS-SSIM)"}
@@ -31,16 +31,20 @@ def model_card(
     Raises:
       CardError: The summary has no figures of this model.
     """
-    model, data, train = upgrade_model(config["model"]), config["data"], config["train"]
+    whole, noted = upgrade(config), history(config)
+    model, data, train = whole["model"], whole["data"], whole["train"]
     levels = model["levels"]
     rates = f"{levels} quality levels, continuous between them" if levels > 1 else "one rate"
-    crops = _several(config.get("trained_sizes", sorted(set(data["crops"]))))
+    crops = _several(noted["trained_sizes"] or sorted(set(data["crops"])))
     batch = train["batch_size"] * train["accumulate"]
-    images = config.get("trained_crops", config["trained_steps"] * batch)
-    hours = config.get("trained_hours")
+    images = noted["trained_crops"]
+    if images is None:
+        images = noted["trained_steps"] * batch
+    hours = noted["trained_hours"]
+    mean = _mean(noted["mean_with"])
     scaled = "; the quality scales their branches" if model["branch_gains"] else ""
     strides = f",\n  strides {_several(model['strides'])}" if max(model["strides"]) > 2 else ""
-    corrected = any(config.get("coding", {}).get("back_projection", ()))
+    corrected = any(whole["coding"]["back_projection"])
     encoder = "\n* The encoder corrects latents by back-projection: `coding`." if corrected else ""
     figures = "" if summary is None else _figures(summary, fingerprint)
     return f"""# LLIC with the {model["entropy_model"]} entropy model
@@ -56,12 +60,12 @@ A learned codec for photographs: model `{fingerprint.hex()}`, as every file that
 
 ## Training
 
-* {config["trained_steps"]} steps{f" in {hours:g} hours" if hours else ""}, on
+* {noted["trained_steps"]} steps{f" in {hours:g} hours" if hours else ""}, on
   {images} crops of {crops} pixels in all, from the
   photographs in `{data["source"]}`, of which {data["held_back"]} were held back.
 * Loss: bits per pixel + lambda {_DISTORTIONS[train["distortion"]]}, lambda
   {_several(train["lmbdas"])}{" for the quality levels in turn" if levels > 1 else ""}.
-* The weights are a moving average (decay {train["ema_decay"]:g}){_mean(config)}, stored in
+* The weights are a moving average (decay {train["ema_decay"]:g}){mean}, stored in
   8 bits with scales; small arrays in float32, the decoder's upsampling in bfloat16.
 {figures}
 ## What it is not for
@@ -93,13 +97,13 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise CardError(f"{path} is no summary.json of eval.py: {error}") from error
 
 
-def _mean(config: Mapping[str, Any]) -> str:
-    others = len(config.get("mean_with", ()))
+def _mean(folders: Sequence[str]) -> str:
+    others = len(folders)
     return f", in the mean with those of {others} more folder{'s' * (others > 1)}" if others else ""
 
 
 def _unsuited(data: Mapping[str, Any]) -> str:
-    if not data.get("drawings"):
+    if not data["drawings"]:
         return (
             "Drawings, text, screenshots, medical or measured data: it has only seen photographs."
         )

@@ -32,6 +32,7 @@ from llic_jax.codec.codec import Codec
 from llic_jax.codec.model import USUAL, CodecModel, Limits
 from llic_jax.coding.table_design import build_tables
 from llic_jax.coding.tables import Tables
+from llic_jax.configs.upgrade import history, upgrade
 from llic_jax.errors import ReleaseError
 from llic_jax.models.build import build_model, parameter_shapes
 from llic_jax.models.encoder_options import EncoderOptions
@@ -91,9 +92,8 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
             f"{folder} holds an installed model, which never changes again. Name another folder."
         )
     weights = stored_weights(params)
-    options = EncoderOptions.of(config.get("coding", {}), config["model"]["levels"])
-    prior = build_model(config["model"]).prior
-    tables = build_tables(prior, restored_weights(weights)["prior"], options.mixture)
+    network = build_model(upgrade(config)["model"])
+    tables = build_tables(network.prior, restored_weights(weights)["prior"], network.mixture)
     arrays = {name: jnp.asarray(value) for name, value in tables.arrays().items()}
     write_whole(folder / "weights.safetensors", save(weights))
     write_whole(folder / "tables.safetensors", save(arrays))
@@ -129,11 +129,11 @@ def load_codec(
             "`python -m llic_jax.release WORKDIR FOLDER` makes one from a training run."
         )
     manifest = read_manifest(folder)
-    config = _read_config(folder)
-    model_config, train = config["model"], config.get("train", {})
+    stored = _read_config(folder)
+    config = upgrade(stored)
     # Coding computes in float32, whatever training did: see coding/row_shifts.py.
-    network = build_model({**model_config, "dtype": "float32"})
-    options = EncoderOptions.of(config.get("coding", {}), network.levels)
+    network = build_model({**config["model"], "dtype": "float32"})
+    options = EncoderOptions.of(config["coding"], network.levels)
     weights = _read_arrays(folder / "weights.safetensors")
     try:
         tables = Tables.from_arrays(_read_arrays(folder / "tables.safetensors"))
@@ -145,7 +145,7 @@ def load_codec(
         check_content(folder, manifest)
         own_fingerprint = bytes.fromhex(manifest.fingerprint)
     else:
-        own_fingerprint = fingerprint(model_config, weights, tables)
+        own_fingerprint = fingerprint(stored["model"], weights, tables)
         if manifest is not None and manifest.fingerprint != own_fingerprint.hex():
             raise ReleaseError(
                 f"{folder} is damaged: its files make model {own_fingerprint.hex()}, expected "
@@ -155,7 +155,8 @@ def load_codec(
     # The content of a released model was checked when it was released; its fingerprint tells.
     if manifest is None and not name_of(own_fingerprint.hex()):
         _check_shapes(network, params, folder)
-    lambdas = tuple(train["lmbdas"]) if train.get("distortion") == "mse" else ()
+    train = config["train"]
+    lambdas = tuple(train["lmbdas"]) if train["distortion"] == "mse" else ()
     model_of_codec = CodecModel(network, params, tables, own_fingerprint, lambdas)
     return Codec(model_of_codec, options._replace(coder=coder), limits)
 
@@ -195,9 +196,10 @@ def training_history(*folders: str | Path) -> dict[str, Any]:
     configs = [json.loads(path.read_text()) for path in paths if path.is_file()]
     if not configs:
         return {}
-    config = max(configs, key=lambda config: config.get("trained_steps", 0))
-    known = {name: config[name] for name in EFFORT_FIELDS if name in config}
-    return known | {"trained_sizes": config.get("trained_sizes", config["data"]["crops"])}
+    config = max(configs, key=lambda config: history(config)["trained_steps"])
+    noted = history(config)
+    known = {name: noted[name] for name in EFFORT_FIELDS if name in config}
+    return known | {"trained_sizes": noted["trained_sizes"] or config["data"]["crops"]}
 
 
 def _check_shapes(network: LLIC, params: Any, folder: Path) -> None:

@@ -56,7 +56,7 @@ def check(folder: str | Path, codec: Codec) -> None:
     for name in ("README.md", "golden.llic"):
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder} has no {name}. {again}")
-    tables = build_tables(codec.network.prior, codec.model.params["prior"], codec.options.mixture)
+    tables = build_tables(codec.network.prior, codec.model.params["prior"], codec.network.mixture)
     rebuilt = tables.arrays()
     for name, array in codec.model.tables.arrays().items():
         # Another platform may round a probability the other way.

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from llic_jax.entropy import gaussian
+from llic_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize("scale", [0.11, 0.5, 1.0, 7.3, 256.0])
@@ -55,6 +56,20 @@ def test_a_mixture_costs_what_its_parts_promise_together(scale):
     assert 2 * np.sum(2.0**-coded) - 2.0 ** -coded[0] < 1.01
     by_symbol = jax.grad(lambda v: gaussian.coded_bits(v, scales, mixture).sum())(values)
     assert jnp.isfinite(by_symbol).all()
+
+
+def test_a_config_states_the_mixture():
+    stated = [[0.25, 0.5], [0.75, 1.5]]
+    assert gaussian.mixture_of(stated) == ((0.25, 0.5), (0.75, 1.5))
+    assert gaussian.mixture_of(()) == gaussian.GAUSSIAN
+
+
+@pytest.mark.parametrize(
+    "mixture", [((0.5, 1.0),), ((0.5, 0.8), (0.6, 1.2)), ((1.5, 1.0), (-0.5, 2.0)), ((1.0,),)]
+)
+def test_what_is_no_mixture_is_refused(mixture):
+    with pytest.raises(ConfigError, match=r"model\.mixture is .*give pairs"):
+        gaussian.mixture_of(mixture)
 
 
 def test_far_away_everything_stays_finite():

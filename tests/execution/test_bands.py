@@ -30,7 +30,7 @@ CASES = [
 def case(request):
     """A transform's layers, its input and quality, and what is made of it at once."""
     (kind, levels, strides, shape), quality = request.param, ()
-    style = BlockStyle(limit=1.0 if levels > 1 else 0.0)  # the input alone is beyond it
+    style = BlockStyle(activation_limit=1.0 if levels > 1 else 0.0)  # the input alone is beyond it
     transform = kind(**SIZES, strides=strides, style=style, levels=levels)
     if levels > 1:
         quality = (jnp.array([1.7]),)

@@ -10,7 +10,6 @@ import pytest
 
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.networks import CompiledNetworks
-from llic_jax.entropy.gaussian import GAUSSIAN
 from llic_jax.entropy.walk import Walk
 from llic_jax.execution.canvas import Canvas
 from llic_jax.layers.attention import SwinBlock, WindowAttention
@@ -97,9 +96,7 @@ def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
         seen += jax.tree.leaves(hyper)
         walk = Walk(networks.entropy_model(canvas), hyper, y.shape)
         for step, mean, scale in walk:
-            _, values, step_bits = networks.quantize(
-                canvas, step, 20 * y, mean, scale, 0.0, GAUSSIAN
-            )
+            _, values, step_bits = networks.quantize(canvas, step, 20 * y, mean, scale, 0.0)
             walk.fill(values)
             seen += [mean, values]
             bits = bits + step_bits
@@ -122,7 +119,7 @@ LAYERS = [
     Conv(6, 1), Conv(6, 3), Conv(6, 5, stride=2), SampleConv(), DepthwiseConv(3), TransposedConv(6),
     SubpixelConv(6), SubpixelConv(3, 4), PatchEmbedding(6, 4), WindowAttention(4, 2, shift=2),
     DepthRB(), DepthRB(False), SCST(5), SCST(5, self_conditioned=False), SCCT(), Gate(),
-    Gate(False), Gate(limit=0.5),
+    Gate(False), Gate(activation_limit=0.5),
 ]  # fmt: skip
 # Made of layers that declare how they are confined, or of parameters that have no positions.
 COMPOSED = (ConvStack, SwinBlock)

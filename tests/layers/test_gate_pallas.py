@@ -59,15 +59,15 @@ def test_matches_xla_s_way(monkeypatch, shape, levels, limit, dtype, cut):
     """In value and in all gradients. In bfloat16 both round, in different places: the fused way is
     no further from float32 than XLA's is."""
     inputs = make_inputs(shape, dtype, levels)
-    plain = value_and_gradients(Gate(levels=levels, limit=limit, dtype=dtype), *inputs)
+    plain = value_and_gradients(Gate(levels=levels, activation_limit=limit, dtype=dtype), *inputs)
     wide = [a.astype(jnp.float32) for a in (inputs[1], inputs[3])]
     exact = value_and_gradients(
-        Gate(levels=levels, limit=limit), inputs[0], wide[0], inputs[2], wide[1]
+        Gate(levels=levels, activation_limit=limit), inputs[0], wide[0], inputs[2], wide[1]
     )
     if limit:
         assert np.any(np.abs(exact[0]) == limit) and np.any(np.abs(exact[0]) < limit)
     monkeypatch.setattr(blocks, "fused_kernels", lambda *_: interpreted(cut))
-    fused = value_and_gradients(Gate(levels=levels, limit=limit, dtype=dtype), *inputs)
+    fused = value_and_gradients(Gate(levels=levels, activation_limit=limit, dtype=dtype), *inputs)
     assert len(fused) == len(plain) == 6 + (levels > 1)
     for a, b, true in zip(fused, plain, exact, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype

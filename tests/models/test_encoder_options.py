@@ -7,7 +7,7 @@ import pytest
 
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality
-from llic_jax.entropy.gaussian import GAUSSIAN
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import ConfigError, InputError
 from llic_jax.models.encoder_options import EncoderOptions, back_project
 from llic_jax.ops.sizes import pad_to_multiple
@@ -72,25 +72,14 @@ def test_factors_follow_the_quality():
 
 
 def test_options_come_from_a_configs_coding_section():
-    assert EncoderOptions.of({"units": 400}, 3) == EncoderOptions()
-    coding = {"rdoq_weight": 2.0, "back_projection": [0, 0.5]}
+    assert EncoderOptions.of(upgrade({"coding": {"units": 400}})["coding"], 3) == EncoderOptions()
+    coding = {"rdoq_weight": 2.0, "back_projection": [0, 0.5], "shift_resolution": 400}
     assert EncoderOptions.of(coding, 2) == EncoderOptions(2.0, (0.0, 0.5))
     with pytest.raises(ConfigError, match="2 factors and the model 3 quality levels"):
         EncoderOptions.of(coding, 3)
     for wrong in (-0.1, 2.5, float("nan")):
         with pytest.raises(ConfigError, match="not between 0"):
-            EncoderOptions.of({"back_projection": (0.5, wrong)}, 2)
-    mixture = {"mixture": [[0.25, 0.5], [0.75, 1.5]]}
-    assert EncoderOptions.of(mixture, 1).mixture == ((0.25, 0.5), (0.75, 1.5))
-    assert EncoderOptions.of({"mixture": ()}, 1).mixture == GAUSSIAN
-
-
-@pytest.mark.parametrize(
-    "mixture", [((0.5, 1.0),), ((0.5, 0.8), (0.6, 1.2)), ((1.5, 1.0), (-0.5, 2.0)), ((1.0,),)]
-)
-def test_what_is_no_mixture_is_refused(mixture):
-    with pytest.raises(ConfigError, match=r"coding\.mixture is .*give pairs"):
-        EncoderOptions.of({"mixture": mixture}, 1)
+            EncoderOptions.of(coding | {"back_projection": (0.5, wrong)}, 2)
 
 
 def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, request):

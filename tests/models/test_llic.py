@@ -65,9 +65,9 @@ def test_the_quality_reaches_both_transforms(tiny_model, tiny_params, x):
 
     def latent_and_image(model, params, qualities):
         apply = functools.partial(model.apply, {"params": params})
-        y = apply(x, qualities, method=lambda m, x, q: m.g_a(x, *m.quality_argument(q)))
+        y = apply(x, qualities, method=lambda m, x, q: m.g_a(x, *m.transform_arguments(q)))
         image = apply(
-            jnp.ones_like(y), qualities, method=lambda m, y, q: m.g_s(y, *m.quality_argument(q))
+            jnp.ones_like(y), qualities, method=lambda m, y, q: m.g_s(y, *m.transform_arguments(q))
         )
         return y, image
 
@@ -102,8 +102,10 @@ def test_a_config_without_later_fields_is_the_paper_s_layout(tiny_config):
     section = tiny_config.model.to_dict()
     older = {k: section[k] for k in section if k not in ("strides", "generator_width")}
     assert len(older) == len(section) - 2
-    assert build_model(older) == build_model(section)
+    assert build_model(upgrade({"model": older})["model"]) == build_model(section)
     assert "strides" not in older
+    with pytest.raises(ConfigError, match=r"no model\.strides\. .*upgrade"):
+        build_model(older)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ TINY = {
 def section(name: str, dtype: str) -> dict[str, Any]:
     config = smoke_eighth.get_config().model.to_dict()
     sizes = dict(channels=(12, 16), depths=(1, 0), groups=(4, 12), context_widths=(8,))
-    style = {**config["style"], "limit": 16.0}
-    return {**config, **sizes, **TINY[name], "entropy_model": name, "dtype": dtype, "style": style}
+    chosen = {"entropy_model": name, "dtype": dtype, "activation_limit": 16.0}
+    return {**config, **sizes, **TINY[name], **chosen}
 
 
 def loss_of(model, images, level):

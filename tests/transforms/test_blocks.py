@@ -163,7 +163,7 @@ def test_transforms_mirror_each_other_and_stay_tame_at_the_start():
 @pytest.mark.parametrize("kind", [AnalysisTransform, SynthesisTransform])
 def test_a_limit_keeps_what_explodes_finite_and_leaves_the_rest_alone(kind):
     sizes = dict(channels=(4, 4, 4, 8), kernel_sizes=(5, 5, 3, 3), depths=(1, 1, 1, 1))
-    free, held = kind(**sizes), kind(**sizes, style=BlockStyle(limit=16.0))
+    free, held = kind(**sizes), kind(**sizes, style=BlockStyle(activation_limit=16.0))
     shape = (1, 32, 32, 3) if kind is AnalysisTransform else (1, 2, 2, 8)
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     params = init_params(free, 0, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -225,7 +225,7 @@ def test_an_accelerator_s_way_has_the_values_and_gradients_of_the_plain_one(
     rng = np.random.default_rng(0)
     quality = jnp.array([1.3, 2.7])
     x = jnp.asarray(2 * rng.standard_normal((2, 6, 7, 8)), dtype)
-    style = BlockStyle(limit=4.0)  # which some values exceed
+    style = BlockStyle(activation_limit=4.0)  # which some values exceed
     module = BasicBlock(3, style=style, levels=levels, dtype=dtype)
     params = jax.tree.map(
         lambda p: p + 0.1 * rng.standard_normal(p.shape).astype(np.float32),
