@@ -126,7 +126,8 @@ def run(
         started: `time.monotonic()`.
         workdir: Folder of the run, on this machine.
         start_from: Pieces of a run to go on from, by its moving average or its whole state.
-        piece_bytes, limit_bytes: Of a file, and of all pieces together.
+        piece_bytes: Of a file, at most.
+        limit_bytes: Of all pieces together, at most.
         export_minutes: Between two exports.
         programs: Folder of compiled steps.
         wrap_step: See `course.Hooks`.
@@ -344,6 +345,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs one of the commands: pack, config, compile, run, unpack.
+
+    Args:
+        argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
+    """
     started = time.monotonic()
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)

@@ -133,7 +133,11 @@ class Suite:
 
 
 def hash_of(image: np.ndarray) -> str:
-    """SHA-256 over the pixels, row by row."""
+    """SHA-256 over the pixels, row by row.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+    """
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
@@ -263,7 +267,14 @@ def run_suites(folder: Path, quick: bool = False) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs or writes suites; returns the exit status."""
+    """Runs or writes suites.
+
+    Args:
+        argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m llic_jax.conformance",
         description="Decodes files of a conformance suite and compares the pictures.",

@@ -3,7 +3,8 @@
 
 class LlicError(Exception):
     """Bad input, a missing file, something not installed. The message says what was found, what was
-    expected and what to do; command lines print it without a traceback."""
+    expected and what to do; command lines print it without a traceback.
+    """
 
 
 class ConfigError(LlicError, ValueError):

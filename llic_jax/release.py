@@ -17,9 +17,19 @@ from llic_jax.zoo.golden import complete
 
 
 def main(argv: list[str] | None = None) -> int:
-    """A training run's last moving average to a released folder; or, without a run, the model card
-    and the golden file of a released folder anew."""
-    parser = argparse.ArgumentParser(prog="python -m llic_jax.release", description=main.__doc__)
+    """Releases the weights of a training run, or completes a released folder.
+
+    Args:
+        argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m llic_jax.release",
+        description="Writes a training run's last moving average as a released folder; or, without "
+        "a run, the model card and the golden file of a released folder anew.",
+    )
     parser.add_argument("workdir", type=Path, nargs="?", help="the training run")
     parser.add_argument("folder", type=Path, help="the released model")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the last)")

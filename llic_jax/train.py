@@ -36,6 +36,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, for `app.run`: what is wrong with it is told in one line.
 
     Fields of a config by the names that they had in older versions are accepted, with a warning.
+
+    Args:
+        argv: The command line, with the program's name.
+
+    Returns:
+        The arguments that are no flags.
     """
     argv = [argv[0], *map(_renamed, argv[1:])]
     sys.argv[:] = argv  # where a config file looks for its overrides
@@ -69,6 +75,17 @@ def _config_error(argv: list[str], text: str) -> str:
 
 
 def main(argv: list[str]) -> int:
+    """Trains, or compiles what the training needs.
+
+    Args:
+        argv: The arguments that are no flags.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        app.UsageError: Flags that do not go together.
+    """
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     if not (_WORKDIR.value or _COMPILE_ONLY.value):

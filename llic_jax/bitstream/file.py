@@ -162,6 +162,9 @@ class LlicFile:
 def as_bytes(data: Any) -> bytes:
     """The bytes of a bytes-like object.
 
+    Args:
+        data: bytes, bytearray or memoryview.
+
     Raises:
         ArgumentTypeError: Anything else.
     """

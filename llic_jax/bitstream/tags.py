@@ -19,6 +19,10 @@ MAX_METADATA = 1 << 24  # bytes of a profile or of metadata, inflated
 def inflated(sections: Mapping[int, bytes], tag: int) -> bytes | None:
     """The content of a deflated section; None if the file has none of this tag.
 
+    Args:
+        sections: Of a file, by tag.
+        tag: Of the section.
+
     Raises:
         CorruptError: It is no deflated stream, ends too early, or has more than `MAX_METADATA`
             bytes.

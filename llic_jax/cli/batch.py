@@ -1,5 +1,6 @@
 """One file or many: what is read, what is written, workers, batches, errors that stay with their
-file."""
+file.
+"""
 
 import os
 import stat
@@ -15,7 +16,12 @@ from llic_jax.system.files import STANDARD, is_stream, name_of, path_argument, s
 
 
 class Job(NamedTuple):
-    """One file to make of another; `STANDARD` for standard input and output."""
+    """One file to make of another; `STANDARD` for standard input and output.
+
+    Attributes:
+        source: The input.
+        target: The output.
+    """
 
     source: Path
     target: Path
@@ -23,7 +29,8 @@ class Job(NamedTuple):
 
 class Done(NamedTuple):
     """What became of a job: a line to print, pixels of the image, bytes of the `.llic` file, and
-    notes on what was lost."""
+    notes on what was lost.
+    """
 
     line: str
     pixels: int

@@ -78,13 +78,27 @@ def check_devices() -> None:
 
 
 def check_output(args: argparse.Namespace) -> None:
-    """Raises LlicError if an image would be printed on a terminal."""
+    """Checks that no image would be printed on a terminal.
+
+    Args:
+        args: With `output`.
+
+    Raises:
+        LlicError: Standard output is the output, and a terminal.
+    """
     if args.output == "-" and sys.stdout.isatty():
         raise LlicError("Standard output is a terminal; redirect it into a file or a pipe.")
 
 
 def image_source(path: Path) -> Path | io.BufferedIOBase:
-    """The file to read an image from, or its bytes where they can be read only once."""
+    """What to read an image from.
+
+    Args:
+        path: The input, or `STANDARD`.
+
+    Returns:
+        The path; or the bytes, where they can be read only once.
+    """
     if path is files.STANDARD or files.is_stream(path):
         return io.BytesIO(files.read(path))
     return path
@@ -112,6 +126,11 @@ def rounded_size(size: Callable[[Path], tuple[int, int]]) -> Callable[[Path], tu
 
 
 def elapsed(started: float, count: int) -> str:
-    """The end of a line: seconds since `started`, and the number of files that took them."""
+    """The end of a line: how long it took.
+
+    Args:
+        started: `time.perf_counter()` at the start.
+        count: Files that took so long together.
+    """
     together = f" ({count} together)" if count > 1 else ""
     return f"  {time.perf_counter() - started:.2f} s{together}"

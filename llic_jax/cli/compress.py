@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 
 def compress(args: argparse.Namespace) -> int:
-    """Compresses the files that the arguments name; returns the exit status."""
+    """Compresses the files that the arguments name.
+
+    Args:
+        args: Of `llic compress`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        LlicError: Arguments that do not go together.
+    """
     to_target = args.target_bpp is not None or args.target_psnr is not None
     if to_target and args.effort:
         raise LlicError("--effort changes rate and PSNR after a target is met; name a --quality.")

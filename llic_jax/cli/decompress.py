@@ -10,7 +10,14 @@ from llic_jax.system import files
 
 
 def decompress(args: argparse.Namespace) -> int:
-    """Decompresses the files that the arguments name; returns the exit status."""
+    """Decompresses the files that the arguments name.
+
+    Args:
+        args: Of `llic decompress`.
+
+    Returns:
+        The exit status.
+    """
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.cli import batch
     from llic_jax.images.photograph import check_suffix

@@ -8,7 +8,14 @@ from llic_jax.system import files
 
 
 def info(args: argparse.Namespace) -> int:
-    """Prints what the files say; returns 1 if one cannot be read, else 0."""
+    """Prints what the files say.
+
+    Args:
+        args: Of `llic info`.
+
+    Returns:
+        The exit status: 1 if a file cannot be read, else 0.
+    """
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.images import folders
     from llic_jax.zoo.registry import name_of

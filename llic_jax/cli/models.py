@@ -8,7 +8,14 @@ from llic_jax.zoo.registry import ReleasedModel, registry
 
 
 def list_models(args: argparse.Namespace) -> int:
-    """Prints a table of all models that are installed or were ever released."""
+    """Prints a table of all models that are installed or were ever released.
+
+    Args:
+        args: Of `llic models`; not used.
+
+    Returns:
+        The exit status.
+    """
     models, problems = installed_models()
     known = registry()
     rows = [("name", "fingerprint", "parameters", "qualities", "bpp (Kodak)", "BD-rate", "here")]
@@ -48,7 +55,14 @@ def _figures(model: ReleasedModel | None) -> tuple[str, str, str, str]:
 
 
 def add(args: argparse.Namespace) -> int:
-    """Installs the model in a folder."""
+    """Installs the model in a folder.
+
+    Args:
+        args: Of `llic models add`.
+
+    Returns:
+        The exit status.
+    """
     from llic_jax.zoo.install import add_model
 
     model = add_model(args.folder, args.name)
@@ -57,7 +71,14 @@ def add(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """Installs a released model from the history of a clone."""
+    """Installs a released model from the history of a clone.
+
+    Args:
+        args: Of `llic models restore`.
+
+    Returns:
+        The exit status.
+    """
     from llic_jax.zoo.install import restore_model
 
     model = restore_model(args.name, args.clone)

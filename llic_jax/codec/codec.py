@@ -108,7 +108,14 @@ class Codec:
         return self.encode([image], Quality(quality), fall_back=not strict_llic)[0].data
 
     def decompress(self, data: Any) -> UInt8[np.ndarray, "h w 3"]:
-        """The image in these `.llic` bytes (see `decode`)."""
+        """The image in a `.llic` file.
+
+        Args:
+            data: The file's bytes.
+
+        Raises:
+            BitstreamError: As `decode`.
+        """
         return self.decode([data])[0].image
 
     def encode(
@@ -184,7 +191,11 @@ class Codec:
         ]
 
     def reconstruct(self, compressed: Compressed) -> UInt8[np.ndarray, "h w 3"]:
-        """The image that the decoder will make, without decoding."""
+        """The image that the decoder will make, without decoding.
+
+        Args:
+            compressed: From `encode`.
+        """
         if compressed.y_hat is None:  # not coded by the networks
             return fallback.decode(LlicFile.from_bytes(compressed.data))
         height, width = compressed.height, compressed.width
@@ -195,6 +206,10 @@ class Codec:
 
     def analyze(self, image: Any, quality: float | None = None) -> Latents:
         """The latents of an image, before they are rounded.
+
+        Args:
+            image: RGB, uint8 `(H, W, 3)`.
+            quality: 1 to the number of quality levels; the default quality by default.
 
         Raises:
             InputError: As `encode`.

@@ -91,7 +91,11 @@ class Encoder:
         self._options, self._limits = options, limits
 
     def batch(self, sizes: Sequence[tuple[int, int]], quality: float | None) -> Batch:
-        """Begins with images of these sizes, (height, width), and starts the clock.
+        """Begins with images, and starts the clock.
+
+        Args:
+            sizes: Of the images, (height, width).
+            quality: Of all of them; None for a model of one rate.
 
         Raises:
             DecoderOnlyError: Only the decoder's half of the model is installed.
@@ -120,6 +124,15 @@ class Encoder:
         """Codes latents, on the canvas of their batch.
 
         One thread codes, step by step, while this one goes on to the next step's networks.
+
+        Args:
+            batch: From `batch`.
+            latents: Of its images, from `analyze`.
+            sections: Of each image's file, by tag.
+            rdoq_weight: See `EncoderOptions`.
+
+        Returns:
+            A file for each image.
 
         Raises:
             InputError: Latents that are too large, or not finite.
@@ -176,7 +189,13 @@ class Encoder:
         ]
 
     def header(self, batch: Batch, i: int, sections: Mapping[int, bytes]) -> LlicFile:
-        """The i-th image's file, without payload and checksum."""
+        """An image's file, without payload and checksum.
+
+        Args:
+            batch: From `batch`.
+            i: Number of the image in it.
+            sections: Of its file, by tag.
+        """
         height, width = batch.sizes[i]
         return LlicFile(
             fingerprint=self._model.fingerprint,

@@ -211,7 +211,13 @@ def file_with(file: LlicFile, picture: Picture) -> LlicFile:
 
 
 def coding_of(file: LlicFile) -> int | None:
-    """The tag of the section that the picture is in; None: it is the network's.
+    """The way in which a file holds its picture.
+
+    Args:
+        file: Parsed.
+
+    Returns:
+        The tag of the section that the picture is in; None: the networks' symbols are the picture.
 
     Raises:
         CorruptError: Two such sections, or a payload beside one.

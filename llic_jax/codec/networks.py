@@ -94,17 +94,35 @@ class CompiledNetworks:
     def round_hyper(
         self, canvas: Canvas, z: Float[Array | np.ndarray, "b h64 w64 n"]
     ) -> tuple[Float[Array, "b h64 w64 n"], Float[Array, "b"]]:
-        """`z_hat`, and its bits for each image."""
+        """Rounds the hyper-latent.
+
+        Args:
+            canvas: Of the images.
+            z: The hyper-latent.
+
+        Returns:
+            `z_hat`, and its bits for each image.
+        """
         return self.programs["round_hyper"](self.params, canvas, z)
 
     def hyper_synthesize(
         self, canvas: Canvas, z_hat: Float[Array, "b h64 w64 n"], quality: Quality | None
     ) -> Any:
-        """Decoded `z_hat` to what the entropy model conditions on."""
+        """What the entropy model conditions on.
+
+        Args:
+            canvas: Of the images.
+            z_hat: The rounded hyper-latent.
+            quality: Of each image; None for a model of one rate.
+        """
         return self.programs["hyper_synthesize"](self.params, canvas, z_hat, quality)
 
     def entropy_model(self, canvas: Canvas) -> "CompiledEntropyModel":
-        """What a `Walk` takes."""
+        """The entropy model as a `Walk` takes it.
+
+        Args:
+            canvas: Of the images.
+        """
         return CompiledEntropyModel(self, canvas)
 
     def quantize(
@@ -116,16 +134,37 @@ class CompiledNetworks:
         scale: Values,
         rdoq_weight: float,
     ) -> tuple[Array, Array, Float[Array, "b"]]:
-        """A step's symbols (int32), their decoded values, and the bits of each image's symbols."""
+        """Chooses a step's symbols.
+
+        Args:
+            canvas: Of the images.
+            step: Of the walk.
+            y: The whole latent.
+            mean: Of the step's elements.
+            scale: Of the step's elements.
+            rdoq_weight: See `EncoderOptions`.
+
+        Returns:
+            Symbols (int32), their decoded values, and the bits of each image's symbols.
+        """
         program = self.programs["quantize"]
         return program(canvas, step, rdoq_weight, self.network.mixture, y, mean, scale)
 
     def positions(self, scale: Values) -> Values:
-        """Positions on the scale table."""
+        """Positions on the scale table.
+
+        Args:
+            scale: Of a step's elements.
+        """
         return self.programs["positions"](scale)
 
     def dequantize(self, symbols: Any, mean: Values) -> Values:
-        """The values of decoded symbols."""
+        """The values of decoded symbols.
+
+        Args:
+            symbols: Of one step, int32.
+            mean: Of the step's elements.
+        """
         return self.programs["dequantize"](jnp.asarray(symbols), mean)
 
     def synthesize(
@@ -134,7 +173,13 @@ class CompiledNetworks:
         y_hat: Float[Array | np.ndarray, "b h16 w16 m"],
         quality: Quality | None,
     ) -> UInt8[Array, "b h w 3"]:
-        """Decoded latents to images."""
+        """Decoded latents to images.
+
+        Args:
+            canvas: Of the images.
+            y_hat: The decoded latents.
+            quality: Of each image; None for a model of one rate.
+        """
         return self.programs["to_uint8"](self._image(canvas, y_hat, quality))
 
     def canvas_for(self, sizes: Sequence[tuple[int, int]]) -> Canvas:
@@ -180,15 +225,32 @@ class CompiledEntropyModel:
 
     @property
     def steps(self) -> tuple[Step, ...]:
+        """The model's steps."""
         return self._networks.network.steps
 
     def entropy_params(
         self, k: int, hyper: Any, y_hat: Array, carry: Carry
     ) -> tuple[Values, Values, Carry]:
+        """The distribution of step k's elements; arguments and results as in `EntropyModel`.
+
+        Args:
+            k: Number of the step.
+            hyper: From `CompiledNetworks.hyper_synthesize`.
+            y_hat: The decoded latent so far.
+            carry: From the step before.
+        """
         program = self._networks.programs["entropy_params"]
         return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        """Step k's refinement; arguments and results as in `EntropyModel`.
+
+        Args:
+            k: Number of the step.
+            hyper: From `CompiledNetworks.hyper_synthesize`.
+            y_hat: The decoded latent with step k's values in it.
+            carry: From `entropy_params`.
+        """
         program = self._networks.programs["refine"]
         return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
 
@@ -240,5 +302,9 @@ def _largest(latents):
 
 
 def quality_array(qualities: Sequence[float | None]) -> Quality | None:
-    """The qualities of images, as the networks take them; None for a model of one rate."""
+    """The qualities of images, as the networks take them.
+
+    Args:
+        qualities: Of each image; None for a model of one rate.
+    """
     return None if None in qualities else jnp.asarray(qualities, jnp.float32)

@@ -53,6 +53,11 @@ def target(
 ) -> TargetBpp | TargetPsnr:
     """The one target that is given.
 
+    Args:
+        bpp: Bits per pixel of the whole file, at most.
+        psnr: Decibels, at least.
+        visible: Pixels that the PSNR is of; all by default.
+
     Raises:
         InputError: None is given, or both are.
     """

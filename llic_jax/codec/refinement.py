@@ -95,6 +95,10 @@ class Refiner:
     def check(self, height: int, width: int) -> None:
         """Refuses images that cannot be refined.
 
+        Args:
+            height: Of the image, pixels.
+            width: Of the image, pixels.
+
         Raises:
             InputError: More than `MAX_PIXELS` pixels, or a model whose training had no lambda for
                 the squared error.

@@ -87,7 +87,12 @@ def check_largest(largest: float) -> None:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses images of more than `max_pixels` when padded.
+    """Refuses images that are too large.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        max_pixels: Of the padded image, at most.
 
     Raises:
         ImageSizeError: With both numbers.
@@ -102,6 +107,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 def check_can_encode(params: Mapping[str, Any], fingerprint: bytes) -> None:
     """Refuses to encode with a model of which only the decoder's half is installed.
+
+    Args:
+        params: Of the model.
+        fingerprint: Of the model.
 
     Raises:
         DecoderOnlyError: With the model's fingerprint.
@@ -123,7 +132,9 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
         levels: Of quality that this model has.
 
     Raises:
-        BitstreamError: One of its subclasses, for each reason.
+        WrongModelError: The file names another model.
+        UnknownCoderError: The file names a range coder that is not known.
+        CorruptError: A shift resolution or a quality that no file has.
     """
     if file.fingerprint != fingerprint:
         raise WrongModelError(
@@ -171,7 +182,15 @@ def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
 
 
 def least_bits(tables: Tables, latent_channels: int) -> tuple[float, float]:
-    """The cheapest symbols' bits, of all channels of `z` and of `y` at one position."""
+    """Bits of the cheapest symbols at one position.
+
+    Args:
+        tables: Of the range coder.
+        latent_channels: M.
+
+    Returns:
+        Of all channels of `z`, and of `y`.
+    """
     bits = [
         PRECISION - math.log2(np.diff(tables.row(i)).max())
         for i in range(tables.hyper_rows + SCALE_LEVELS)
@@ -181,7 +200,13 @@ def least_bits(tables: Tables, latent_channels: int) -> tuple[float, float]:
 
 
 def least_bytes(width: int, height: int, bits: tuple[float, float]) -> int:
-    """Bytes that an image of this size takes at the very least, every symbol the cheapest."""
+    """Bytes that an image takes at the very least, every symbol the cheapest.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        bits: From `least_bits`.
+    """
     z_bits, y_bits = bits
     pixels = _padded(width, height)
     total = pixels / HYPER_STRIDE**2 * z_bits + pixels / LATENT_STRIDE**2 * y_bits

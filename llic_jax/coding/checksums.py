@@ -25,10 +25,17 @@ class CheckedEncoder:
         self.encoder, self.crc = encoder, zlib.crc32(header)
 
     def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        """Codes symbols and counts them in; see `Encoder.encode`.
+
+        Args:
+            symbols: int32, of any shape.
+            rows: Of the tables, for each symbol.
+        """
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         self.encoder.encode(symbols, rows)
 
     def finish(self) -> bytes:
+        """The payload; see `Encoder.finish`."""
         return self.encoder.finish()
 
 
@@ -46,12 +53,26 @@ class CheckedDecoder:
         self.decoder = self._guarded(make)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
+        """Decodes symbols and counts them in; see `Decoder.decode`.
+
+        Args:
+            rows: Of the tables, for each symbol.
+
+        Raises:
+            CorruptError: The range coder cannot read the payload, or the payload is too short for
+                the symbols.
+        """
         symbols = self._guarded(lambda: self.decoder.decode(rows))
         self.spent.add(symbols, rows)
         self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         return symbols
 
     def finish(self) -> bool:
+        """Whether the payload ends with the last symbol; see `Decoder.finish`.
+
+        Raises:
+            CorruptError: The range coder cannot tell.
+        """
         return self._guarded(self.decoder.finish)
 
     def _guarded(self, call: Callable[[], _Result]) -> _Result:

@@ -67,7 +67,11 @@ def added_rows() -> tuple[list[int], list[int]]:
 
 
 def nearest_used(positions: Float[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape"]:
-    """The used row nearest to each position."""
+    """The used row nearest to each position.
+
+    Args:
+        positions: On the scale table.
+    """
     return _USED[np.searchsorted(_BOUNDARIES, positions)]
 
 
@@ -102,7 +106,13 @@ def read_rows(
     positions: Float[np.ndarray, "*shape"],
     shift_resolution: int,
 ) -> Int32[np.ndarray, "*shape"]:
-    """The rows that `write_rows` chose, from positions that may differ from its own by the margin.
+    """The rows that `write_rows` chose.
+
+    Args:
+        decoder: Of the payload.
+        tables: Of the model.
+        positions: On the scale table; they may differ from the encoder's by the margin.
+        shift_resolution: Of the file.
 
     Raises:
         CorruptError: A stream that `write_rows` never writes.

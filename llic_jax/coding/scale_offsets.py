@@ -109,6 +109,10 @@ class ScaleOffsets:
     def read(self, decoder: Decoder, step: Step) -> Int32[np.ndarray, "c"]:
         """The offsets that `write` chose.
 
+        Args:
+            decoder: Of the payload.
+            step: Of the walk.
+
         Raises:
             CorruptError: A stream that `write` never writes.
         """
@@ -153,7 +157,14 @@ class ScaleOffsets:
 
 
 def offset_costs(tables: Tables) -> Float[np.ndarray, "cases offsets"]:
-    """Bits of a symbol of magnitude m at row r, case `64 r + m`, under every offset."""
+    """What offsets cost and save.
+
+    Args:
+        tables: Of the model.
+
+    Returns:
+        Bits of a symbol of magnitude m at row r, case `64 r + m`, under every offset.
+    """
     magnitudes = np.arange(_MAGNITUDES)
     bits = np.empty((SCALE_LEVELS, _MAGNITUDES))
     for r in range(SCALE_LEVELS):

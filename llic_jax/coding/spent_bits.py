@@ -28,6 +28,10 @@ class SpentBits:
     def add(self, symbols: np.ndarray, rows: np.ndarray) -> None:
         """Counts symbols that were decoded.
 
+        Args:
+            symbols: int32, of any shape.
+            rows: Of the tables, for each symbol.
+
         Raises:
             CorruptError: All symbols so far cost more than the payload has.
         """

@@ -27,7 +27,12 @@ from llic_jax.errors import CorruptError, UnknownCoderError
 
 
 class Payload(NamedTuple):
-    """The range coder's bytes, and the checksum of what they hold."""
+    """The range coder's output for one image.
+
+    Attributes:
+        data: Its bytes.
+        crc: Checksum of the symbols in them.
+    """
 
     data: bytes
     crc: int
@@ -53,7 +58,11 @@ class SymbolWriter:
         self._offsets = ScaleOffsets(tables, offset_costs)
 
     def write_hyper(self, symbols: Int32[np.ndarray, "h w n"]) -> None:
-        """Codes the rounded `z`."""
+        """Codes the rounded `z`.
+
+        Args:
+            symbols: `z_hat` as integers.
+        """
         self._encoder.encode(symbols, self._tables.hyper(symbols.shape))
 
     def write(

@@ -12,5 +12,9 @@ Config: TypeAlias = Mapping[str, Any] | ConfigDict
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """Plain dictionaries all the way down."""
+    """A config as plain dictionaries all the way down.
+
+    Args:
+        config: A `ConfigDict`, or dictionaries.
+    """
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)

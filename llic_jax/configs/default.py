@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """The config, every field at its default."""
     config = ConfigDict()
     config.seed = 0  # of the initialization, the noise and the order of the data
 

@@ -18,4 +18,5 @@ from llic_jax.configs import default
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     return default.get_config()

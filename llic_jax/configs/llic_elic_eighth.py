@@ -1,6 +1,6 @@
-"""A LLIC-ELIC that works at 1/8 and 1/16 of the image's size, to be trained on accelerators.
+r"""A LLIC-ELIC that works at 1/8 and 1/16 of the image's size, to be trained on accelerators.
 
-    python train.py --config configs/llic_elic_eighth.py --config.data.source FOLDER \\
+    python train.py --config configs/llic_elic_eighth.py --config.data.source FOLDER \
         --workdir runs/eighth --config.model.dtype bfloat16
 
 Our choice, beside the paper's layout: the blocks are LLIC's, and their 11x11 kernels span 88
@@ -15,6 +15,7 @@ from llic_jax.configs import llic_elic_small
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = llic_elic_small.get_config()
     config.model.strides = (8, 2)
     config.model.channels = (256, 320)

@@ -12,6 +12,7 @@ from llic_jax.configs import default
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = default.get_config()
     # At first (32, 48, 128, 320) and (1, 1, 2, 0); grown for an accelerator (docs/results.md).
     config.model.channels = (64, 96, 160, 320)

@@ -18,6 +18,7 @@ from llic_jax.configs import default
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = default.get_config()
     config.model.entropy_model = "stf"
     config.model.slices = 10

@@ -1,7 +1,7 @@
-"""A small LLIC-TCM for every rate, made for a CPU; its transforms are smaller than those of
+r"""A small LLIC-TCM for every rate, made for a CPU; its transforms are smaller than those of
 llic_elic_small.py.
 
-    python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \\
+    python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \
         --workdir runs/tcm_small
 
 It aims at no published figure and no weights of it are released; the paper's size is llic_tcm.py.
@@ -13,6 +13,7 @@ from llic_jax.configs import llic_elic_small
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = llic_elic_small.get_config()
     config.model.entropy_model = "tcm"
     config.model.channels, config.model.depths = (32, 48, 128, 192), (1, 1, 2, 0)

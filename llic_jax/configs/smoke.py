@@ -9,6 +9,7 @@ from llic_jax.configs import llic_elic_small
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = llic_elic_small.get_config()
     config.model.channels = (16, 16, 24, 32)
     config.model.kernel_sizes = (5, 5, 5, 5)

@@ -9,6 +9,7 @@ from llic_jax.configs import llic_elic_eighth, smoke
 
 
 def get_config() -> ConfigDict:
+    """The config."""
     config = smoke.get_config()
     eighth = llic_elic_eighth.get_config()
     config.model.strides = eighth.model.strides

@@ -71,7 +71,12 @@ class RandomCrop:
     exchange: float = 0.0
 
     def plan(self, shape: tuple[int, ...], rng: np.random.Generator) -> Crop:
-        """A random crop of a photograph of this shape `(H, W, ...)`."""
+        """A random crop of a photograph.
+
+        Args:
+            shape: Of the photograph, `(H, W, ...)`.
+            rng: Decides.
+        """
         size = self.size
         height, width = shape[:2]
         if self.downsample:
@@ -122,16 +127,29 @@ def cut(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
 
 
 def random_window(size: int, rng: np.random.Generator) -> Window:
-    """A rectangle of a crop that another photograph's crop is pasted into, so that the image has
-    edges between contents that have nothing in common. Its sides are from 1/4 to 3/4 of the crop's
-    (our choice; cut and paste as Yun et al., "CutMix", ICCV 2019, without their labels)."""
+    """A rectangle of a crop that another photograph's crop is pasted into.
+
+    The image then has edges between contents that have nothing in common. The sides are from 1/4 to
+    3/4 of the crop's (our choice; cut and paste as Yun et al., "CutMix", ICCV 2019, without their
+    labels).
+
+    Args:
+        size: Side of the crop, pixels.
+        rng: Decides.
+    """
     height, width = (int(side) for side in rng.integers(size // 4, size * 3 // 4 + 1, 2))
     top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
     return Window(top, top + height, left, left + width)
 
 
 def paste(onto: np.ndarray, other: np.ndarray, window: Window) -> np.ndarray:
-    """A crop with the window of another one of the same shape `(S, S, 3)` in it."""
+    """A crop with the window of another one in it.
+
+    Args:
+        onto: The crop, `(S, S, 3)`.
+        other: The other crop, of the same shape.
+        window: What is taken of it.
+    """
     pixels = onto.copy()
     rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
     pixels[rows, columns] = other[rows, columns]

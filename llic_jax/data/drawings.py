@@ -17,16 +17,29 @@ _LETTERS = "etaoinshrdlcumwfgypbvkETAOINSHRDLU0123456789.,:;()[]{}+-=/*#%& "
 
 
 def sometimes_drawn(share: float, photograph: np.ndarray, rng: Rng) -> np.ndarray:
-    """A square crop as it is or, for a `share` of all, a drawing of its size; uint8."""
+    """A crop as it is or, for a share of all, a drawing of its size.
+
+    Args:
+        share: Of drawings, 0 to 1.
+        photograph: Crop, uint8 `(S, S, 3)`.
+        rng: Decides.
+    """
     return draw(rng, photograph) if share and rng.random() < share else photograph
 
 
 def draw(rng: Rng, photograph: np.ndarray) -> np.ndarray:
-    """A drawing of the size of a photograph `(S, S, 3)`, uint8.
+    """A drawing of the size of a photograph.
 
     One kind all over, or up to four in tiles as windows lie on a screen. Half of the drawings have
     less than full contrast, so that there is a way from what is easy to what is hard; some keep
     part of the photograph, or fade into it.
+
+    Args:
+        rng: Decides.
+        photograph: Crop, uint8 `(S, S, 3)`.
+
+    Returns:
+        uint8 `(S, S, 3)`.
     """
     size = len(photograph)
     drawing = _one(rng, size, photograph)
@@ -71,7 +84,12 @@ def _canvas(rng: Rng, size: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def lines(rng: Rng, size: int) -> np.ndarray:
-    """Straight lines, bent ones and curves, one to six pixels wide."""
+    """Straight lines, bent ones and curves, one to six pixels wide.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     (image, pen), colour = _canvas(rng, size), _colours(rng)
     for _ in range(rng.integers(1, 60)):
         points = rng.integers(-size // 4, size + size // 4, (rng.integers(2, 6), 2))
@@ -86,7 +104,12 @@ def lines(rng: Rng, size: int) -> np.ndarray:
 
 
 def grid(rng: Rng, size: int) -> np.ndarray:
-    """Ruled paper, with curves of a plot."""
+    """Ruled paper, with curves of a plot.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     (image, pen), colour = _canvas(rng, size), _colours(rng)
     ruling, width = colour(), int(rng.integers(1, 4))
     for axis in range(2):
@@ -101,7 +124,12 @@ def grid(rng: Rng, size: int) -> np.ndarray:
 
 
 def shapes(rng: Rng, size: int) -> np.ndarray:
-    """Filled rectangles, ellipses and polygons."""
+    """Filled rectangles, ellipses and polygons.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     (image, pen), colour = _canvas(rng, size), _colours(rng)
     for _ in range(rng.integers(1, 40)):
         start = rng.integers(-size // 8, size, 2)
@@ -119,7 +147,12 @@ def shapes(rng: Rng, size: int) -> np.ndarray:
 
 
 def text(rng: Rng, size: int) -> np.ndarray:
-    """Lines of letters, 8 to 48 pixels high."""
+    """Lines of letters, 8 to 48 pixels high.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     (image, pen), colour = _canvas(rng, size), _colours(rng)
     height = int(rng.choice((8, 10, 12, 14, 18, 24, 32, 48)))
     font = ImageFont.load_default(height)
@@ -131,7 +164,12 @@ def text(rng: Rng, size: int) -> np.ndarray:
 
 
 def pattern(rng: Rng, size: int) -> np.ndarray:
-    """Stripes, checks or waves of a period of 2 to 64 pixels, in two colours."""
+    """Stripes, checks or waves of a period of 2 to 64 pixels, in two colours.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     y, x = np.mgrid[:size, :size].astype(np.float64)
     periods = np.exp2(rng.uniform(1, 6, 2))
     if rng.random() < 0.5:
@@ -152,7 +190,12 @@ def pattern(rng: Rng, size: int) -> np.ndarray:
 
 
 def noise(rng: Rng, size: int) -> np.ndarray:
-    """Random blocks of 1 to 32 pixels, of two colours, grey or coloured."""
+    """Random blocks of 1 to 32 pixels, of two colours, grey or coloured.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     block = 2 ** int(rng.integers(6))
     shape = (-(-size // block), -(-size // block))
     kind = rng.integers(3)
@@ -168,7 +211,12 @@ def noise(rng: Rng, size: int) -> np.ndarray:
 
 
 def gradient(rng: Rng, size: int) -> np.ndarray:
-    """One colour, or a slope from one to another."""
+    """One colour, or a slope from one to another.
+
+    Args:
+        rng: Decides.
+        size: Side of the image, pixels.
+    """
     y, x = np.mgrid[:size, :size] / size
     along = rng.uniform(-1, 1, 2) * rng.integers(2)
     return _between(rng, np.clip(0.5 + along[0] * (y - 0.5) + along[1] * (x - 0.5), 0, 1))

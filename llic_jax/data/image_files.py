@@ -50,17 +50,34 @@ def image_files(folder: str | Path) -> list[Path]:
 
 @dataclasses.dataclass
 class Notes:
-    """Images that were skipped (name to reason) or converted (name to original mode)."""
+    """What became of the images that were not simply read.
+
+    Attributes:
+        unusable: Images that were skipped, name to reason.
+        converted: Images that were converted, name to original mode.
+    """
 
     unusable: dict[str, str] = dataclasses.field(default_factory=dict)
     converted: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def refuse(self, name: str, reason: str) -> None:
+        """Notes, and logs once, that an image is skipped.
+
+        Args:
+            name: Of the image.
+            reason: In words.
+        """
         if name not in self.unusable:
             logging.warning("%s is not used: %s", name, reason)
         self.unusable[name] = reason
 
     def convert(self, name: str, mode: str) -> None:
+        """Notes, and logs once, that an image was converted to RGB.
+
+        Args:
+            name: Of the image.
+            mode: Its own mode, by Pillow's name.
+        """
         if name not in self.converted:
             logging.info("%s is converted from %s to RGB", name, mode)
         self.converted[name] = mode
@@ -71,7 +88,14 @@ class ImageFiles:
 
     Read as everywhere (`read.read_image`): upright, grey and palette images as RGB; CMYK is
     converted, too. Not used are images with more than 8 bits a channel, with transparent pixels, or
-    with a side below 64 pixels, and what cannot be read. notes: names of both kinds.
+    with a side below 64 pixels, and what cannot be read.
+
+    Args:
+        files: Their paths.
+        folder: That names are relative to.
+
+    Attributes:
+        notes: Names of the images that were skipped or converted.
     """
 
     def __init__(self, files: Sequence[Path], folder: Path = Path()):
@@ -79,7 +103,11 @@ class ImageFiles:
         self.notes = Notes()
 
     def name(self, index: int) -> str:
-        """The path within the folder, the same wherever that lies."""
+        """The path within the folder, the same wherever that lies.
+
+        Args:
+            index: Of the image.
+        """
         path = self.files[index]
         inside = path.is_relative_to(self.folder)
         return (path.relative_to(self.folder) if inside else path).as_posix()
@@ -94,7 +122,8 @@ class ImageFiles:
 
 def decode(file: Path | io.BytesIO, name: str, notes: Notes) -> np.ndarray | None:
     """The image in a file `(H, W, 3)`, uint8; None if it cannot be used, which `notes` then tells
-    by `name`."""
+    by `name`.
+    """
     if name in notes.unusable:
         return None
     try:

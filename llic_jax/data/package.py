@@ -59,7 +59,11 @@ class Encoding:
     least: int = 256
 
     def reduced(self, image: np.ndarray) -> Image.Image:
-        """The photograph at the size in which it is stored."""
+        """The photograph at the size in which it is stored.
+
+        Args:
+            image: uint8 `(H, W, 3)`.
+        """
         factor = max(1.0, min(self.reduce, min(image.shape[:2]) / self.least))
         height, width = (round(side / factor) for side in image.shape[:2])
         whole = Image.fromarray(image)
@@ -68,7 +72,12 @@ class Encoding:
         return whole.resize((width, height), Image.Resampling.LANCZOS)
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
-        """The bytes of a file."""
+        """The bytes of a file.
+
+        Args:
+            image: At the size in which it is stored.
+            quality: Of the format.
+        """
         file = io.BytesIO()
         image.save(file, self.format, quality=quality, **_OPTIONS[self.format])
         return file.getvalue()
@@ -76,7 +85,14 @@ class Encoding:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """An encoded photograph on its way into a package."""
+    """An encoded photograph on its way into a package.
+
+    Attributes:
+        name: In its source.
+        width: As stored, pixels.
+        height: As stored, pixels.
+        content: The file's bytes.
+    """
 
     name: str
     width: int
@@ -99,7 +115,8 @@ def write_package(
     which come first.
 
     Args:
-        source, validation: Folders of image files, several with commas in between.
+        source: Folders of image files to learn from, with commas in between.
+        validation: Folders of image files to validate with, likewise.
         folder: A new or empty one.
         budget_bytes: Of all photographs, at most.
         piece_bytes: Of a file of the package, at most.
@@ -188,6 +205,11 @@ class PackagedPhotographs:
         return len(self.entries)
 
     def name(self, index: int) -> str:
+        """The image's name in the source of the package.
+
+        Args:
+            index: Of the image.
+        """
         return self.entries[index]["name"]
 
     def __getitem__(self, index: int) -> np.ndarray | None:

@@ -43,7 +43,12 @@ class Cached:
 
 
 class Subset:
-    """Chosen indexes of a source."""
+    """Chosen images of a source.
+
+    Args:
+        images: The source.
+        indexes: Of the images in it.
+    """
 
     def __init__(self, images: Photographs | Sequence[Any], indexes: Sequence[int]):
         self.images, self.indexes = images, indexes
@@ -55,12 +60,21 @@ class Subset:
         return self.images[self.indexes[index]]
 
     def name(self, index: int) -> str:
-        """The image's name in its source."""
+        """The image's name in its source.
+
+        Args:
+            index: Of the image in this subset.
+        """
         return name_of(self.images, self.indexes[index])
 
 
 def name_of(images: Any, index: int) -> str:
-    """The name of an image in its source, or its number where the source has no names."""
+    """The name of an image in its source, or its number where the source has no names.
+
+    Args:
+        images: The source.
+        index: Of the image.
+    """
     return images.name(index) if hasattr(images, "name") else str(index)
 
 
@@ -92,7 +106,11 @@ def split_held_out(
 
 
 class Usable:
-    """Replaces an image that cannot be used with the next one that can."""
+    """Replaces an image that cannot be used with the next one that can.
+
+    Args:
+        images: The source; None stands for an image that cannot be used.
+    """
 
     def __init__(self, images: Photographs):
         self.images = images

@@ -60,6 +60,11 @@ class ArrayRecords:
         self.notes = Notes()
 
     def name(self, index: int) -> str:
+        """How messages call a record.
+
+        Args:
+            index: Of the record.
+        """
         return f"record {index} of {self.files[0]}" + (" ..." if len(self.files) > 1 else "")
 
     def __len__(self) -> int:
@@ -125,6 +130,11 @@ class TfdsImages:
         return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
     def name(self, index: int) -> str:
+        """How messages call an image.
+
+        Args:
+            index: Of the image.
+        """
         return f"image {index} of {self.set_name}"
 
 
@@ -149,6 +159,11 @@ class Joined:
         return source[within]
 
     def name(self, index: int) -> str:
+        """The number of the image's source, and its name there.
+
+        Args:
+            index: Of the image.
+        """
         source, within = self._place(index)
         return f"{self.sources.index(source)}/{source.name(within)}"
 

@@ -5,7 +5,15 @@ from typing import Any
 
 
 def bytes_feature(record: bytes, name: str) -> bytes:
-    """The bytes of one feature of a serialized `tf.train.Example`; empty if it has none."""
+    """One feature of a serialized `tf.train.Example`.
+
+    Args:
+        record: The serialized example.
+        name: Of the feature.
+
+    Returns:
+        Its bytes; empty if there is no such feature.
+    """
     try:
         example = _example_class().FromString(record)
     except Exception:  # not an example; protobuf's own error has moved between versions

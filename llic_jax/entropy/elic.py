@@ -23,7 +23,12 @@ from llic_jax.layers.convolutions import Conv, ConvStack, TransposedConv
 
 
 class HyperAnalysis(nn.Module):
-    """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`."""
+    """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`.
+
+    Attributes:
+        channels: N.
+        dtype: Of the computation; `z` is float32.
+    """
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -37,7 +42,12 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-    """`h_s`: `z_hat` `(B, H/4, W/4, N)` to `hyper` `(B, H, W, 2 N)`."""
+    """`h_s`: `z_hat` `(B, H/4, W/4, N)` to `hyper` `(B, H, W, 2 N)`.
+
+    Attributes:
+        channels: N.
+        dtype: Of the computation; `hyper` is float32.
+    """
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -65,6 +75,7 @@ class SpaceChannelModel(nn.Module):
 
     @property
     def steps(self) -> tuple[Step, ...]:
+        """Two steps a group: the anchors of a checkerboard, then the other half (ELIC)."""
         starts = [sum(self.groups[:g]) for g in range(len(self.groups))]
         return tuple(
             Step(start, start + size, parity)
@@ -83,6 +94,14 @@ class SpaceChannelModel(nn.Module):
     def entropy_params(
         self, k: int, hyper: Float[Array, "b h w n2"], y_hat: Float[Array, "b h w m"], carry: Carry
     ) -> tuple[Values, Values, Carry]:
+        """Mean and scale of step k, half of a group (see `EntropyModel`).
+
+        Args:
+            k: Number of the step.
+            hyper: Output of `h_s`.
+            y_hat: The decoded latent so far.
+            carry: From the anchors of the same group to its other half: the context of both.
+        """
         group, step = k // 2, self.steps[k]
         if step.parity == 0:
             context = [hyper]
@@ -98,11 +117,24 @@ class SpaceChannelModel(nn.Module):
         return mean, positive_scale(raw_scale), carry
 
     def refine(self, k: int, hyper: Array, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
+        """Leaves everything as it is: ELIC predicts no rounding error (see `EntropyModel`).
+
+        Args:
+            k: Number of the step.
+            hyper: Output of `h_s`.
+            y_hat: The decoded latent with step k's values in it.
+            carry: From `entropy_params`.
+        """
         return y_hat, carry
 
 
 class Aggregation(nn.Module):
-    """Three 1x1 convolutions to `features`, ReLU between, widths interpolated linearly."""
+    """Three 1x1 convolutions to `features`, ReLU between, widths interpolated linearly.
+
+    Attributes:
+        features: Output channels.
+        dtype: Of the first two convolutions; the last and the output are float32.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32

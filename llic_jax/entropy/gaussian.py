@@ -67,7 +67,13 @@ def mixture_of(pairs: Sequence[Sequence[float]]) -> Mixture:
 def mixture_bits(
     residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture
 ) -> Float[Array, "*shape"]:
-    """Bits of `residual` under several zero-mean Gaussians of scales relative to `scale`."""
+    """Bits of residuals under several zero-mean Gaussians.
+
+    Args:
+        residual: `y - mean`.
+        scale: Predicted standard deviations.
+        mixture: Weights, and scales relative to the predicted one.
+    """
     if mixture == GAUSSIAN:
         return gaussian_bits(residual, scale)
     parts = [
@@ -132,13 +138,18 @@ def quantize_rdo(
 
 
 def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A network's output to a standard deviation: softplus, bounded by `SCALE_MIN` (our choice)."""
+    """A network's output as a standard deviation: softplus, bounded by `SCALE_MIN` (our choice).
+
+    Args:
+        raw: The output, of any sign.
+    """
     return lower_bound(jnp.logaddexp(raw, 0.0), SCALE_MIN)
 
 
 def scale_position(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Positions on the scale table in the logarithmic domain, real-valued: 0 at its lowest scale,
-    63 at its highest."""
+    63 at its highest.
+    """
     return (jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP
 
 

@@ -31,12 +31,22 @@ Hyper = tuple[Latent, Latent]
 
 
 def hyper_widths(latent_channels: int, hyper_channels: int) -> tuple[int, ...]:
-    """Five widths from y to z, interpolated linearly: the paper's 320 288 256 224 192."""
+    """Five widths from y to z, interpolated linearly: the paper's 320 288 256 224 192.
+
+    Args:
+        latent_channels: The first width.
+        hyper_channels: The last one.
+    """
     return tuple(np.linspace(latent_channels, hyper_channels, 5).astype(int).tolist())
 
 
 class HyperAnalysis(nn.Module):
-    """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`; 3x3 convolutions, GELU between."""
+    """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`; 3x3 convolutions, GELU between.
+
+    Attributes:
+        channels: N.
+        dtype: Of the computation; `z` is float32.
+    """
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -51,7 +61,12 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperUpsampling(nn.Module):
-    """One of the two halves of `h_s`: `z_hat` `(B, H/4, W/4, N)` to `(B, H, W, M)`."""
+    """One of the two halves of `h_s`: `z_hat` `(B, H/4, W/4, N)` to `(B, H, W, M)`.
+
+    Attributes:
+        latent_channels: M.
+        dtype: Of the computation; the output is float32.
+    """
 
     latent_channels: int
     dtype: DTypeLike = jnp.float32
@@ -102,6 +117,7 @@ class ChannelModel(nn.Module):
 
     @property
     def steps(self) -> tuple[Step, ...]:
+        """One step for each slice of channels, at all positions."""
         c = self.slice_channels
         return tuple(Step(c * i, c * (i + 1)) for i in range(self.slices))
 
@@ -114,7 +130,16 @@ class ChannelModel(nn.Module):
         self.g_mean, self.g_scale, self.g_lrp = networks(), networks(), networks()
 
     def supports(self, k: int, hyper: Hyper, y_hat: Latent) -> tuple[Array, Array]:
-        """Inputs of the networks for slice k's mean and scale: both `(B, H, W, M + decoded)`."""
+        """Inputs of the networks for slice k's mean and scale.
+
+        Args:
+            k: Number of the slice.
+            hyper: Both halves of `h_s`'s output.
+            y_hat: The decoded latent so far.
+
+        Returns:
+            For the mean and for the scale, each `(B, H, W, M + decoded channels)`.
+        """
         decoded = y_hat[..., : min(k, self.max_support) * self.slice_channels]
         mean, scale = (jnp.concatenate([half, decoded], axis=-1) for half in hyper)
         return mean, scale
@@ -122,14 +147,34 @@ class ChannelModel(nn.Module):
     def entropy_params(
         self, k: int, hyper: Hyper, y_hat: Latent, carry: Carry
     ) -> tuple[Values, Values, Carry]:
-        """Mean and scale of slice k. The support of the mean goes on to `refine`."""
+        """Mean and scale of slice k (see `EntropyModel`).
+
+        Args:
+            k: Number of the slice.
+            hyper: Both halves of `h_s`'s output.
+            y_hat: The decoded latent so far.
+            carry: Of the step before; not used.
+
+        Returns:
+            Mean, scale, and the support of the mean, which goes on to `refine`.
+        """
         mean_support, scale_support = self.supports(k, hyper, y_hat)
         mean = self.g_mean[k](mean_support).astype(jnp.float32)
         raw_scale = self.g_scale[k](scale_support).astype(jnp.float32)
         return mean, positive_scale(raw_scale), mean_support
 
     def refine(self, k: int, hyper: Hyper, y_hat: Latent, carry: Carry) -> tuple[Latent, Carry]:
-        """Adds the predicted rounding error, within (-1/2, 1/2), to slice k (LRP)."""
+        """Adds the predicted rounding error, within (-1/2, 1/2), to slice k (LRP).
+
+        Args:
+            k: Number of the slice.
+            hyper: Not used: `carry` has what is needed of it.
+            y_hat: The decoded latent with slice k in it.
+            carry: The support of the mean.
+
+        Returns:
+            The corrected latent, and no carry.
+        """
         step, mean_support = self.steps[k], carry
         known = jnp.concatenate([mean_support, step.own_channels(y_hat)], axis=-1)
         error = 0.5 * jnp.tanh(self.g_lrp[k](known).astype(jnp.float32))
@@ -138,6 +183,9 @@ class ChannelModel(nn.Module):
 
 def slice_channels(config: Mapping[str, Any]) -> int:
     """Channels of each slice.
+
+    Args:
+        config: The `model` section.
 
     Raises:
         ConfigError: The latent does not divide into `model.slices`.

@@ -61,7 +61,14 @@ class ResidualBlock(nn.Module):
 
 class MixedBlock(nn.Module):
     """Half of the channels through a residual block, half through a Swin block, between two 1x1
-    convolutions, residual (paper: TCM block)."""
+    convolutions, residual (paper: TCM block).
+
+    Attributes:
+        window: Side of the Swin block's windows, in positions.
+        head_dim: Channels of a head.
+        shifted: Moves the windows by half their side.
+        dtype: Of the computation.
+    """
 
     window: int
     head_dim: int
@@ -82,6 +89,12 @@ class HyperAnalysis(nn.Module):
     """`h_a`: `y` `(B, H, W, M)` to `z` `(B, H/4, W/4, N)`.
 
     A residual block down to (M + N) / 2 channels, two mixed blocks, a 3x3 convolution down.
+
+    Attributes:
+        channels: N.
+        window: Side of the Swin blocks' windows, in positions.
+        head_dim: Channels of a head.
+        dtype: Of the computation; `z` is float32.
     """
 
     channels: int
@@ -100,7 +113,14 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperUpsampling(nn.Module):
-    """One of the two halves of `h_s`, the way of `h_a` back: `z_hat` to `(B, H, W, M)`."""
+    """One of the two halves of `h_s`, the way of `h_a` back: `z_hat` to `(B, H, W, M)`.
+
+    Attributes:
+        latent_channels: M.
+        window: Side of the Swin blocks' windows, in positions.
+        head_dim: Channels of a head.
+        dtype: Of the computation; the output is float32.
+    """
 
     latent_channels: int
     window: int = 4
@@ -118,7 +138,11 @@ class HyperUpsampling(nn.Module):
 
 
 class ResidualUnits(nn.Module):
-    """Three bottlenecks 1x1, 3x3, 1x1 at half of the channels, each `relu(x + .)`."""
+    """Three bottlenecks 1x1, 3x3, 1x1 at half of the channels, each `relu(x + .)`.
+
+    Attributes:
+        dtype: Of the computation.
+    """
 
     dtype: DTypeLike = jnp.float32
 
@@ -164,6 +188,9 @@ class ChannelAttentionModel(ChannelModel):
     """The channel-wise context model with an attention of its own on every support.
 
     Attributes:
+        slices: Their number.
+        slice_channels: Channels of each.
+        widths: Hidden widths of the networks over the supports.
         attention_channels: Inner channels of SWAtten.
         window: Of SWAtten.
         head_dim: Of SWAtten.
@@ -186,7 +213,16 @@ class ChannelAttentionModel(ChannelModel):
         self.attend_mean, self.attend_scale = attentions(), attentions()
 
     def supports(self, k: int, hyper: Hyper, y_hat: Latent) -> tuple[Array, Array]:
-        """As `ChannelModel.supports`, attended to: only decoded slices are in it."""
+        """As `ChannelModel.supports`, attended to: only decoded slices are in it.
+
+        Args:
+            k: Number of the slice.
+            hyper: Both halves of `h_s`'s output.
+            y_hat: The decoded latent so far.
+
+        Returns:
+            For the mean and for the scale.
+        """
         mean_support, scale_support = super().supports(k, hyper, y_hat)
         return self.attend_mean[k](mean_support), self.attend_scale[k](scale_support)
 

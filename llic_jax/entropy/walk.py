@@ -58,9 +58,15 @@ class Step:
 
     @property
     def channels(self) -> int:
+        """How many channels the step codes."""
         return self.stop - self.start
 
     def own_channels(self, y: Float[Array, "b h w m"]) -> Float[Array, "b h w g"]:
+        """The step's channels of a latent, at all positions.
+
+        Args:
+            y: The latent.
+        """
         return y[..., self.start : self.stop]
 
     def pack(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h ws c"]:
@@ -72,7 +78,11 @@ class Step:
         return jnp.where(self._odd_rows(h), pairs[:, :, :, 1], pairs[:, :, :, 0])
 
     def unpack(self, values: Float[Array, "b h ws c"]) -> Float[Array, "b h w c"]:
-        """The inverse of `pack`, with zeros at the other positions."""
+        """The inverse of `pack`, with zeros at the other positions.
+
+        Args:
+            values: Of the step's positions, `(B, H, W / 2, C)` for half of a checkerboard.
+        """
         if self.parity is None:
             return values
         b, h, half, c = values.shape
@@ -104,15 +114,36 @@ class EntropyModel(Protocol):
     """
 
     @property
-    def steps(self) -> tuple[Step, ...]: ...
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the coding order; each element of `y` is in exactly one."""
 
     def entropy_params(
         self, k: int, hyper: Any, y_hat: Array, carry: Carry
     ) -> tuple[Values, Values, Carry]:
-        """Mean and scale (bounded below by SCALE_MIN) of step k's elements, and the carry."""
+        """The distribution of step k's elements.
+
+        Args:
+            k: Number of the step.
+            hyper: What `h_s` makes of `z_hat`.
+            y_hat: The decoded latent so far; zero where nothing is decoded yet.
+            carry: What the step before handed on; None at first.
+
+        Returns:
+            Mean, scale (bounded below by SCALE_MIN), and the carry.
+        """
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """`y_hat` with step k's values in it, corrected (latent residual prediction)."""
+        """Corrects step k's decoded values (latent residual prediction).
+
+        Args:
+            k: Number of the step.
+            hyper: As in `entropy_params`.
+            y_hat: The decoded latent with step k's values in it.
+            carry: From `entropy_params`.
+
+        Returns:
+            The corrected latent, and the carry of the next step.
+        """
 
 
 class EntropyParts(NamedTuple):

@@ -213,10 +213,12 @@ class Baseline:
 
     @property
     def format(self) -> Format:
+        """The format's functions and settings."""
         return FORMATS[self.name]
 
     @property
     def ladder(self) -> tuple[float, ...]:
+        """The qualities that its curve is measured at."""
         return self.format.ladder
 
     @property
@@ -229,9 +231,20 @@ class Baseline:
         return self.format.library()
 
     def setting(self, quality: Quality) -> str:
+        """The settings of a quality in words, for results.
+
+        Args:
+            quality: Of the format.
+        """
         return self.format.settings.format(quality=quality)
 
     def code(self, image: Image, quality: Quality) -> Measurement:
+        """Codes and decodes an image in memory; see `CodecUnderTest.code`.
+
+        Args:
+            image: uint8 `(H, W, 3)`.
+            quality: Of the format.
+        """
         assert quality is not None
         _warm_up(self.name)
         start = time.perf_counter()

@@ -103,6 +103,11 @@ def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = 
 
 
 def default_name(path: Path) -> str:
+    """The printable name of a folder or file.
+
+    Args:
+        path: Of it.
+    """
     return _printable(path.resolve().name)
 
 

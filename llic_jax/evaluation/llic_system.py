@@ -43,6 +43,7 @@ class ReleasedModel:
 
     @functools.cached_property
     def codec(self) -> Codec:
+        """The folder's codec, loaded once."""
         return load_codec(self.folder, self.coder)
 
     @functools.cached_property
@@ -51,7 +52,13 @@ class ReleasedModel:
         return upgrade(json.loads((self.folder / "config.json").read_text()))
 
     def compile(self, height: int, width: int, refined: bool) -> None:
-        """Codes an image of this size once, so that times are those of compiled programs."""
+        """Codes an image of a size once, so that times are those of compiled programs.
+
+        Args:
+            height: Pixels.
+            width: Pixels.
+            refined: Also compiles the refinement of latents.
+        """
         if (height, width, refined) not in self._compiled:
             black = np.zeros((height, width, 3), np.uint8)
             (encoded,) = self.codec.encode([black], refinement=Refinement(int(refined)))
@@ -87,10 +94,12 @@ class LlicSystem:
 
     @property
     def codec(self) -> Codec:
+        """The folder's codec."""
         return self.model.codec
 
     @property
     def name(self) -> str:
+        """The name of its curve."""
         name = self.curve or self.label or default_name(self.folder)
         return f"{name}, effort {self.refinement}" if self.refinement else name
 
@@ -101,10 +110,16 @@ class LlicSystem:
 
     @property
     def version(self) -> str:
+        """The model, the range coder and JAX's version, as one line."""
         codec = self.codec
         return f"model {codec.fingerprint.hex()}, coder {codec.coder}, jax {jax.__version__}"
 
     def setting(self, quality: Quality) -> str:
+        """A quality in words, for results.
+
+        Args:
+            quality: None for a model of one rate.
+        """
         return (
             self.label or default_name(self.folder) if quality is None else f"quality {quality:g}"
         )
@@ -131,6 +146,12 @@ class LlicSystem:
         return list({self.setting(quality): quality for quality in qualities}.values())
 
     def code(self, image: Image, quality: Quality) -> Measurement:
+        """Codes an image into a real file and decodes that; see `CodecUnderTest.code`.
+
+        Args:
+            image: uint8 `(H, W, 3)`.
+            quality: None for a model of one rate.
+        """
         codec, (height, width) = self.codec, image.shape[:2]
         self.model.compile(height, width, refined=self.refinement > 0)
         with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,11 @@ class Output:
             ) from error
 
     def image_path(self, key: Key) -> Path:
-        """Returns where a decoded image is kept."""
+        """Returns where a decoded image is kept.
+
+        Args:
+          key: Of its result.
+        """
         codec, setting, image = (part.replace("%", "%25").replace("/", "%2F") for part in key)
         name = image if image.lower().endswith(".png") else f"{image}.png"
         return self.folder / OUTPUT_FOLDERS[1] / codec / setting.split(",")[0] / name

@@ -72,6 +72,7 @@ class Result:
 
     @property
     def key(self) -> Key:
+        """Codec, setting and image."""
         return self.codec, self.setting, self.image
 
     def to_json(self) -> dict[str, Any]:
@@ -175,7 +176,10 @@ def incomparable(results: Iterable[Result]) -> dict[str, set[str]]:
 
     A mean over finite values alone would be of other images at each quality. So an image is left
     out of a figure's means altogether as soon as one codec at one setting has no finite value for
-    it: it is reproduced exactly (a flat picture), or is too small for MS-SSIM.
+    it, because it is reproduced exactly (a flat picture), or is too small for MS-SSIM.
+
+    Args:
+      results: Of all codecs.
 
     Returns:
       Names of images, by figure: a key of `CURVE_FIGURES`.
@@ -233,6 +237,9 @@ def _mean(results: Sequence[Result], name: str) -> float | None:
 def averages(results: Iterable[Result]) -> dict[str, list[dict[str, Any]]]:
     """Averages every codec at every setting, in the order in which they were measured.
 
+    Args:
+      results: Of all codecs.
+
     Returns:
       The means of each codec's settings, by codec. All are of the same images.
     """
@@ -267,7 +274,14 @@ def points(means: Sequence[Mapping[str, Any]], figure: str = "psnr") -> Points:
 
 
 def notes(results: Iterable[Result]) -> list[str]:
-    """States which images are missing from which means, one sentence a figure."""
+    """States which images are missing from which means.
+
+    Args:
+      results: Of all codecs.
+
+    Returns:
+      One sentence a figure.
+    """
     results = list(results)
     count = len({result.image for result in results})
     left_out = incomparable(results)
@@ -286,7 +300,11 @@ def notes(results: Iterable[Result]) -> list[str]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Formats the means as text, one line for each codec and setting."""
+    """Formats the means as text, one line for each codec and setting.
+
+    Args:
+      results: Of all codecs.
+    """
     header = (
         f"{'codec':<28} {'quality':>7} {'images':>6} {'bytes':>9} {'bpp':>7} {'PSNR':>6} "
         f"{'PSNR-Y':>6} {'MS-SSIM':>8} {'encode s':>8} {'decode s':>8} {'memory':>7}"

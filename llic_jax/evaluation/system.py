@@ -49,19 +49,27 @@ class CodecUnderTest(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of its curve."""
 
     @property
-    def separate(self) -> bool: ...
+    def separate(self) -> bool:
+        """Whether it is measured in a process of its own."""
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Everything that its figures depend on, as one line."""
 
     def setting(self, quality: Quality) -> str:
         """Returns the complete settings at a quality, in words."""
 
     def code(self, image: Image, quality: Quality) -> Measurement:
-        """Compresses the image into a real file and decodes that."""
+        """Compresses an image into a real file and decodes that.
+
+        Args:
+          image: uint8 `(H, W, 3)`.
+          quality: Of the codec's own scale; None where it has one setting.
+        """
 
 
 Task = tuple[Quality, Image]

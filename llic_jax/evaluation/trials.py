@@ -11,7 +11,12 @@ from llic_jax.evaluation.system import CodecUnderTest, Quality
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A codec and the qualities at which it is measured."""
+    """A codec and the qualities at which it is measured.
+
+    Attributes:
+      system: The codec.
+      qualities: Of its own scale.
+    """
 
     system: CodecUnderTest
     qualities: tuple[Quality, ...]

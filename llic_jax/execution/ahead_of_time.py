@@ -20,8 +20,13 @@ AUTOTUNE = Path(__file__).parents[2] / "benchmarks" / "autotune"
 
 
 class Target(NamedTuple):
-    """A kind of GPU. name: as its `device_kind` reads. memory: bytes. bandwidth: bytes/s, of the
-    data sheet."""
+    """A kind of GPU, by its data sheet.
+
+    Attributes:
+        name: As its `device_kind` reads.
+        memory: Bytes.
+        bandwidth: Bytes a second.
+    """
 
     name: str
     memory: int
@@ -126,7 +131,11 @@ def compiler_options(device: jax.Device, autotune: Path | None = None) -> dict[s
 
 
 def absent_gpu_options(autotune: Path | None = None) -> dict[str, bool | str]:
-    """`compiler_options` of a GPU that is absent."""
+    """`compiler_options` of a GPU that is absent.
+
+    Args:
+        autotune: As in `compiler_options`.
+    """
     options: dict[str, bool | str] = {"xla_gpu_experimental_cost_model_gemm_tiling_default": True}
     if autotune is not None and (results := autotune / "results.textproto").exists():
         options["xla_gpu_load_autotune_results_from"] = str(results)

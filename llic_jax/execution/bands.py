@@ -204,7 +204,8 @@ def _window(
 
 class _Band(NamedTuple):
     """A band begins at output row `start`; its window begins at input row `first`, and of the
-    rows that come out of it `own[0] .. own[1]` are the band."""
+    rows that come out of it `own[0] .. own[1]` are the band.
+    """
 
     start: int
     first: int

@@ -58,7 +58,11 @@ class Canvas:
         return Canvas((height, width), np.array(self.blocks, np.int32))
 
     def place(self, x: Any) -> Any:
-        """An array of the image's size, `(1, h, w, c)`, on the canvas."""
+        """An array of the image's size, on the canvas, with zeros beyond.
+
+        Args:
+            x: `(B, h, w, C)`, at whatever resolution.
+        """
         if self.used is None:
             return x
         height, width = self._sizes(x.shape, self.used, self.blocks)
@@ -67,7 +71,11 @@ class Canvas:
         return whole
 
     def crop(self, x: Any) -> Any:
-        """The image's part of an array of the canvas's size."""
+        """The image's part of an array of the canvas's size.
+
+        Args:
+            x: `(B, H, W, C)`, at whatever resolution.
+        """
         if self.used is None:
             return x
         height, width = self._sizes(x.shape, self.blocks, self.used)
@@ -78,7 +86,11 @@ class Canvas:
         return x if self.used is None else jnp.where(self.covers(x), x, jnp.zeros_like(x))
 
     def covers(self, x: Array) -> Bool[Array, "1 h w 1"]:
-        """Where there is image in an array of the canvas's size, at whatever resolution."""
+        """Where there is image in an array of the canvas's size.
+
+        Args:
+            x: `(B, H, W, C)`, at whatever resolution.
+        """
         inside = [
             jnp.arange(length) < used * length // blocks
             for length, used, blocks in zip(x.shape[1:3], self.used, self.blocks, strict=True)

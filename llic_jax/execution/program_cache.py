@@ -175,7 +175,8 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
 
     def _compile(self, args: tuple[Any, ...], digest: str) -> Any:
         """Compiles without JAX's persistent cache: an executable that was loaded from it cannot be
-        serialized again. Under this name JAX's cache has none, as it is kept from storing it."""
+        serialized again. Under this name JAX's cache has none, as it is kept from storing it.
+        """
         jitted = _independent_jit(self.function, self.static, f"{self.function.__name__}_{digest}")
         with _kept_from_jax_cache():
             return jitted.lower(*args).compile()

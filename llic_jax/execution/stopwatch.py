@@ -20,12 +20,23 @@ class Clock:
         return result
 
     def coder(self, result: Any) -> Any:
-        """The time since the last call was the range coder's."""
+        """Counts the time since the last call as the range coder's.
+
+        Args:
+            result: Handed through.
+        """
         self.coder_seconds += self._lap()
         return result
 
     def shares(self, count: int) -> tuple[float, float]:
-        """Seconds of the networks, and of the coder, for each of so many images."""
+        """Equal shares of the time.
+
+        Args:
+            count: Of the images that took it together.
+
+        Returns:
+            Seconds of the networks, and of the coder, for each image.
+        """
         return self.network_seconds / count, self.coder_seconds / count
 
     def _lap(self) -> float:

@@ -45,7 +45,14 @@ _ENCODED_GAMMA = 0.45455  # what encoders write into gAMA for sRGB
 
 
 def space(icc: bytes) -> bytes:
-    """The colour space of a profile's pixels, e.g. b"RGB ", b"GRAY"; empty if it is no profile."""
+    """The colour space of a profile's pixels, e.g. b"RGB ", b"GRAY".
+
+    Args:
+        icc: The profile.
+
+    Returns:
+        Four bytes; empty if it is no profile.
+    """
     return icc[16:20] if len(icc) >= 128 and icc[36:40] == b"acsp" else b""
 
 
@@ -54,6 +61,9 @@ def is_srgb(icc: bytes) -> bool:
 
     Compared are 4,913 colours of a grid and 256 greys, for each rendering intent. A profile that
     cannot be judged is none of sRGB's.
+
+    Args:
+        icc: The profile.
     """
     if space(icc) != b"RGB ":
         return False
@@ -95,15 +105,27 @@ def _srgb_profile() -> ImageCms.core.CmsProfile:
 
 
 def rgb_of_grey(icc: bytes) -> bytes | None:
-    """An RGB profile that shows equal channels as the grey profile shows one; None if its curve
-    cannot be found."""
+    """An RGB profile that shows equal channels as a grey profile shows one.
+
+    Args:
+        icc: The grey profile.
+
+    Returns:
+        The RGB profile; None if the grey one's curve cannot be found.
+    """
     curve = _tags(icc).get(b"kTRC")
     return None if curve is None else _rgb_profile("RGB of a grey profile", SRGB, curve)
 
 
 def grey_of_rgb(icc: bytes) -> bytes | None:
-    """A grey profile that shows one channel as the RGB profile shows three equal ones; None unless
-    the profile consists of one curve for all channels."""
+    """A grey profile that shows one channel as an RGB profile shows three equal ones.
+
+    Args:
+        icc: The RGB profile.
+
+    Returns:
+        The grey profile; None unless the RGB one consists of one curve for all channels.
+    """
     tags = _tags(icc)
     curves = {tags.get(name) for name in (b"rTRC", b"gTRC", b"bTRC")}
     tables = {b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2", b"D2B3"}

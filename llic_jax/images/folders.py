@@ -87,7 +87,11 @@ def scan(folder: str | Path, suffixes: Collection[str], count_images: bool = Tru
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file's suffix or first bytes are those of an image, of whatever kind."""
+    """Whether a file's suffix or first bytes are those of an image, of whatever kind.
+
+    Args:
+        path: Of the file.
+    """
     if path.suffix.lower() in _IMAGE_SUFFIXES:
         return True
     try:
@@ -102,7 +106,11 @@ def looks_like_image(path: Path) -> bool:
 
 
 def is_apple_double(path: Path) -> bool:
-    """Whether a file is one of those that macOS keeps beside others' on foreign disks."""
+    """Whether a file is one of those that macOS keeps beside others' on foreign disks.
+
+    Args:
+        path: Of the file.
+    """
     if not path.name.startswith("._"):
         return False
     try:

@@ -79,12 +79,23 @@ def _exif_orientation(exif: bytes | None) -> tuple[int | None, bytes | None]:
 
 
 def is_exif(exif: bytes) -> bool:
-    """Whether these bytes start as EXIF does: a TIFF header behind the prefix."""
+    """Whether bytes start as EXIF does: a TIFF header behind the prefix.
+
+    Args:
+        exif: The bytes.
+    """
     return exif[len(_PREFIX) :][:4] in _BYTE_ORDERS and exif.startswith(_PREFIX)
 
 
 def tiff_exif(image: Any) -> bytes | None:
-    """EXIF made of the tags of an open TIFF file that describe the photograph."""
+    """EXIF made of the tags of a TIFF file that describe the photograph.
+
+    Args:
+        image: The file, opened by Pillow.
+
+    Returns:
+        The EXIF; None without such tags.
+    """
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         found = image.getexif()
@@ -100,7 +111,14 @@ def tiff_exif(image: Any) -> bytes | None:
 
 
 def resolution(dpi: Any) -> tuple[float, float] | None:
-    """Horizontal and vertical dots per inch, None where they are not given or absurd."""
+    """Horizontal and vertical dots per inch.
+
+    Args:
+        dpi: As Pillow found them.
+
+    Returns:
+        Both; None where they are not given or absurd.
+    """
     try:
         x, y = (float(value) for value in dpi)
     except (TypeError, ValueError, ZeroDivisionError):

@@ -15,7 +15,17 @@ from llic_jax.images import png
 def read_pixels(
     file: io.BufferedIOBase, image: Image.Image, found: png.Png | None, bits: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB and alpha, 8 bits, as they are stored."""
+    """The pixels of an opened image, as they are stored.
+
+    Args:
+        file: The image's bytes.
+        image: The same, opened by Pillow.
+        found: The same, parsed, if it is a PNG.
+        bits: Of a channel.
+
+    Returns:
+        RGB `(H, W, 3)` and alpha `(H, W)`, 8 bits; None for alpha where there is none.
+    """
     low_bytes = None
     if bits > 8 and image.mode in ("RGB", "RGBA"):
         low_bytes = _low_bytes(io.BytesIO(found.pixels) if found else file, image.format)
@@ -111,7 +121,12 @@ def _rounded(values: np.ndarray, largest: int) -> UInt8[np.ndarray, "*shape"]:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies EXIF's orientation."""
+    """Applies EXIF's orientation.
+
+    Args:
+        pixels: `(H, W, ...)`.
+        orientation: 1 to 8.
+    """
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

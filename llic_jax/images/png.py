@@ -93,7 +93,15 @@ def split(file: io.BufferedIOBase, header_only: bool = False) -> Png:
 
 
 def inflate(content: bytes, largest: int) -> bytes | None:
-    """Inflates a zlib stream; None if it is damaged or makes more than `largest` bytes."""
+    """Inflates a zlib stream.
+
+    Args:
+        content: The stream.
+        largest: Bytes that it may make, at most.
+
+    Returns:
+        What it makes; None if it is damaged or makes more.
+    """
     stream = zlib.decompressobj()
     try:
         inflated = stream.decompress(content, largest)

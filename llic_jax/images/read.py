@@ -93,7 +93,10 @@ def read_rgb(
     """Reads the pixels alone, to learn from: upright, CMYK converted, hidden colours filled.
 
     Args:
-        source: As for `read_photograph`; so are `name`, `max_pixels` and `to_8bit`.
+        source: As for `read_photograph`.
+        name: Likewise.
+        max_pixels: Likewise.
+        to_8bit: Likewise.
 
     Raises:
         ImageFileError: As `read_photograph`, CMYK apart.
@@ -106,6 +109,10 @@ def read_rgb(
 
 def read_image(path: str | Path, *, to_8bit: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an opaque image as RGB. Grey and palette images are converted, and turned upright.
+
+    Args:
+        path: Of the file.
+        to_8bit: Takes files of more bits a channel, too, rounded.
 
     Raises:
         ImageFileError: As `read_photograph`, and pixels that are not opaque.
@@ -123,6 +130,9 @@ def read_image(path: str | Path, *, to_8bit: bool = False) -> UInt8[np.ndarray, 
 def image_mode(source: str | Path | io.BufferedIOBase) -> str:
     """Pillow's name for the pixels' mode ("RGB", "L", "CMYK" ...), from the file's header alone.
 
+    Args:
+        source: A path, or the file's bytes.
+
     Raises:
         ImageFileError: No image.
     """
@@ -131,6 +141,9 @@ def image_mode(source: str | Path | io.BufferedIOBase) -> str:
 
 def image_size(source: str | Path | io.BufferedIOBase) -> tuple[int, int]:
     """Width and height of the upright image, from the file's header alone.
+
+    Args:
+        source: A path, or the file's bytes.
 
     Raises:
         ImageFileError: No image.
@@ -219,7 +232,8 @@ _readers, _readers_lock, _pillows_limit = 0, threading.Lock(), Image.MAX_IMAGE_P
 @contextlib.contextmanager
 def without_pillows_limit() -> Iterator[None]:
     """Lifts Pillow's limit on pixels, one for all of a process, while files are read here: this
-    module has a limit of its own for each call."""
+    module has a limit of its own for each call.
+    """
     global _readers, _pillows_limit
     with _readers_lock:
         if not _readers:
@@ -268,7 +282,8 @@ def _formats() -> list[str]:
 
 def _without_metadata(data: bytes) -> bytes | None:
     """A JPEG file without its APP1, APP13 and multi-picture segments, or an AVIF file whose EXIF no
-    reader finds; None for any other file."""
+    reader finds; None for any other file.
+    """
     if data[4:8] == b"ftyp":
         return data.replace(b"Exif", b"free") if b"Exif" in data else None
     if not data.startswith(b"\xff\xd8"):

@@ -69,7 +69,12 @@ def write_photograph(
 
 
 def write_image(path: str | Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes an RGB image (see `write_photograph`)."""
+    """Writes an RGB image (see `write_photograph`).
+
+    Args:
+        path: Of the file; its suffix names the format.
+        image: The pixels.
+    """
     write_photograph(path, Photograph(image))
 
 

@@ -29,11 +29,14 @@ class WindowAttention(Local):
     """Multi-head self-attention inside windows of `window` x `window` positions.
 
     Windows begin at rows and columns `shift + i window` for all integers i, as far as there are
-    positions in them; a position attends to those of its own window only.
+    positions in them. A position attends to those of its own window only. A call takes `x`
+    `(B, H, W, C)` and `covered`, which positions there are; by default all.
 
-    window: side of a window. head_dim: channels of a head; divides C. shift: 0 .. window - 1.
-    covered: where there are positions (everywhere, if it is left out).
-    dtype: of the products; the softmax is float32.
+    Attributes:
+        window: Side of a window, in positions.
+        head_dim: Channels of a head; divides C.
+        shift: 0 to `window - 1`.
+        dtype: Of the products; the softmax is float32.
     """
 
     window: int
@@ -73,7 +76,11 @@ class WindowAttention(Local):
 class SwinBlock(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))` with four times the channels and GELU.
 
-    shifted: move the windows by half their side.
+    Attributes:
+        window: Side of a window, in positions.
+        head_dim: Channels of a head; divides C.
+        shifted: Moves the windows by half their side.
+        dtype: Of the computation.
     """
 
     window: int

@@ -52,7 +52,10 @@ class Local(nn.Module):
 
 
 class Chain(nn.Module):
-    """Layers one after the other."""
+    """Layers one after the other, `(B, H, W, C)` to `(B, H', W', C')`.
+
+    A call takes the quality of each sample, `(B,)`, for the layers that depend on it.
+    """
 
     @nn.nowrap
     def layers(self) -> Sequence[nn.Module]:
@@ -69,20 +72,41 @@ class Chain(nn.Module):
 
 
 def quality_argument(layer: nn.Module, quality: Quality | None) -> dict[str, Any]:
-    """The quality, for a layer that takes it."""
+    """The keyword arguments that hand a layer the quality, if it depends on it.
+
+    Args:
+        layer: Of a chain, or a chain itself.
+        quality: Of each sample; None for a model of one rate.
+    """
     takes = layer.locality.takes_quality if isinstance(layer, Local) else isinstance(layer, Chain)
     return {"quality": quality} if takes else {}
 
 
 def flatten(chain: Chain, params: Any) -> list[tuple[nn.Module, Any]]:
-    """The layers of a chain of chains in order, nameless, each with its parameters."""
+    """Flattens a chain of chains.
+
+    Args:
+        chain: The chain.
+        params: Its parameters.
+
+    Returns:
+        The layers in order, without names, each with its parameters.
+    """
     return with_params(flat_layers(chain), params)
 
 
 def flat_layers(
     chain: Chain, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """The layers of a chain of chains in order, nameless, each with its parameters' path."""
+    """The layers of a chain of chains in order.
+
+    Args:
+        chain: The chain.
+        path: Of the chain's own parameters within a larger tree.
+
+    Yields:
+        Each layer, without its name, and the path of its parameters.
+    """
     for layer in chain.layers():
         inner = (*path, layer.name or "")
         if isinstance(layer, Chain):
@@ -95,7 +119,15 @@ def flat_layers(
 def with_params(
     layers: Iterable[tuple[nn.Module, tuple[str, ...]]], params: Any
 ) -> list[tuple[nn.Module, Any]]:
-    """The layers of `flat_layers`, each with its parameters, {} for one that has none."""
+    """Joins layers and their parameters.
+
+    Args:
+        layers: From `flat_layers`.
+        params: The chain's parameters.
+
+    Returns:
+        Each layer with its parameters; {} for a layer that has none.
+    """
 
     def at(path: tuple[str, ...]) -> Any:
         found = params

@@ -23,10 +23,16 @@ from llic_jax.ops.shapes import depth_to_space, space_to_depth
 
 
 class Conv(Local):
-    """K x K convolution with zero padding `K // 2` on every side: `(B, H, W, C)` to
-    `(B, ceil(H / stride), ceil(W / stride), features)`.
+    """K x K convolution with zero padding `K // 2` on every side.
 
-    init_scale: variance of the initial weights times the fan-in.
+    From `(B, H, W, C)` to `(B, ceil(H / stride), ceil(W / stride), features)`.
+
+    Attributes:
+        features: Output channels.
+        kernel_size: K, odd.
+        stride: In both directions.
+        init_scale: Variance of the initial weights times the fan-in.
+        dtype: Of the computation and the output; parameters are float32.
     """
 
     features: int
@@ -81,13 +87,23 @@ def prefers_sample_kernels(x: Float[Array, "b h w c"], features: int) -> bool:
     needs no output and writes no gradient that is scaled again. Kernels and their gradients cross
     the memory some six times, so they have to be smaller than the activations (our choice). On a
     CPU one large product is faster.
+
+    Args:
+        x: Input of the convolution.
+        features: Its output channels.
     """
     positions = x.shape[1] * x.shape[2]
     return target_platform() != "cpu" and positions >= 2 * max(x.shape[-1], features)
 
 
 class SampleConv(Local):
-    """A 1x1 convolution with a kernel and a bias for each sample, which are given, not learned."""
+    """A 1x1 convolution with a kernel and a bias for each sample, which are given, not learned.
+
+    A call takes `x` `(B, H, W, C)`, kernels `(B, C, features)` and biases `(B, features)`.
+
+    Attributes:
+        dtype: Of the output.
+    """
 
     dtype: DTypeLike = jnp.float32
 
@@ -108,8 +124,16 @@ class SampleConv(Local):
 
 
 class Weights(nn.Module):
-    """Kernel and bias of a dense layer: `(*size, C, features)`, `(C, features)` for size 1 x 1, and
-    `(features,)`, zero at first."""
+    """Kernel and bias of a dense layer, as parameters.
+
+    The kernel is `(*size, C, features)`, or `(C, features)` for size 1 x 1; the bias `(features,)`
+    is zero at first. A call takes C and returns both.
+
+    Attributes:
+        size: Height and width of the kernel.
+        features: Output channels.
+        init_scale: Variance of the initial kernel times the fan-in.
+    """
 
     size: tuple[int, int]
     features: int
@@ -127,10 +151,18 @@ class Weights(nn.Module):
 def conv2d(
     x: Float[Array, "b h w c"], kernel: Any, stride: int = 1
 ) -> Float[Array, "b out_h out_w features"]:
-    """K x K convolution, K odd, with zero padding `K // 2` on every side; kernel: `(K, K, C,
-    features)` (any array type: JAX's own lazy initialization hands NumPy's on).
+    """K x K convolution, K odd, with zero padding `K // 2` on every side.
 
     On CPUs some gradients are written in another way than XLA's, equal but faster (see below).
+
+    Args:
+        x: The input.
+        kernel: `(K, K, C, features)`, of any array type: JAX's own lazy initialization hands
+            NumPy's on.
+        stride: In both directions.
+
+    Returns:
+        `(B, ceil(H / stride), ceil(W / stride), features)`.
     """
     return _direct(x, kernel, stride)
 
@@ -170,7 +202,8 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 def _strided_input_gradient(kernel: Array, g: Array) -> Array:
     """The gradient by the input of a convolution of stride 2: one dense convolution of `g` for each
     of the four parities of an input position, with the taps that meet it. XLA's own spreads `g`
-    out with zeros in between and multiplies with those too."""
+    out with zeros in between and multiplies with those too.
+    """
     pad = kernel.shape[0] // 2
     kernel = kernel.swapaxes(2, 3)
     parts = []
@@ -192,7 +225,8 @@ def _strided_input_gradient(kernel: Array, g: Array) -> Array:
 
 def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
     """The gradient by the kernel of a convolution of stride 2, with `pad` zeros before the first
-    row and column: a product for every tap."""
+    row and column: a product for every tap.
+    """
     _, h, w, features = g.shape
     c = x.shape[-1]
     around = (pad, size - 1 - pad)
@@ -211,7 +245,8 @@ def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
 
 def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
     """The gradient by the kernel of a convolution to few features: one product of `x` with `g` at
-    all its `size^2` shifts, side by side."""
+    all its `size^2` shifts, side by side.
+    """
     b, h, w, c = x.shape
     pad = size // 2
     padded = jnp.pad(g, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -225,7 +260,8 @@ def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 @jax.custom_vjp
 def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
     """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones on a CPU: a sum over
-    all but the last axis takes XLA four times as long there."""
+    all but the last axis takes XLA four times as long there.
+    """
     return x + jnp.reshape(bias, (1,) * (x.ndim - 1) + (-1,))
 
 
@@ -268,6 +304,11 @@ class SubpixelConv(Local):
 
     Each block of `factor` x `factor` pixels so depends on its neighbours too, and can meet them
     without a seam; a 1x1 convolution would leave that to the layers before.
+
+    Attributes:
+        features: Output channels.
+        factor: Output rows for each input row; columns likewise.
+        dtype: Of the computation and the output.
     """
 
     features: int
@@ -286,7 +327,13 @@ class SubpixelConv(Local):
 
 class PatchEmbedding(Local):
     """1 / `patch` of the size: each `patch` x `patch` patch to `features` numbers, by
-    space-to-depth and a 1x1 convolution (our choice). The sides are multiples of `patch`."""
+    space-to-depth and a 1x1 convolution (our choice). The sides are multiples of `patch`.
+
+    Attributes:
+        features: Output channels.
+        patch: Side of a patch.
+        dtype: Of the computation and the output.
+    """
 
     features: int
     patch: int
@@ -304,7 +351,12 @@ class PatchEmbedding(Local):
 
 
 class TransposedConv(Local):
-    """Twice the size: transposed 5x5 convolution with stride 2 (as in ELIC's hyper-synthesis)."""
+    """Twice the size: transposed 5x5 convolution with stride 2 (as in ELIC's hyper-synthesis).
+
+    Attributes:
+        features: Output channels.
+        dtype: Of the computation and the output.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32
@@ -325,10 +377,17 @@ class TransposedConv(Local):
 def conv2d_transpose(
     x: Float[Array, "b h w c"], kernel: Any
 ) -> Float[Array, "b out_h out_w features"]:
-    """Transposed 5x5 convolution to twice the size; kernel: `(5, 5, C, features)`.
+    """Transposed 5x5 convolution to twice the size.
 
     Output `o` meets input `i` by tap `a` where `o + a - 3 = 2 i`. On CPUs the gradient by the
     kernel is written as products, where XLA has a plain loop.
+
+    Args:
+        x: The input.
+        kernel: `(5, 5, C, features)`.
+
+    Returns:
+        `(B, 2 H, 2 W, features)`.
     """
     return _transposed(x, kernel)
 
@@ -359,7 +418,12 @@ conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 class ConvStack(nn.Module):
     """Convolutions of one kernel size with an activation between them (none after the last).
 
-    float32_out: compute the last one in float32 at least, whatever `dtype` is.
+    Attributes:
+        features: Output channels of each.
+        kernel_size: Of all of them.
+        activation: Between two of them.
+        float32_out: Computes the last one in float32 at least, whatever `dtype` is.
+        dtype: Of the computation.
     """
 
     features: tuple[int, ...]

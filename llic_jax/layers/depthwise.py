@@ -59,7 +59,12 @@ def depthwise_conv(x: Array, kernel: Array) -> Array:
 
 
 def depthwise_conv_reference(x: Array, kernel: Array) -> Array:
-    """The same as `depthwise_conv`, by `vmap` of one sample's grouped convolution: the oracle."""
+    """The same as `depthwise_conv`, by `vmap` of one sample's grouped convolution: the oracle.
+
+    Args:
+        x: `(B, H, W, C)`.
+        kernel: `(K, K, C)`, or `(B, K, K, C)` for one kernel per sample.
+    """
     _check_shapes(x, kernel)
     dtype = jnp.result_type(x, kernel)
     wide = at_least_float32(dtype)
@@ -231,7 +236,12 @@ def _pad(x: Array, size: int, extra: int = 0) -> Array:
 
 
 class DepthwiseConv(Local):
-    """Static K x K depth-wise convolution with bias, zero padding."""
+    """Static K x K depth-wise convolution with bias, zero padding.
+
+    Attributes:
+        kernel_size: K, odd.
+        dtype: Of the computation and the output; parameters are float32.
+    """
 
     kernel_size: int
     dtype: DTypeLike = jnp.float32

@@ -15,11 +15,17 @@ _PACE = 4.0
 def interpolate_levels(
     table: Float[Array, "levels c"], quality: Quality | None
 ) -> Float[Array, "b c"]:
-    """For each sample the row at its quality: level 1 is the first row, between two levels the rows
-    are mixed linearly, and beyond the ends it is the last of them.
+    """The row of a table at each sample's quality.
+
+    Level 1 is the first row. Between two levels the rows are mixed linearly; beyond the ends it is
+    the last of them.
+
+    Args:
+        table: One row for each quality level.
+        quality: Of each sample, `(B,)`.
 
     Raises:
-      ValueError: no quality.
+        ValueError: The quality is None.
     """
     if quality is None:
         raise ValueError("A model of several quality levels needs a quality for each sample.")
@@ -32,17 +38,23 @@ def interpolate_levels(
 
 
 class BranchGain(nn.Module):
-    """What a residual branch is scaled by: one factor per channel and quality level, interpolated
+    """The factors of a residual branch: one per channel and quality level, interpolated
     geometrically, all of them one at first (our choice).
 
-    levels: number of levels; quality runs continuously from 1 to `levels`.
+    Attributes:
+        levels: Number of levels; quality runs continuously from 1 to `levels`.
     """
 
     levels: int
 
     @nn.compact
     def __call__(self, features: int, quality: Quality | None) -> Float[Array, "b features"]:
-        """The factors of a branch of `features` channels, float32."""
+        """The factors of a branch, float32.
+
+        Args:
+            features: Channels of the branch.
+            quality: Of each sample, `(B,)`.
+        """
         table = self.param("branch_gain", nn.initializers.zeros, (self.levels, features))
         return jnp.exp(_PACE * interpolate_levels(table, quality))
 
@@ -50,11 +62,15 @@ class BranchGain(nn.Module):
 class Gain(nn.Module):
     """One gain and one inverse gain vector per quality level, interpolated geometrically.
 
-    levels: number of levels; quality runs continuously from 1 to `levels`.
-    channels: of the latent that is scaled.
-    spread: at the start, the logarithm of the last level's gain over the first's. The default is
-        what keeps the quantization error in proportion over the paper's six lambdas,
-        log(sqrt(483 / 18)).
+    A call returns the gains of each sample's quality, or with `inverse` the inverse gains. Cui et
+    al., "Asymmetric Gained Deep Image Compression" (CVPR 2021).
+
+    Attributes:
+        levels: Number of levels; quality runs continuously from 1 to `levels`.
+        channels: Of the latent that is scaled.
+        spread: At the start, the logarithm of the last level's gain over the first's. The default
+            keeps the quantization error in proportion over the paper's six lambdas,
+            log(sqrt(483 / 18)).
     """
 
     levels: int
@@ -73,6 +89,11 @@ class Gain(nn.Module):
 
 
 def lmbda_of_quality(quality: Float[Array, "b"], lmbdas: tuple[float, ...]) -> Float[Array, "b"]:
-    """Geometric interpolation of the levels' lambdas; quality 1 is the first."""
+    """The lambda of each quality: geometric interpolation of the levels' lambdas.
+
+    Args:
+        quality: Of each sample; 1 is the first level.
+        lmbdas: One for each level.
+    """
     levels = jnp.arange(1, len(lmbdas) + 1, dtype=jnp.float32)
     return jnp.exp(jnp.interp(quality, levels, jnp.log(jnp.asarray(lmbdas))))

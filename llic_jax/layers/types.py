@@ -9,5 +9,9 @@ Pooled = Float[Array, "b c"]  # the mean over all positions
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    """The type itself if it has 32 bits or more, else float32 (also where JAX promotes nothing)."""
+    """The type itself if it has 32 bits or more, else float32 (also where JAX promotes nothing).
+
+    Args:
+        dtype: A floating-point type.
+    """
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32

@@ -72,6 +72,7 @@ class Curve(Points):
 
     @property
     def log_rates(self) -> Float[np.ndarray, "n"]:
+        """Natural logarithms of the rates."""
         return np.log(np.asarray(self.rates))
 
 
@@ -98,7 +99,8 @@ class Fit(Protocol):
 
     def __call__(self, x: np.ndarray) -> np.ndarray: ...
 
-    def integrate(self, low: float, high: float) -> float: ...
+    def integrate(self, low: float, high: float) -> float:
+        """The integral from `low` to `high`."""
 
 
 class _Polynomial:

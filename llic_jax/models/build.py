@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from llic_jax.configs.config import Config
+from llic_jax.configs.config import Config, as_dict
 from llic_jax.configs.rules import RULES
 from llic_jax.entropy import elic, stf, tcm
 from llic_jax.entropy.factorized import FactorizedPrior
@@ -44,6 +44,7 @@ def build_model(config: Config) -> LLIC:
     Raises:
         ConfigError: A field is missing, the entropy model is unknown, or sizes do not go together.
     """
+    config = as_dict(config)
     _check_complete(config)
     name = config["entropy_model"]
     if name not in ENTROPY_MODELS:
@@ -116,13 +117,28 @@ def _check_stages(config: Mapping[str, Any]) -> None:
 
 
 def parameter_shapes(model: LLIC) -> Any:
-    """The parameters as `jax.ShapeDtypeStruct`s; traced, nothing is computed."""
+    """The shapes of a model's parameters; traced, nothing is computed.
+
+    Args:
+        model: The module.
+
+    Returns:
+        A tree of `jax.ShapeDtypeStruct`s.
+    """
     key = jax.random.key(0)
     return jax.eval_shape(lambda *x: model.init(key, *x)["params"], *_example_input(model))
 
 
 def initialize(model: LLIC, seed: int = 0) -> dict[str, Any]:
-    """Fresh parameters (float32), drawn from `seed`; shapes are traced, nothing is computed."""
+    """Fresh parameters; shapes are traced, nothing is computed.
+
+    Args:
+        model: The module.
+        seed: That they are drawn from.
+
+    Returns:
+        A tree of float32 arrays.
+    """
     return init_params(model, seed, *_example_input(model))
 
 

@@ -47,6 +47,7 @@ class Part:
 
     @property
     def parameters(self) -> int:
+        """Number of the parameters that the part reads."""
         return sum(map(math.prod, self.read.values()))
 
 
@@ -89,7 +90,8 @@ class Summary:
     def walk_ratio(self) -> float:
         """The walk's MACs over those of the same layers sliced by hand: every kernel of the walk
         once at every position of y. Steps that computed whole tensors and masked them would show
-        their number here."""
+        their number here.
+        """
         kernels = sum(math.prod(shape) for shape in self.walk.read.values() if len(shape) > 1)
         return self.walk.macs / (kernels * self.pixels / LATENT_STRIDE**2)
 
@@ -106,7 +108,14 @@ class Summary:
 
 
 def summarize(model: LLIC, height: int, width: int, memory: bool = False) -> Summary:
-    """Traces the parts of `model` for an image of this size; compiles them if `memory` is set."""
+    """Traces the parts of a model for an image.
+
+    Args:
+        model: The module.
+        height: Of the image, pixels; rounded up as for coding.
+        width: Likewise.
+        memory: Also compiles the parts, for their peak memory.
+    """
     height, width = (round_up(side, HYPER_STRIDE) for side in (height, width))
     params = jax.eval_shape(lambda: initialize(model))
     quality = (_floats(1),) if model.levels > 1 else ()
@@ -168,7 +177,11 @@ def count_macs(jaxpr: Any) -> int:
 
 
 def load_model(config: Path | None = None, checkpoint: Path | None = None) -> LLIC:
-    """The model of a config file, or of a folder that holds a `config.json` (a release or a run).
+    """The model of a config.
+
+    Args:
+        config: A config file, Python.
+        checkpoint: A folder that holds a `config.json` (a release or a run), in its place.
 
     Raises:
         ConfigError: Neither is there.
@@ -222,9 +235,14 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints parameters, kMACs per pixel and peak memory of each part."""
+    """Prints parameters, kMACs per pixel and peak memory of each part.
+
+    Args:
+        argv: The command line; that of the process by default.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m llic_jax.models.cost", description=main.__doc__
+        prog="python -m llic_jax.models.cost",
+        description="Prints parameters, kMACs per pixel and peak memory of each part.",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", type=Path, help="a config file, e.g. configs/llic_elic.py")

@@ -65,7 +65,14 @@ class EncoderOptions(NamedTuple):
         return cls(coding["rdoq_weight"], factors, shift_resolution=coding["shift_resolution"])
 
     def factors(self, quality: Quality | None) -> Float[Array, "b"] | None:
-        """Of `project_back`, for each sample; None if there are none."""
+        """The factors of `project_back`.
+
+        Args:
+            quality: Of each sample; None for a model of one rate.
+
+        Returns:
+            One for each sample; None if there are none.
+        """
         if not self.back_projection:
             return None
         table = jnp.asarray(self.back_projection)
@@ -93,14 +100,21 @@ def project_back(
         factors: How far to go, for each image; 0 for not at all.
         synthesize: Latents to images in [0, 1], not clipped.
         analyze: Images to latents.
+
+    Returns:
+        The corrected latents.
     """
     return back_project(y, analyze(displayable(synthesize(y))), factors)
 
 
 @cached_jit
 def displayable(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Clipped to [0, 1], NaN to 0: an image that the analysis can take, whatever the synthesis
-    makes of a latent that was never quantized."""
+    """An image that the analysis can take, whatever the synthesis makes of a latent that was never
+    quantized: clipped to [0, 1], NaN to 0.
+
+    Args:
+        x_hat: Images, not clipped.
+    """
     return jnp.clip(jnp.nan_to_num(x_hat), 0, 1)
 
 
@@ -110,6 +124,11 @@ def back_project(y: Latent, seen: Latent, factors: Float[Array, "b"]) -> Latent:
 
     `g_s` inverts `g_a` only about: analyzed again, the synthesis of `y` yields `seen`, and the sum
     is nearer to a latent whose synthesis is the image.
+
+    Args:
+        y: Latents of the images.
+        seen: What the analysis makes of their synthesis.
+        factors: f of each image.
     """
     f = factors[:, None, None, None]
     return jnp.where(f == 0, y, y + f * stop_gradient(y - seen))

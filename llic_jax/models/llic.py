@@ -75,6 +75,7 @@ class LLIC(nn.Module):
 
     @property
     def steps(self) -> tuple[Step, ...]:
+        """The entropy model's steps."""
         return self.entropy_model.steps
 
     @property
@@ -88,7 +89,13 @@ class LLIC(nn.Module):
         quality: Quality | None = None,
         options: EncoderOptions = PLAIN,
     ) -> Float[Array, "b h16 w16 m"]:
-        """Image in [0, 1], sides multiples of 64, to the latent `y` that is quantized."""
+        """Images to the latent `y` that is quantized.
+
+        Args:
+            x: Images in [0, 1], sides multiples of 64.
+            quality: Of each sample; None for a model of one rate.
+            options: Of the encoder: its back-projection.
+        """
         y = self.scale_latent(self.g_a(x, *self.transform_arguments(quality)), quality)
         factors = options.factors(quality)
         if factors is None:
@@ -99,26 +106,46 @@ class LLIC(nn.Module):
 
     @nn.nowrap
     def transform_arguments(self, quality: Quality | None) -> tuple[Quality | None, ...]:
-        """What `g_a` and `g_s` take beside their input: the quality, if they depend on it."""
+        """What `g_a` and `g_s` take beside their input: the quality, if they depend on it.
+
+        Args:
+            quality: Of each sample; None for a model of one rate.
+        """
         return (quality,) if self.takes_quality else ()
 
     def scale_latent(
         self, y: Float[Array, "b h16 w16 m"], quality: Quality | None, inverse: bool = False
     ) -> Float[Array, "b h16 w16 m"]:
-        """`y` times its gain or, decoded, its inverse gain, if the model has any."""
+        """`y` times its gain, if the model has any.
+
+        Args:
+            y: The latent.
+            quality: Of each sample; None for a model of one rate.
+            inverse: `y` is decoded, and multiplied by its inverse gain.
+        """
         return y * self.gain_y(quality, inverse) if self.gain_y is not None else y
 
     def hyper_analyze(
         self, y: Float[Array, "b h16 w16 m"], quality: Quality | None = None
     ) -> Float[Array, "b h64 w64 n"]:
-        """`y` to the hyper-latent `z` that is quantized."""
+        """The latent to the hyper-latent `z` that is quantized.
+
+        Args:
+            y: The latent.
+            quality: Of each sample; None for a model of one rate.
+        """
         z = self.h_a(y)
         return z * self.gain_z(quality) if self.gain_z is not None else z
 
     def hyper_synthesize(
         self, z_hat: Float[Array, "b h64 w64 n"], quality: Quality | None = None
     ) -> Any:
-        """Decoded `z_hat` to what the entropy model conditions on."""
+        """The decoded hyper-latent to what the entropy model conditions on.
+
+        Args:
+            z_hat: The rounded hyper-latent.
+            quality: Of each sample; None for a model of one rate.
+        """
         if self.gain_z is not None:
             z_hat = z_hat * self.gain_z(quality, inverse=True)
         return self.h_s(z_hat)
@@ -126,17 +153,36 @@ class LLIC(nn.Module):
     def entropy_params(
         self, k: int, hyper: Any, y_hat: Array, carry: Carry
     ) -> tuple[Array, Array, Carry]:
-        """Step k of the entropy model (see `EntropyModel`)."""
+        """Step k of the entropy model; arguments and results as in `EntropyModel`.
+
+        Args:
+            k: Number of the step.
+            hyper: From `hyper_synthesize`.
+            y_hat: The decoded latent so far.
+            carry: From the step before.
+        """
         return self.entropy_model.entropy_params(k, hyper, y_hat, carry)
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Step k's refinement (see `EntropyModel`)."""
+        """Step k's refinement; arguments and results as in `EntropyModel`.
+
+        Args:
+            k: Number of the step.
+            hyper: From `hyper_synthesize`.
+            y_hat: The decoded latent with step k's values in it.
+            carry: From `entropy_params`.
+        """
         return self.entropy_model.refine(k, hyper, y_hat, carry)
 
     def synthesize(
         self, y_hat: Float[Array, "b h16 w16 m"], quality: Quality | None = None
     ) -> Float[Array, "b h w 3"]:
-        """Decoded latent to the image, not clipped."""
+        """The decoded latent to images, not clipped.
+
+        Args:
+            y_hat: The decoded latent.
+            quality: Of each sample; None for a model of one rate.
+        """
         y_hat = self.scale_latent(y_hat, quality, inverse=True)
         return self.g_s(y_hat, *self.transform_arguments(quality))
 
@@ -177,7 +223,12 @@ class LLIC(nn.Module):
 
 
 class Latents(NamedTuple):
-    """The latents of images, before they are rounded."""
+    """The latents of images, before they are rounded.
+
+    Attributes:
+        y: The latent.
+        z: The hyper-latent.
+    """
 
     y: Float[Array | np.ndarray, "b h16 w16 m"]
     z: Float[Array | np.ndarray, "b h64 w64 n"]

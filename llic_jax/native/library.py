@@ -15,7 +15,11 @@ def enabled() -> bool:
 
 
 def limit_instruction_set(name: str | None) -> None:
-    """Keeps the kernel to "baseline" or "avx2", None: to the best the machine has; for tests."""
+    """Keeps the kernel to an instruction set; for tests.
+
+    Args:
+        name: "baseline" or "avx2"; None: the best that the machine has.
+    """
     library = _library()
     assert library is not None
     library.llic_depthwise_limit_instruction_set({None: 0, "baseline": 1, "avx2": 2}[name])

@@ -14,7 +14,11 @@ from jaxtyping import Array, Float, Key
 
 
 def round_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Rounds to the nearest integer; the gradient passes as if nothing had happened."""
+    """Rounds to the nearest integer; the gradient passes as if nothing had happened.
+
+    Args:
+        x: Values of any shape.
+    """
     return x + jax.lax.stop_gradient(jnp.round(x) - x)
 
 
@@ -23,7 +27,10 @@ def add_uniform_noise(
 ) -> Float[Array, "b *shape"]:
     """`x + U(-1/2, 1/2)`: the differentiable stand-in for rounding (Balle et al. 2018, eq. 4).
 
-    A key per sample: a sample's noise does not depend on how a batch is spread over devices.
+    Args:
+        keys: One for each sample: a sample's noise does not depend on how a batch is spread over
+            devices.
+        x: Values of the samples.
     """
     return x + jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -0.5, 0.5))(keys)
 
@@ -64,6 +71,10 @@ def clip_values(x: Float[Array, "b *shape"], limit: float) -> Float[Array, "b *s
     As with `lower_bound`, the gradient is passed where `x` is within, or where descent would bring
     it there. Where values explode gradients do too, by as much in each layer again, until they are
     not finite.
+
+    Args:
+        x: Values of the samples.
+        limit: Above 0.
     """
     return jnp.clip(x, -limit, limit)
 

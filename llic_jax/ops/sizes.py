@@ -15,6 +15,11 @@ def round_up(length: int, multiple: int) -> int:
 def pad_to_multiple(
     x: Shaped[np.ndarray, "b h w c"], multiple: int = HYPER_STRIDE
 ) -> Shaped[np.ndarray, "b padded_h padded_w c"]:
-    """Pads the bottom and the right by edge replication to multiples of `multiple` (our choice)."""
+    """Pads the bottom and the right by edge replication (our choice).
+
+    Args:
+        x: Images.
+        multiple: Of which the sides become multiples.
+    """
     _, height, width, _ = x.shape
     return np.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")

@@ -53,6 +53,11 @@ class Picture:
         return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
     def save(self, folder: Path) -> None:
+        """Writes the picture as SVG and as PNG.
+
+        Args:
+            folder: For both files.
+        """
         for kind in ("svg", "png"):
             _save(self.figure, folder / f"{self.name}.{kind}", kind)
 
@@ -66,6 +71,12 @@ def _save(figure: Figure, target: Any, kind: str) -> None:
 def comparison_pictures(
     comparisons: Sequence[Comparison], means: Mapping[str, Any]
 ) -> list[Picture]:
+    """Draws rates and distortions, rate savings and memory, as far as there are figures for them.
+
+    Args:
+        comparisons: Of each figure.
+        means: Of each codec's settings.
+    """
     pictures: list[Picture | None] = []
     for comparison in comparisons:
         # MS-SSIM is drawn where ours has it: others are measured beside it, not for themselves.
@@ -136,13 +147,26 @@ def _memory_picture(
 
 
 def middle_setting(means: Sequence[Mapping[str, Any]]) -> int:
-    """The setting to look at: of low rate, where codecs differ to the eye."""
+    """The setting to look at: of low rate, where codecs differ to the eye.
+
+    Args:
+        means: Of one codec's settings.
+
+    Returns:
+        Its index.
+    """
     by_rate = sorted(range(len(means)), key=lambda i: means[i]["bpp"])
     return by_rate[(len(means) - 1) // 2]
 
 
 def inside_pictures(system: LlicSystem, images: Images, means: Mapping[str, Any]) -> list[Picture]:
-    """What goes on inside a model, at its middle quality."""
+    """Draws what goes on inside a model, at its middle quality.
+
+    Args:
+        system: The model.
+        images: That it is looked at with.
+        means: Of each codec's settings.
+    """
     codec = system.codec
     group = means[system.name]
     quality = group[middle_setting(group)]["quality"]

@@ -70,6 +70,14 @@ def learning_curve(run: str | Path) -> Figure:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Draws a run's learning curve into a file.
+
+    Args:
+        argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m llic_jax.report.learning_curve", description="Draws a run's learning curve."
     )

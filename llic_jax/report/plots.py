@@ -202,7 +202,11 @@ def memory(points: Mapping[str, tuple[float, float]], anchor: str) -> Figure:
 
 
 def receptive_fields(fields: Sequence[ReceptiveField]) -> Figure:
-    """Draws maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it."""
+    """Draws maps of the gradient's energy, logarithmic, with the circle that holds 95 % of it.
+
+    Args:
+        fields: One a map.
+    """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = grid(3.0 * len(fields), 3.5, 1, len(fields))
         half = _half_width(fields)

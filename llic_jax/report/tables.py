@@ -85,6 +85,7 @@ class Comparison:
 
     @property
     def label(self) -> str:
+        """The figure's name, with its unit."""
         return LABELS[self.figure]
 
 
@@ -146,7 +147,19 @@ def comparison_rows(
     anchor: Curve,
     method: str,
 ) -> list[Row]:
-    """Every codec against the anchor, best first; what cannot be compared comes last."""
+    """Compares every codec with the anchor.
+
+    Args:
+        figure: What quality is measured by.
+        ours: Names of this project's codecs.
+        curves: Measured, by name.
+        others: Published, by name.
+        anchor: The curve that rates are compared with.
+        method: Of interpolation.
+
+    Returns:
+        The best first; what cannot be compared comes last.
+    """
     stated = published.bd_rates() if anchor.name == published.ANCHOR and figure == PSNR else {}
     own = next((curves[name] for name in ours if name in curves), None)
     rows = []

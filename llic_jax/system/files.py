@@ -39,7 +39,14 @@ def print_any_name() -> None:
 
 
 def path_argument(text: str) -> Path:
-    """A path on the command line: `-` is `STANDARD`, `./-` a file, `~` the home folder."""
+    """A path on the command line: `-` is `STANDARD`, `./-` a file, `~` the home folder.
+
+    Args:
+        text: The argument.
+
+    Raises:
+        LlicError: The home folder is not known.
+    """
     if text == "-":
         return STANDARD
     try:
@@ -51,6 +58,9 @@ def path_argument(text: str) -> Path:
 
 def read(source: Path) -> bytes:
     """The bytes of an input. Nobody may be writing into a FIFO: it is waited for, but not for ever.
+
+    Args:
+        source: A path, or `STANDARD`.
 
     Raises:
         OSError: It cannot be read.
@@ -83,12 +93,22 @@ def read(source: Path) -> bytes:
 
 
 def name_of(path: Path, standard: str) -> str:
-    """How messages call a path."""
+    """How messages call a path.
+
+    Args:
+        path: Of a file, or `STANDARD`.
+        standard: The name of `STANDARD`.
+    """
     return standard if path is STANDARD else str(path)
 
 
 def said(source: Path, error: Exception) -> str:
-    """An error of one file as a line that names the file once."""
+    """An error of one file as a line that names the file once.
+
+    Args:
+        source: The file, or `STANDARD`.
+        error: What was raised.
+    """
     name = name_of(source, "standard input")
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -113,6 +133,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Yields:
         The temporary file's path: beside a regular output, or else in the folder for these.
+
+    Raises:
+        OSError: The output cannot be written.
     """
     stream = path is STANDARD or is_stream(Path(path))
     target = Path(path) if stream else Path(os.path.realpath(path))
@@ -194,7 +217,11 @@ def discard_unfinished() -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether bytes are to be written into what is there: a FIFO, a device, an open descriptor."""
+    """Whether bytes are to be written into what is there: a FIFO, a device, an open descriptor.
+
+    Args:
+        path: Of an output.
+    """
     try:
         kind = path.stat().st_mode
     except OSError:
@@ -248,12 +275,21 @@ def cache_folder() -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
+    """The SHA-256 of a file, hexadecimal.
+
+    Args:
+        path: Of the file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file that every reader of JSON takes; whole or not at all."""
+    """Writes a file that every reader of JSON takes; whole or not at all.
+
+    Args:
+        path: Of the file.
+        content: Without NaN and infinities.
+    """
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -53,18 +53,30 @@ _ON_HOST_BY_TIME = {
 
 
 class PlannedStep(NamedTuple):
-    """A training step that a run needs. crop: side of its crops, pixels."""
+    """A training step that a run needs.
+
+    Attributes:
+        phase: Of the training.
+        crop: Side of its crops, pixels.
+    """
 
     phase: Phase
     crop: int
 
     @property
     def name(self) -> str:
+        """Its name in a folder of programs."""
         return f"{self.phase.name.lower()}-{self.crop}"
 
 
 class CompiledStep(NamedTuple):
-    """A compiled step. seconds: wall time of tracing and compiling."""
+    """A compiled step.
+
+    Attributes:
+        planned: What it is.
+        program: JAX's executable.
+        seconds: Wall time of tracing and compiling.
+    """
 
     planned: PlannedStep
     program: Any
@@ -72,7 +84,11 @@ class CompiledStep(NamedTuple):
 
 
 def planned_steps(settings: RunSettings) -> list[PlannedStep]:
-    """The steps that a run needs, in the order in which it comes to them."""
+    """The steps that a run needs, in the order in which it comes to them.
+
+    Args:
+        settings: Of the run.
+    """
     train, data = settings.train, settings.data
     if train.by_time:
         programs = TimeSchedule.of(settings).programs()
@@ -123,7 +139,8 @@ def save_programs(
     Args:
         folder: Made if need be.
         config: A whole config.
-        devices, autotune: As for `compile_steps`.
+        devices: As for `compile_steps`.
+        autotune: As for `compile_steps`.
     """
     from jax.experimental import serialize_executable
 
@@ -152,7 +169,15 @@ def save_programs(
 
 
 def requirements(settings: RunSettings, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """All that a program depends on beside its phase and crop size, as JSON has it."""
+    """All that a program depends on beside its phase and crop size.
+
+    Args:
+        settings: Of the run.
+        devices: That it runs on.
+
+    Returns:
+        As JSON has it.
+    """
     on_host = _ON_HOST | (_ON_HOST_BY_TIME if settings.train.by_time else set())
     train = {k: v for k, v in dataclasses.asdict(settings.train).items() if k not in on_host}
     first = devices[0]
@@ -179,8 +204,15 @@ def requirements(settings: RunSettings, devices: Sequence[jax.Device]) -> dict[s
 
 
 def difference(required: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
-    """The first thing in which what programs were compiled for differs from what is there, in
-    words; None if nothing does."""
+    """The first thing in which what programs were compiled for differs from what is there.
+
+    Args:
+        required: From `requirements`, when they were compiled.
+        present: From `requirements`, now.
+
+    Returns:
+        In words; None if nothing differs.
+    """
     for name in present:
         then, now = required.get(name), present[name]
         if then == now:
@@ -241,7 +273,8 @@ class CarriedPrograms:
     def step(self, phase: Phase, ordinary: Step) -> Step:
         """The step of a phase, by a carried program for each size of crops that there is one for,
         by `ordinary` for the others. A program's first step runs on a copy of the state, which is
-        donated, so that the step can be done again if it fails."""
+        donated, so that the step can be done again if it fails.
+        """
         chosen: dict[tuple[int, ...], Step] = {}
 
         def first(name: str, state: Any, images: Any, *rates: Any) -> tuple[Step, Any]:

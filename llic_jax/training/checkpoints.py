@@ -44,6 +44,7 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def latest_step(self) -> int | None:
+        """The last step that there is a checkpoint of; None without any."""
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any, loss: float | None = None) -> None:

@@ -57,7 +57,11 @@ class Moment(NamedTuple):
 
 
 class BySteps:
-    """The course of a run that is counted in steps."""
+    """The course of a run that is counted in steps.
+
+    Args:
+        settings: Of the run.
+    """
 
     clock = None
 
@@ -66,9 +70,19 @@ class BySteps:
         self.rate = learning_rate_schedule(settings)
 
     def is_over(self, step: int) -> bool:
+        """Whether the run is over.
+
+        Args:
+            step: How many steps are done.
+        """
         return step >= self.last
 
     def at(self, step: int) -> Moment:
+        """What the next step is to be.
+
+        Args:
+            step: How many steps are done.
+        """
         return Moment(Phase.at(step, self.settings), None, None, step + 1 == self.last)
 
     def phase_before(self, step: int) -> Phase | None:
@@ -80,12 +94,22 @@ class BySteps:
         return []
 
     def figures(self, step: int, moment: Moment) -> dict[str, float]:
-        """What the log tells of a step beside its own figures."""
+        """What the log tells of a step beside its own figures.
+
+        Args:
+            step: How many steps are done.
+            moment: From `at`.
+        """
         return {"learning_rate": float(self.rate(step - 1))}
 
 
 class ByTime:
-    """The course of a run that goes by the clock (`time_schedule.py`)."""
+    """The course of a run that goes by the clock (`time_schedule.py`).
+
+    Args:
+        settings: Of the run.
+        clock: Of the run.
+    """
 
     last = None
 
@@ -97,13 +121,28 @@ class ByTime:
         self.schedule, self.clock = TimeSchedule.of(settings), clock
 
     def is_over(self, step: int) -> bool:
+        """Whether the run is over.
+
+        Args:
+            step: How many steps are done; not used.
+        """
         return self.clock.deadline is None and self.clock.fraction() >= 1
 
     def at(self, step: int) -> Moment:
+        """What the next step is to be.
+
+        Args:
+            step: How many steps are done; not used.
+        """
         fraction = self.clock.fraction()
         return Moment(*self.schedule.at(fraction), is_last=fraction >= 1)
 
     def phase_before(self, step: int) -> Phase | None:
+        """The phase that a resumed run was in; None for a run that begins.
+
+        Args:
+            step: How many steps are done; not used.
+        """
         return self.schedule.at(self.clock.fraction()).phase if self.clock.used else None
 
     def programs(self) -> list[tuple[Phase, int]]:
@@ -111,14 +150,24 @@ class ByTime:
         return self.schedule.programs()
 
     def figures(self, step: int, moment: Moment) -> dict[str, float]:
-        """What the log tells of a step beside its own figures."""
+        """What the log tells of a step beside its own figures.
+
+        Args:
+            step: How many steps are done; not used.
+            moment: From `at`.
+        """
         assert moment.rate is not None
         minutes, fraction = self.clock.minutes(), self.clock.fraction()
         return {"learning_rate": moment.rate, "minutes": minutes, "time_fraction": fraction}
 
 
 class Events:
-    """When something is due that happens every so often, in steps or in minutes."""
+    """When something is due that happens every so often, in steps or in minutes.
+
+    Args:
+        settings: Of the run.
+        hooks: Of its caller.
+    """
 
     def __init__(self, settings: TrainSettings, hooks: Hooks):
         self.steps = {
@@ -137,7 +186,12 @@ class Events:
         self.since = dict.fromkeys(self.minutes, time.monotonic())
 
     def due(self, name: str, step: int) -> bool:
-        """Whether an event is due after `step` steps; if so, the next is after its time."""
+        """Whether an event is due; if so, the next is after its time.
+
+        Args:
+            name: Of the event.
+            step: How many steps are done.
+        """
         if name not in self.minutes:
             return name in self.steps and step % self.steps[name] == 0
         now = time.monotonic()

@@ -92,7 +92,12 @@ class TrainingLog:
         self._pause(time.monotonic())
 
     def summary(self, reason: str, folder: Path) -> None:
-        """A few lines at the end."""
+        """Logs a few lines at the end.
+
+        Args:
+            reason: Why the run has ended.
+            folder: Of its checkpoints.
+        """
         if not self.main:
             return
         minutes, steps = (time.monotonic() - self.started) / 60, self.step - self.first
@@ -123,8 +128,15 @@ class TrainingLog:
 
 
 def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
-    """The entries of one kind ("train", "validation") in a run's `metrics.jsonl`, by step; where a
-    run went back to an earlier checkpoint, the later entry of a step counts."""
+    """The entries of one kind in a run's `metrics.jsonl`.
+
+    Args:
+        workdir: The run.
+        kind: "train" or "validation".
+
+    Returns:
+        By step; where a run went back to an earlier checkpoint, the later entry of a step counts.
+    """
     entries: dict[int, dict[str, Any]] = {}
     for entry in json_lines.read(Path(workdir) / "metrics.jsonl", skip_damaged=True):
         if entry["kind"] == kind:
@@ -134,7 +146,8 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
 
 def _board(folder: Path, first: int) -> Any:
     """TensorBoard's writer; what an earlier start wrote of the steps after `first` is left out of
-    the picture."""
+    the picture.
+    """
     try:
         from tensorboardX import SummaryWriter
     except ImportError:

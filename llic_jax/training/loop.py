@@ -183,7 +183,8 @@ class _Run:
 
     def moment(self) -> Moment:
         """What holds in the next step. In a run by time: as far as its program is compiled, else by
-        the last program before it that is."""
+        the last program before it that is.
+        """
         moment = self.course.at(self.trainer.step)
         if self.preparation is None or moment.crops is None:
             return moment
@@ -237,7 +238,8 @@ class _Run:
 
     def validate(self) -> None:
         """Measures the average on the held-out images, and keeps it if it is the best so far; not
-        before its program is compiled."""
+        before its program is compiled.
+        """
         if self.preparation is None or self.preparation.is_ready(_VALIDATION):
             self._attempt(self._validate, "validate")
 
@@ -256,7 +258,8 @@ class _Run:
 
     def _attempt(self, work: Callable[[], object], name: str | None = None) -> None:
         """Does what may fail without an end of the run, if the caller tolerates that; keeps how
-        long it took."""
+        long it took.
+        """
         name, started = name or str(getattr(work, "__name__", "work")), time.monotonic()
         try:
             work()
@@ -268,7 +271,8 @@ class _Run:
 
     def in_time(self, *names: str) -> bool:
         """Whether these are done before the deadline, if they take as long as the last time. An
-        unknown time is too long."""
+        unknown time is too long.
+        """
         deadline = self.course.clock.deadline if self.course.clock is not None else None
         if deadline is None:
             return True

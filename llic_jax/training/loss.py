@@ -21,12 +21,21 @@ def rate_distortion(
 ) -> tuple[Float[Array, ""], dict[str, Any]]:
     """Mean over the batch of `weight (R + lambda D)` (paper: without weights).
 
-    R is in bits per pixel. D is `255^2 MSE` of images in [0, 1], or `1 - MS-SSIM`. `lmbda` holds
-    one factor per sample. Beyond a `knee` above 0 a weighted sample's loss grows as its logarithm
-    (our choice). Returns what is to be minimized, and the plain means that a log shows.
+    R is in bits per pixel. D is `255^2 MSE` of images in [0, 1], or `1 - MS-SSIM`.
+
+    Args:
+      out: Of the model.
+      x: The images that it was given, in [0, 1].
+      lmbda: One factor per sample.
+      distortion: "mse" or "ms_ssim".
+      weight: Of each sample.
+      knee: Beyond it a weighted sample's loss grows as its logarithm (our choice); 0: as it is.
+
+    Returns:
+      What is to be minimized, and the plain means that a log shows.
 
     Raises:
-      ValueError: a distortion that is not known.
+      ValueError: A distortion that is not known.
     """
     if distortion not in DISTORTIONS:
         raise ValueError(f"distortion is {distortion!r}; known are {', '.join(DISTORTIONS)}.")

@@ -75,9 +75,11 @@ class Objective:
         return loss, figures
 
     def _with_frozen(self, params: Any) -> Any:
-        """Without a gradient in the layers that `train.frozen` names, nor in the transforms while
-        the entropy model trains alone. (The decoder's phase needs none of that: rounding has no
-        gradient.)"""
+        """The parameters, without a gradient in those that do not learn.
+
+        These are the layers that `train.frozen` names, and the transforms while the entropy model
+        trains alone. The decoder's phase needs none of that: rounding has no gradient.
+        """
         stop = jax.lax.stop_gradient
         if self.settings.frozen:
             params = tree_map_with_path(

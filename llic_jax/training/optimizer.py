@@ -16,6 +16,9 @@ from llic_jax.training.soap import scale_by_soap
 def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
     """From the number of steps done to the learning rate of the next step.
 
+    Args:
+        settings: Of the run.
+
     Returns:
         The schedule that `train.schedule` names (`configs/default.py`), then that of the decoder's
         steps. One by time is 1 here: the step gets its rate as an argument (`time_schedule.py`).

@@ -27,14 +27,24 @@ class Phase(enum.Enum):
 
     @classmethod
     def at(cls, step: int, settings: TrainSettings) -> "Phase":
-        """The phase of the step after `step` steps, in a run that is counted in steps."""
+        """The phase of a step, in a run that is counted in steps.
+
+        Args:
+            step: How many steps are done before it.
+            settings: Of the run.
+        """
         if step < settings.transforms_from:
             return cls.ENTROPY_MODEL
         return cls.ALL if step < settings.steps - settings.decoder_steps else cls.DECODER
 
 
 def is_frozen(path: Sequence[Any], settings: TrainSettings) -> bool:
-    """Whether `train.frozen` names a part or layer on a parameter's path (JAX's key path)."""
+    """Whether `train.frozen` names a part or layer on a parameter's path.
+
+    Args:
+        path: JAX's key path.
+        settings: Of the run.
+    """
     return not set(settings.frozen).isdisjoint(key.key for key in path)
 
 

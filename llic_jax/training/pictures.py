@@ -139,7 +139,11 @@ def host_batches(
 
 
 class Feed:
-    """The batches of a run, `(devices, B / devices, S, S, 3)` uint8, on the devices."""
+    """The batches of a run, `(devices, B / devices, S, S, 3)` uint8, on the devices.
+
+    Args:
+        pictures: Of the run.
+    """
 
     def __init__(self, pictures: Pictures):
         self.pictures = pictures

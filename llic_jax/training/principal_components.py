@@ -55,10 +55,20 @@ def start_from_components(
     strides: Sequence[int],
     lmbdas: Sequence[float],
 ) -> Any:
-    """`params` (of `LLIC`) with its resampling layers and gains set from `images`.
+    """Sets the resampling layers and gains from principal components.
 
     The gains give each level the quantization step that is best at high rate: with M of the 768
     values of a 16x16 block coded, d(R + lambda 255^2 D) / d step = 0 at step^2 = 4e-4 / lambda.
+
+    Args:
+        params: Of `LLIC`; left as they are.
+        images: uint8 `(B, H, W, 3)` arrays, sides multiples of 16.
+        channels: Of each stage.
+        strides: Of each stage.
+        lmbdas: Of each quality level.
+
+    Returns:
+        The parameters to start from.
     """
     mean, matrices = components(images, channels, strides)
     gains = np.sqrt(np.asarray(lmbdas, np.float32) / 4e-4)

@@ -90,7 +90,13 @@ class RunFolder:
                 os.close(self._lock)  # unlocks, too
 
     def checkpoints(self, name: str, keep: int, by_loss: bool = False) -> Checkpoints:
-        """Checkpoints in a folder of this one; closed together with it, on errors, too."""
+        """Checkpoints in a folder of this one; closed together with it, on errors, too.
+
+        Args:
+            name: Of the folder.
+            keep: How many are kept.
+            by_loss: Keeps those of the lowest loss, not the last ones.
+        """
         self._checkpoints.append(Checkpoints(self.path / name, keep, by_loss))
         return self._checkpoints[-1]
 
@@ -100,6 +106,10 @@ class RunFolder:
         A run keeps the model that it was started with. How the model is computed may change, since
         parameters are float32 either way. What the weights that a run started from had seen is
         noted in the config as `started_from`.
+
+        Args:
+            config: Of the run, as it was given.
+            settings: Made of it.
 
         Raises:
             CheckpointError: The run was started with another model, or its config is unreadable.
@@ -146,7 +156,13 @@ class RunFolder:
         return json.loads(path.read_text()) if path.exists() else None
 
     def keep_held_out_names(self, names: list[str]) -> None:
-        """Keeps them: photographs that are added to the source later must not move them."""
+        """Keeps the names of the photographs that this run holds out.
+
+        Photographs that are added to the source later must not move them.
+
+        Args:
+            names: In the source.
+        """
         if self.is_main:
             with whole_file(self.path / _HELD_OUT) as temporary:
                 temporary.write_text(json.dumps(names, indent=1) + "\n")

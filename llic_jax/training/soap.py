@@ -30,8 +30,11 @@ Kernels = Float[Array, "_ ..."]
 class Turned(NamedTuple):
     """What is remembered of `n` kernels of one shape `(n, *sides)`.
 
-    first, second: Adam's averages, in turned coordinates. covariances, bases: `(n, side, side)` of
-    each side that is turned; the columns of a basis are the coordinate axes.
+    Attributes:
+        first: Adam's first average, in turned coordinates.
+        second: Adam's second average, in turned coordinates.
+        covariances: `(n, side, side)` of each side that is turned.
+        bases: Likewise; the columns of a basis are the coordinate axes.
     """
 
     first: Kernels
@@ -41,7 +44,12 @@ class Turned(NamedTuple):
 
 
 class SoapState(NamedTuple):
-    """updates: how many so far. groups: a `Turned` for each shape of kernels."""
+    """The state of `scale_by_soap`.
+
+    Attributes:
+        updates: How many so far.
+        groups: One for each shape of kernels.
+    """
 
     updates: Int[Array, ""]
     groups: tuple[Turned, ...]
@@ -55,13 +63,21 @@ def scale_by_soap(
     eps: float = 1e-8,
     every: int = 10,
 ) -> optax.GradientTransformation:
-    """Gradients, one vector `(n,)` of all parameters, to directions of Adam's size, likewise.
+    """Turns gradients into directions of Adam's size; both are one vector `(n,)` of all parameters.
 
-    unravel: from that vector to the tree of parameters, whose shapes say what a side is. Biases and
-    other vectors are left to plain Adam, which is the same with no side turned. b1, b2, eps: those
-    of Adam. beta: of the covariances. every: steps between two updates of the bases, of which the
-    first is an eigendecomposition. The first call only looks at the gradients: its direction is
-    zero.
+    Biases and other vectors are left to plain Adam, which is the same with no side turned. The
+    first call only looks at the gradients: its direction is zero.
+
+    Args:
+        unravel: From that vector to the tree of parameters, whose shapes say what a side is.
+        b1: Of Adam's first average.
+        b2: Of Adam's second average.
+        beta: Of the moving covariances.
+        eps: Of Adam.
+        every: Steps between two updates of the bases, of which the first is an eigendecomposition.
+
+    Returns:
+        The transformation, for `optax.chain`.
     """
 
     def init(params: Array) -> SoapState:
@@ -131,7 +147,8 @@ def _turned(sides: Sequence[int]) -> list[int]:
 
 def _by_shape(tree: Any) -> dict[tuple[int, ...], list[int]]:
     """Which leaves have the same sides, in the order of their first appearance; vectors, whatever
-    their length, stand under `()`."""
+    their length, stand under `()`.
+    """
     found: dict[tuple[int, ...], list[int]] = {}
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         sides = _sides(leaf.shape)

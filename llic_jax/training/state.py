@@ -59,6 +59,11 @@ def create_state(
 
 
 def new_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, with these parameters `(n,)`."""
+    """The state before the first step.
+
+    Args:
+        params: The parameters, `(n,)`.
+        optimizer: Of the run.
+    """
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, params, optimizer.init(params), zero)

@@ -76,6 +76,8 @@ def make_step(
         ema = decay * state.ema + (1 - decay) * params
         after = TrainState(state.step + 1, params, ema, opt_state, failed)
         before = dataclasses.replace(state, failed=failed)
+        # Not `optax.apply_if_finite`, which goes on with the next batch: a run stops here, at the
+        # last sound state, moving average included.
         state = jax.tree.map(lambda a, b: jnp.where(failed == 0, a, b), after, before)
         return state, figures
 
@@ -90,7 +92,8 @@ def _gradients(
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "n"], dict[str, Array]]:
     """Gradient and figures of a device's share of the batch, means over its samples; worked through
-    in `train.accumulate` parts, one after the other."""
+    in `train.accumulate` parts, one after the other.
+    """
     samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
     batch_size = jax.lax.psum(len(images), AXIS)
 

@@ -56,7 +56,11 @@ class TimeSchedule:
 
     @classmethod
     def of(cls, settings: RunSettings) -> "TimeSchedule":
-        """That of a run."""
+        """The schedule of a run.
+
+        Args:
+            settings: Of the run.
+        """
         train = settings.train
         return cls(
             float(train.learning_rate),
@@ -124,12 +128,26 @@ class Clock:
 
 
 def note_minutes(workdir: Path, step: int, minutes: float) -> None:
-    """Keeps how many minutes the steps until `step` took."""
+    """Keeps how long the steps of a run took.
+
+    Args:
+        workdir: The run.
+        step: The last of the steps.
+        minutes: That all of them took.
+    """
     json_lines.append(workdir / _FILE, {"step": step, "minutes": minutes})
 
 
 def minutes_used(workdir: Path, step: int) -> float:
-    """The minutes that were noted for `step` last; 0 if none were."""
+    """How long the steps of a run took.
+
+    Args:
+        workdir: The run.
+        step: The last of the steps.
+
+    Returns:
+        The minutes that were noted for it last; 0 if none were.
+    """
     path = workdir / _FILE
     json_lines.repair(path)  # else our next line continues one that a kill cut off
     entries = json_lines.read(path, skip_damaged=True) if path.exists() else []

@@ -105,7 +105,8 @@ class Trainer:
 
     def try_out(self, state: TrainState, batch: Any, phase: Phase) -> None:
         """Compiles the step of a phase for a batch's shape, by steps of a state that is not kept:
-        one as it comes from the host, one as it comes from a step."""
+        one as it comes from the host, one as it comes from a step.
+        """
         replicated = self.replicate(state)
         moment = Moment(phase, None, 0.0 if self.settings.train.by_time else None, False)
         for _ in range(2):
@@ -175,7 +176,11 @@ class Preparation:
         self._closed = True
 
     def is_ready(self, name: Any) -> bool:
-        """Whether a task has succeeded."""
+        """Whether a task has succeeded.
+
+        Args:
+            name: Of the task.
+        """
         return self._done.get(name, _PENDING) is None
 
     def wait(self, name: Any, until: float | None, stopping: Callable[[], bool]) -> bool:

@@ -129,6 +129,10 @@ def write_pieces(
 def unpack(folder: str | Path, run: str | Path) -> int:
     """Makes a run of what `pack` wrote.
 
+    Args:
+        folder: With the pieces.
+        run: The run's folder, made if need be.
+
     Returns:
         The step that it goes on from.
 
@@ -227,6 +231,14 @@ def _widen(leaf: np.ndarray, like: Any) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Packs or unpacks a run.
+
+    Args:
+        argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m llic_jax.training.transfer", description="Carries a training run elsewhere."
     )

@@ -38,14 +38,15 @@ from llic_jax.ops.quantization import clip_values
 
 @dataclasses.dataclass(frozen=True)
 class BlockStyle:
-    """The switches of the paper's ablations (all on: LLIC).
+    """The switches of the paper's ablations (all on: LLIC), and two sizes that blocks share.
 
-    self_conditioned: spatial weights generated from the input; else learned and fixed.
-    channel_transform: SCCT in the channel transform block; else it is left out.
-    gate: gated projection; else a plain feed-forward layer of the same width.
-    depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
-    activation_limit: see `Gate`; 0: none (paper).
-    generator_width: see `WeightGenerator`.
+    Attributes:
+        self_conditioned: Spatial weights are generated from the input; else learned and fixed.
+        channel_transform: SCCT in the channel transform block; else it is left out.
+        gate: Gated projection; else a plain feed-forward layer of the same width.
+        depth_rb: DepthRB as non-linear embedding; else two 1x1 convolutions.
+        activation_limit: See `Gate`; 0: none (paper).
+        generator_width: See `WeightGenerator`.
     """
 
     self_conditioned: bool = True
@@ -64,7 +65,10 @@ def _gain(x: Feature, levels: int, quality: Quality | None) -> Float[Array, "b c
 class DepthRB(Local):
     """Depth-wise residual bottleneck (paper): 1x1, depth-wise 3x3, 1x1, residual.
 
-    Without `spatial` the depth-wise convolution is left out (the ablation's 1x1 embedding).
+    Attributes:
+        spatial: With the depth-wise convolution; without it, the ablation's 1x1 embedding.
+        levels: Of quality, if it scales the residual branch (`BranchGain`); 1: it does not.
+        dtype: Of the computation.
     """
 
     spatial: bool = True
@@ -86,10 +90,15 @@ class DepthRB(Local):
 
 
 class WeightGenerator(nn.Module):
-    """From the mean over all positions to `features` weights: `fc2(gelu(fc1(pooled)))`, float32
-    whatever the computation's type.
+    """From the mean over all positions to `features` weights: `fc2(gelu(fc1(pooled)))`.
 
-    width: of `fc1`'s output; 0: a quarter of the channels (both our choice).
+    It computes in float32, whatever the type of the layer around it.
+
+    Attributes:
+        features: Number of weights.
+        kernel_init: Of `fc2`'s kernel.
+        bias_init: Of `fc2`'s bias.
+        width: Of `fc1`'s output; 0: a quarter of the channels (both our choice).
     """
 
     features: int
@@ -111,8 +120,14 @@ class SCST(Local):
     generated from the pooled input, one kernel per sample, between two 1x1 convolutions.
 
     Our choice: `fc2` starts small, and its bias as an ordinary depth-wise initialization, so that
-    training sets out from a static large kernel and learns to depart from it. With
-    `self_conditioned=False` the kernel is an ordinary parameter (ablation).
+    training sets out from a static large kernel and learns to depart from it.
+
+    Attributes:
+        kernel_size: K, odd.
+        self_conditioned: False: the kernel is an ordinary parameter (the paper's ablation).
+        levels: Of quality, if it scales the residual branch (`BranchGain`); 1: it does not.
+        generator_width: See `WeightGenerator`.
+        dtype: Of the computation, but for the generator.
     """
 
     kernel_size: int
@@ -153,7 +168,13 @@ class SCST(Local):
 
 class SCCT(Local):
     """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
-    from the pooled input scale the channels between two 1x1 convolutions."""
+    from the pooled input scale the channels between two 1x1 convolutions.
+
+    Attributes:
+        levels: Of quality, if it scales the residual branch (`BranchGain`); 1: it does not.
+        generator_width: See `WeightGenerator`.
+        dtype: Of the computation, but for the generator.
+    """
 
     levels: int = 1
     generator_width: int = 0
@@ -193,7 +214,11 @@ class SCCT(Local):
 
 @jax.custom_vjp
 def multiply_halves(h: Float[Array, "*b c2"]) -> Float[Array, "*b c"]:
-    """The first half of the channels times the second."""
+    """The first half of the channels times the second.
+
+    Args:
+        h: An even number of channels.
+    """
     u, v = jnp.split(h, 2, axis=-1)
     return u * v
 
@@ -217,12 +242,16 @@ multiply_halves.defvjp(_multiply_halves_forward, _multiply_halves_backward)
 class Gate(Local):
     """Gated projection (paper): 1x1 to 2C, the halves multiplied, 1x1 back, residual.
 
-    With `gated=False` a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width.
-
-    activation_limit: the output is clipped to `[-limit, limit]`; 0: it is not (paper). A gate
-        multiplies two outputs of the same layer, and a generated kernel grows with what it is
-        generated from: far from the images of training, each block can square what the one before
-        made too large. On photographs values stay below 7 (our choice).
+    Attributes:
+        gated: False: a feed-forward layer, `conv1(gelu(conv1(x)))`, of the same inner width (the
+            paper's ablation).
+        levels: Of quality, if it scales the residual branch (`BranchGain`); 1: it does not.
+        activation_limit: The output is clipped to `[-activation_limit, activation_limit]`; 0: it is
+            not (paper). A gate multiplies two outputs of the same layer, and a generated kernel
+            grows with what it is generated from: far from the images of training, each block can
+            square what the one before made too large. On photographs values stay below 7 (our
+            choice).
+        dtype: Of the computation.
     """
 
     gated: bool = True
@@ -252,7 +281,14 @@ class Gate(Local):
 
 
 class STB(Chain):
-    """Spatial transform block (paper): `Gate(SCST(DepthRB(x)))`."""
+    """Spatial transform block (paper): `Gate(SCST(DepthRB(x)))`.
+
+    Attributes:
+        kernel_size: Of SCST.
+        style: Switches of the parts.
+        levels: Of quality, if it scales the residual branches; 1: it does not.
+        dtype: Of the computation.
+    """
 
     kernel_size: int
     style: BlockStyle = BlockStyle()
@@ -271,7 +307,13 @@ class STB(Chain):
 
 
 class CTB(Chain):
-    """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`."""
+    """Channel transform block (paper): `Gate(SCCT(DepthRB(x)))`.
+
+    Attributes:
+        style: Switches of the parts.
+        levels: Of quality, if it scales the residual branches; 1: it does not.
+        dtype: Of the computation.
+    """
 
     style: BlockStyle = BlockStyle()
     levels: int = 1
@@ -289,7 +331,15 @@ class CTB(Chain):
 
 
 class BasicBlock(Chain):
-    """STB then CTB; with `inverse`, CTB then STB (paper)."""
+    """STB then CTB; with `inverse`, CTB then STB (paper).
+
+    Attributes:
+        kernel_size: Of STB's SCST.
+        inverse: True in `g_s`.
+        style: Switches of the parts.
+        levels: Of quality, if it scales the residual branches; 1: it does not.
+        dtype: Of the computation.
+    """
 
     kernel_size: int
     inverse: bool = False

@@ -15,19 +15,21 @@ from llic_jax.transforms.blocks import BasicBlock, BlockStyle
 
 
 class _Transform(Chain):
-    """What both transforms are told. All tuples run from the image to the latent.
+    """The sizes of both transforms. All tuples run from the image to the latent.
 
     The layer that yields the latent or the image is computed in float32 whatever `dtype` is, unless
     it is a block: bfloat16 has steps of 1/256 near white, and of 1/4 where a latent is beyond 32.
 
-    channels: after each stage; the paper's N, N, N, M = 192, 192, 192, 320.
-    kernel_sizes: of the spatial transforms in each stage (paper).
-    depths: basic blocks in each stage; the paper's 1, 1, 3, 1 for both transforms.
-    strides: of each stage, 2 or more. At 2 (paper) it resamples by `Conv` 5x5 and `SubpixelConv`;
-        beyond, by `PatchEmbedding` and `SubpixelConv` (our choice).
-    style: ablation switches.
-    levels: of quality, if it scales the residual branches (`BranchGain`); 1: it does not.
-    remat: recompute each block in the backward pass instead of keeping its activations.
+    Attributes:
+        channels: After each stage; the paper's N, N, N, M = 192, 192, 192, 320.
+        kernel_sizes: Of the spatial transforms in each stage (paper).
+        depths: Basic blocks in each stage; the paper's 1, 1, 3, 1 for both transforms.
+        strides: Of each stage, 2 or more. At 2 (paper) it resamples by `Conv` 5x5 and
+            `SubpixelConv`; beyond, by `PatchEmbedding` and `SubpixelConv` (our choice).
+        style: Switches of the blocks.
+        levels: Of quality, if it scales the residual branches (`BranchGain`); 1: it does not.
+        remat: Recomputes each block in the backward pass instead of keeping its activations.
+        dtype: Of the computation.
     """
 
     channels: tuple[int, ...] = (192, 192, 192, 320)

@@ -227,5 +227,11 @@ def _flat_shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: Of the file.
+        content: Its bytes.
+    """
     with whole_file(path) as temporary:
         temporary.write_bytes(content)

@@ -146,6 +146,7 @@ def write_decoder_half(folder: str | Path, target: str | Path) -> None:
         target: Is made.
 
     Raises:
+        ReleaseError: The folder holds a decoder's half already.
         LlicError: As `load_codec`; a golden file that does not decode.
     """
     folder, target = Path(folder), Path(target)

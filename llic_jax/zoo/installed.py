@@ -115,7 +115,11 @@ def model_of_file(fingerprint: str) -> InstalledModel:
 
 
 def remedy(name: str) -> str:
-    """How to get a released model back."""
+    """How to get a released model back, as the end of an error.
+
+    Args:
+        name: Of the model.
+    """
     return (
         f"`llic models restore {name} --from CLONE` puts it back, where CLONE is a git clone of "
         "llic_jax's repository with its history."

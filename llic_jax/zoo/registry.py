@@ -51,7 +51,12 @@ class ReleasedModel(NamedTuple):
 
 
 class Registry(NamedTuple):
-    """All released models in order, and the name of the one that files are written with."""
+    """All released models.
+
+    Attributes:
+        models: In the order of their release.
+        recommended: Name of the one that files are written with.
+    """
 
     models: tuple[ReleasedModel, ...]
     recommended: str
@@ -77,6 +82,9 @@ def registry() -> Registry:
 
 def read_registry(path: Path) -> Registry:
     """Reads a registry and checks every entry.
+
+    Args:
+        path: Of the JSON file.
 
     Raises:
         RegistryError: The file is missing or damaged; the message names the entry.

@@ -47,7 +47,14 @@ def mean_weights(*folders: str | Path) -> dict[str, Any]:
 
 
 def mean_params(of: Sequence[tuple[str | Path, dict[str, Any]]]) -> dict[str, Any]:
-    """The mean of these parameters, each with the folder that it is from."""
+    """The mean of parameters.
+
+    Args:
+        of: The folder and the parameters of each; the folder is for errors.
+
+    Raises:
+        ReleaseError: They are not all of one model.
+    """
     (first, total), *others = of
     for name, weights in others:
         if jax.tree.map(jnp.shape, weights) != jax.tree.map(jnp.shape, total):
@@ -60,7 +67,14 @@ def mean_params(of: Sequence[tuple[str | Path, dict[str, Any]]]) -> dict[str, An
 
 
 def stored_weights(params: Any) -> dict[str, Any]:
-    """A tree of parameters as it is stored: all but small arrays are rounded."""
+    """A tree of parameters as it is stored: all but small arrays are rounded.
+
+    Args:
+        params: The tree.
+
+    Returns:
+        Arrays by dotted name.
+    """
     weights: dict[str, Any] = {}
     for name, value in traverse_util.flatten_dict(params, sep=".").items():
         weights |= stored_arrays(name, np.asarray(value))
@@ -68,8 +82,16 @@ def stored_weights(params: Any) -> dict[str, Any]:
 
 
 def stored_arrays(name: str, value: np.ndarray) -> dict[str, Any]:
-    """A parameter as it is stored: float32, bfloat16, or int8 and its scales, one for all inputs of
-    a feature (of a convolution's feature at each position of the kernel)."""
+    """A parameter as it is stored.
+
+    Args:
+        name: Its dotted name.
+        value: The parameter.
+
+    Returns:
+        By name: float32; bfloat16; or int8 and its scales, one for all inputs of a feature (of a
+        convolution's feature at each position of the kernel).
+    """
     if value.size < _ROUNDED_FROM:
         return {name: jnp.asarray(value.astype(np.float32))}
     if value.ndim < 2 or name.startswith(_UPSAMPLING):
@@ -84,7 +106,8 @@ def stored_arrays(name: str, value: np.ndarray) -> dict[str, Any]:
 
 def restored_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Stored weights to a tree of float32 parameters; the inverse of `stored_weights`, but for
-    what it rounds."""
+    what it rounds.
+    """
     flat = {}
     for name, value in weights.items():
         if not name.endswith(_SCALE):

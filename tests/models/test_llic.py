@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import ConfigError
 from llic_jax.layers.quality import Gain
 from llic_jax.models.build import build_model

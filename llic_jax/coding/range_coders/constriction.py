@@ -19,8 +19,10 @@ class ConstrictionEncoder:
     the piece within a row). Then come the values that a row does not list: how many bits each has,
     then these bits, likewise grouped.
 
-    equal_widths: all numbers of bits equally likely, as in files of coder 2; else each half as
-    likely as the one before.
+    Args:
+        tables: Of the model.
+        equal_widths: All numbers of bits equally likely, as in files of coder 2; else each half as
+            likely as the one before.
     """
 
     def __init__(self, tables: Tables, equal_widths: bool = False):
@@ -28,6 +30,12 @@ class ConstrictionEncoder:
         self.encoder = self.stream.queue.RangeEncoder()
 
     def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        """See `Encoder.encode`.
+
+        Args:
+            symbols: int32, of any shape.
+            rows: Of the tables, for each symbol.
+        """
         rows = np.ravel(rows)
         values = np.ravel(symbols) - self.models.first_symbols[rows]
         escape = self.models.escapes[rows]
@@ -48,11 +56,18 @@ class ConstrictionEncoder:
                     self.encoder.encode(part.astype(np.int32), self.models.uniform(size))
 
     def finish(self) -> bytes:
+        """See `Encoder.finish`."""
         return self.encoder.get_compressed().astype("<u4").tobytes()
 
 
 class ConstrictionDecoder:
-    """The decoder to `ConstrictionEncoder`."""
+    """The decoder to `ConstrictionEncoder`.
+
+    Args:
+        tables: Of the model.
+        data: The payload.
+        equal_widths: As in the encoder.
+    """
 
     def __init__(self, tables: Tables, data: bytes, equal_widths: bool = False):
         if len(data) % 4:
@@ -62,6 +77,11 @@ class ConstrictionDecoder:
         self.decoder = self.stream.queue.RangeDecoder(words)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
+        """See `Decoder.decode`.
+
+        Args:
+            rows: Of the tables, for each symbol.
+        """
         flat = np.ravel(rows)
         values = np.empty(flat.shape, np.int64)
         for row, where in _by_row(flat):
@@ -81,6 +101,7 @@ class ConstrictionDecoder:
         return (values + self.models.first_symbols[flat]).astype(np.int32).reshape(rows.shape)
 
     def finish(self) -> bool:
+        """See `Decoder.finish`."""
         return bool(self.decoder.maybe_exhausted())
 
 

@@ -14,7 +14,12 @@ class Encoder(Protocol):
     """Takes symbols, gives bytes."""
 
     def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
-        """Appends `symbols` (int32, any shape), each coded with its row of the tables (int32)."""
+        """Appends symbols.
+
+        Args:
+            symbols: int32, of any shape.
+            rows: The row of the tables that each symbol is coded with, int32, of the same shape.
+        """
 
     def finish(self) -> bytes:
         """All symbols, as bytes."""

@@ -55,6 +55,10 @@ def default_coder() -> str:
 
 
 def coder_by_id(coder_id: int) -> CoderPair | None:
-    """The coder with this number in the file format, or None."""
+    """The coder with a number in the file format, or None.
+
+    Args:
+        coder_id: As in a file's header.
+    """
     pairs = [*CODERS.values(), *FORMER_CODERS.values()]
     return next((pair for pair in pairs if pair.coder_id == coder_id), None)

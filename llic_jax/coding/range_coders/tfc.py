@@ -15,7 +15,11 @@ _OPS_REACH = 1 << 30
 
 
 class TfcEncoder:
-    """TensorFlow Compression's range encoder; values beyond a row's ends use its escape code."""
+    """TensorFlow Compression's range encoder; values beyond a row's ends use its escape code.
+
+    Args:
+        tables: Of the model.
+    """
 
     def __init__(self, tables: Tables):
         self.ops, self.lookup = _tfc_ops(), tables.lookup()
@@ -23,6 +27,15 @@ class TfcEncoder:
         self.handle = self.ops.create_range_encoder([], self.lookup)
 
     def encode(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        """See `Encoder.encode`.
+
+        Args:
+            symbols: int32, of any shape.
+            rows: Of the tables, for each symbol.
+
+        Raises:
+            ValueError: A symbol 2^30 or more beyond its row's first one.
+        """
         rows = np.ravel(rows)
         values = np.ravel(symbols) - self.first_symbols[rows]
         if values.size and not -_OPS_REACH < values.min() <= values.max() < _OPS_REACH:
@@ -33,6 +46,7 @@ class TfcEncoder:
         self.handle = self.ops.entropy_encode_index(self.handle, rows, values.astype(np.int32))
 
     def finish(self) -> bytes:
+        """See `Encoder.finish`."""
         return self.ops.entropy_encode_finalize(self.handle).numpy()
 
 
@@ -43,6 +57,10 @@ class TfcDecoder:
     for a one among them for ever. So ones follow here, enough for the symbols that are decoded at
     once, and what the symbols cost is counted: more than there are bytes, and the bytes are
     damaged.
+
+    Args:
+        tables: Of the model.
+        data: The payload.
     """
 
     def __init__(self, tables: Tables, data: bytes):
@@ -57,6 +75,11 @@ class TfcDecoder:
         self.spent = 0.0  # bits
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
+        """See `Decoder.decode`.
+
+        Args:
+            rows: Of the tables, for each symbol.
+        """
         flat = np.ravel(rows)
         pieces = [self._get(flat[i : i + _AT_ONCE]) for i in range(0, flat.size, _AT_ONCE)]
         values = np.concatenate([np.zeros(0, np.int32), *pieces])
@@ -76,6 +99,7 @@ class TfcDecoder:
         return values
 
     def finish(self) -> bool:
+        """See `Decoder.finish`."""
         return bool(self.spent > self.size - self.slack)
 
 

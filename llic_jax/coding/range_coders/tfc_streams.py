@@ -21,7 +21,10 @@ from llic_jax.errors import CoderUnavailableError
 class TfcImplementation(NamedTuple):
     """One way to write and read tfc streams.
 
-    installed: whether it can be used here. encoder, decoder: as in `CoderPair`.
+    Attributes:
+        installed: Whether it can be used here.
+        encoder: As in `CoderPair`.
+        decoder: As in `CoderPair`.
     """
 
     installed: Callable[[], bool]

@@ -16,12 +16,29 @@ _ROWS = 16  # of a band, as `kRows` in the C++ source
 
 
 def convolve(x: Array, kernel: Array) -> Array:
-    """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)`, float32 -> `(B, H, W, C)`."""
+    """Depth-wise convolution, float32.
+
+    Args:
+        x: `(B, H, W, C)`.
+        kernel: `(K, K, C)` or `(B, K, K, C)`.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
     return _call("llic_depthwise_convolve", x.shape, x, kernel)
 
 
 def correlate(x: Array, dy: Array, size: int) -> Array:
-    """Twice `(B, H, W, C)`, float32 -> each sample's kernel gradient `(B, size, size, C)`."""
+    """The gradient of `convolve` by each sample's kernel, float32.
+
+    Args:
+        x: Input of the convolution, `(B, H, W, C)`.
+        dy: Upstream gradient, of the same shape.
+        size: K of the kernel.
+
+    Returns:
+        `(B, size, size, C)`.
+    """
     batch, height, _, channels = x.shape
     bands = -(-height // _ROWS)
     shape = (batch, bands, size, size, channels)

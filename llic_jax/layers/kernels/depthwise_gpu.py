@@ -31,8 +31,11 @@ _BAND = 8  # rows that one program of `correlate` adds up
 class Blocks(NamedTuple):
     """What one program computes; `channels` and `strips` are powers of two.
 
-    channels: 32 for each element that a thread holds. strips: one for each warp. width: columns of
-    a strip. rows: of the output in `convolve`, of the kernel in `correlate`.
+    Attributes:
+        channels: 32 for each element that a thread holds.
+        strips: One for each warp.
+        width: Columns of a strip.
+        rows: Of the output in `convolve`, of the kernel in `correlate`.
     """
 
     channels: int
@@ -52,8 +55,15 @@ def convolve_blocks(shape: tuple[int, ...], size: int) -> Blocks:
 
 
 def correlate_blocks(shape: tuple[int, ...], size: int) -> Blocks:
-    """Blocks of `correlate`, as above. A program reads its part of x and dy once for all its rows
-    of the kernel, and keeps their sums in registers, which suffice for two rows of 11."""
+    """The blocks of `correlate`.
+
+    A program reads its part of x and dy once for all its rows of the kernel, and keeps their sums
+    in registers, which suffice for two rows of 11.
+
+    Args:
+        shape: Of `x`, `(B, H, W, C)`.
+        size: K of the kernel.
+    """
     return _blocks(shape, width=8, rows=2 if size > 3 else size)
 
 
@@ -68,7 +78,17 @@ def _blocks(shape: tuple[int, ...], width: int, rows: int) -> Blocks:
 def convolve(
     x: Array, kernel: Array, blocks: Blocks | None = None, interpret: bool = False
 ) -> Array:
-    """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)` of the same type -> `(B, H, W, C)`."""
+    """Depth-wise convolution.
+
+    Args:
+        x: `(B, H, W, C)`.
+        kernel: `(K, K, C)` or `(B, K, K, C)`, of the same type.
+        blocks: What a program computes; by default `convolve_blocks`.
+        interpret: Runs without a GPU, slowly, for tests.
+
+    Returns:
+        `(B, H, W, C)`, of the same type.
+    """
     batch, height, width, channels = x.shape
     size = kernel.shape[-2]
     p = size // 2
@@ -138,9 +158,20 @@ def convolve(
 def correlate(
     x: Array, dy: Array, size: int, blocks: Blocks | None = None, interpret: bool = False
 ) -> Array:
-    """Twice `(B, H, W, C)` of the same type -> each sample's kernel gradient
-    `(B, size, size, C)`, float32. Bands of rows are summed apart and then together, in an order
-    that is always the same."""
+    """The gradient of `convolve` by each sample's kernel.
+
+    Bands of rows are summed apart and then together, in an order that is always the same.
+
+    Args:
+        x: Input of the convolution, `(B, H, W, C)`.
+        dy: Upstream gradient, of the same shape and type.
+        size: K of the kernel.
+        blocks: What a program computes; by default `correlate_blocks`.
+        interpret: Runs without a GPU, slowly, for tests.
+
+    Returns:
+        `(B, size, size, C)`, float32.
+    """
     batch, height, width, channels = x.shape
     p = size // 2
     blocks = blocks or correlate_blocks(x.shape, size)

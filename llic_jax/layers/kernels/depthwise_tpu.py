@@ -23,7 +23,16 @@ _SUBLANES = 8
 
 @partial(jax.jit, static_argnames="interpret")
 def convolve(x: Array, kernel: Array, interpret: bool = False) -> Array:
-    """`(B, H, W, C)` and `(K, K, C)` or `(B, K, K, C)` of the same type -> `(B, H, W, C)`."""
+    """Depth-wise convolution.
+
+    Args:
+        x: `(B, H, W, C)`.
+        kernel: `(K, K, C)` or `(B, K, K, C)`, of the same type.
+        interpret: Runs without a TPU, slowly, for tests.
+
+    Returns:
+        `(B, H, W, C)`, of the same type.
+    """
     _, height, width, channels = x.shape
     size = kernel.shape[-2]
     tiles = _Tiles(x.shape, size)
@@ -68,8 +77,17 @@ def convolve(x: Array, kernel: Array, interpret: bool = False) -> Array:
 
 @partial(jax.jit, static_argnames=("size", "interpret"))
 def correlate(x: Array, dy: Array, size: int, interpret: bool = False) -> Array:
-    """Twice `(B, H, W, C)` of the same type -> each sample's kernel gradient
-    `(B, size, size, C)`, float32. Tiles are added up one after the other."""
+    """The gradient of `convolve` by each sample's kernel. Tiles are added up one after the other.
+
+    Args:
+        x: Input of the convolution, `(B, H, W, C)`.
+        dy: Upstream gradient, of the same shape and type.
+        size: K of the kernel.
+        interpret: Runs without a TPU, slowly, for tests.
+
+    Returns:
+        `(B, size, size, C)`, float32.
+    """
     batch, _, _, channels = x.shape
     tiles = _Tiles(x.shape, size)
     pads = zip(dy.shape, tiles.output_shape, strict=True)

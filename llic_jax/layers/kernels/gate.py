@@ -29,10 +29,17 @@ def fusing() -> bool:
 
 
 def fused_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> ModuleType | None:
-    """The module of fused kernels for the platform that is traced for; None where there is none,
-    where it does not take an input of this shape and type, or unless `LLIC_PALLAS_FUSED=1`.
+    """The module of fused kernels for the platform that is traced for.
 
     A tile takes 16 channels at least, and offsets have 32 bits.
+
+    Args:
+        shape: Of the gate's input, `(B, H, W, C)`.
+        dtype: Of the gate's input.
+
+    Returns:
+        The module. None where there is none, where it does not take an input of this shape and
+        type, or unless `LLIC_PALLAS_FUSED=1`.
     """
     fits = shape[-1] >= 16 and 0 < 2 * math.prod(shape) < 2**31
     if not fusing() or not fits or dtype not in (jnp.float32, jnp.bfloat16):
@@ -55,14 +62,22 @@ def gated_projection(
     gain: Float[Array, "b c"] | None,
     limit: float,
 ) -> Feature:
-    """`x + gain (project(u v) + project_bias)` held within `limit`, where `u, v` are the halves of
-    `expand(x) + expand_bias`: all of a gate in one kernel.
+    """A whole gate in one kernel: `x + gain (project(u v) + project_bias)`.
+
+    `u` and `v` are the halves of `expand(x) + expand_bias`.
 
     Args:
-        kernels: from `fused_kernels`.
-        expand, project: and all that follow float32; the products are of the type of `x`.
-        gain: factors by sample and channel; None: one.
-        limit: 0: none.
+        kernels: From `fused_kernels`.
+        x: The input; the products are of its type.
+        expand: Matrix to both halves, float32 like all that follow.
+        expand_bias: Of both halves.
+        project: Matrix of the halves' product.
+        project_bias: Added to it.
+        gain: Factors by sample and channel; None for one.
+        limit: The result is clipped to `[-limit, limit]`; 0: it is not.
+
+    Returns:
+        Of the shape and type of `x`.
     """
     flat = x.reshape(len(x), -1, x.shape[-1])
     expand, project = expand.astype(x.dtype), project.astype(x.dtype)

@@ -30,9 +30,12 @@ from jaxtyping import Float
 
 
 class Blocks(NamedTuple):
-    """What one program computes at once; both are powers of two, at least 16 on a GPU.
+    """What one program computes at once.
 
-    rows: positions. channels: of a tile. warps: that share the work.
+    Attributes:
+        rows: Positions; a power of two, at least 16 on a GPU.
+        channels: Of a tile; likewise.
+        warps: That share the work.
     """
 
     rows: int
@@ -42,7 +45,8 @@ class Blocks(NamedTuple):
 
 def default_blocks(channels: int) -> Blocks:
     """Blocks for arrays of so many channels: the wider tile, unless it leaves more of itself
-    unused; 64 positions are what one group of four warps multiplies at once."""
+    unused; 64 positions are what one group of four warps multiplies at once.
+    """
     tile = 64 if pl.cdiv(channels, 64) * 2 == pl.cdiv(channels, 32) else 32
     return Blocks(64, tile, 4)
 
@@ -50,9 +54,12 @@ def default_blocks(channels: int) -> Blocks:
 class Gradients(NamedTuple):
     """What `backward` writes.
 
-    x: by the input. inner: by both halves, the first one's channels first. product: of the halves,
-    computed again, for the gradient by `project`. inner_sums, outer_sums: `inner` and the upstream
-    gradient summed over the positions of each sample, float32.
+    Attributes:
+        x: The gradient by the input.
+        inner: The gradient by both halves, the first one's channels first.
+        product: Of the halves, computed again, for the gradient by `project`.
+        inner_sums: `inner` summed over the positions of each sample, float32.
+        outer_sums: The upstream gradient, likewise.
     """
 
     x: Float[Array, "b p c"]
@@ -74,13 +81,23 @@ def forward(
     blocks: Blocks | None = None,
     interpret: bool = False,
 ) -> Float[Array, "b p c"]:
-    """`x + gain (project(u v) + project_bias)`, where `u, v` are the halves of `expand(x) +
-    expand_bias`.
+    """A whole gate: `x + gain (project(u v) + project_bias)`.
+
+    `u` and `v` are the halves of `expand(x) + expand_bias`.
 
     Args:
-        x: and both matrices are of one type, biases and gain float32.
-        gain: factors by sample and channel; None: one.
-        limit: what the result is held within; 0: not at all.
+        x: The input, of the same type as both matrices.
+        expand: Matrix to both halves.
+        expand_bias: Of both halves, float32.
+        project: Matrix of the halves' product.
+        project_bias: Added to it, float32.
+        gain: Factors by sample and channel, float32; None for one.
+        limit: The result is clipped to `[-limit, limit]`; 0: it is not.
+        blocks: What a program computes at once; by default what suits the shape.
+        interpret: Runs without a GPU, slowly, for tests.
+
+    Returns:
+        Of the shape and type of `x`.
     """
     cut = _Cut(x.shape, blocks)
 
@@ -122,7 +139,18 @@ def backward(
     blocks: Blocks | None = None,
     interpret: bool = False,
 ) -> Gradients:
-    """The gradients of `forward` without a limit; arguments as there, `dy` is the upstream one."""
+    """The gradients of `forward` without a limit.
+
+    Args:
+        x: As in `forward`.
+        dy: Upstream gradient, of the shape and type of `x`.
+        expand: As in `forward`.
+        expand_bias: As in `forward`.
+        project: As in `forward`.
+        gain: As in `forward`.
+        blocks: As in `forward`.
+        interpret: As in `forward`.
+    """
     cut = _Cut(x.shape, blocks)
     c = cut.channels
 
@@ -190,7 +218,8 @@ class _Cut:
 
     def matrix(self, ref: Any, i: Any, j: Any, width: int, start: int = 0) -> Array:
         """Of a matrix of `width` columns, the rows of tile `i` and the columns of tile `j`,
-        counted from column `start`."""
+        counted from column `start`.
+        """
         (rows, row_mask), (columns, column_mask) = self.tile(i), self.tile(j)
         offsets = rows[:, None] * width + start + columns[None]
         return _load(ref, offsets, row_mask[:, None] & column_mask[None])
