@@ -132,7 +132,7 @@ class Recording:
         return found
 
 
-LOG_STEP = np.log(256 / 0.11) / 63  # of the scale ladder
+LOG_STEP = np.log(256 / 0.11) / 63  # of the scale table
 NOISE_SAMPLES = 2000  # of each file
 
 
@@ -215,7 +215,7 @@ def read(work: Path, way: str) -> None:
             line |= {"ok": False, "error": str(error)}
         pairs = list(zip(params, recorder.take(), strict=False))
         line["mean"] = max((float(np.abs(a[0] - b[0]).max()) for a, b in pairs), default=0.0)
-        # Below the ladder's first boundary nothing can go wrong.
+        # Below the first boundary nothing can go wrong.
         near = [(b[1] - a[1])[a[1] > 0.4].ravel() for a, b in pairs]
         line["level"] = max((float(np.abs(n).max()) for n in near if n.size), default=0.0)
         print(json.dumps(line), flush=True)

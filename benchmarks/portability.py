@@ -2,9 +2,9 @@
 
     python benchmarks/portability.py --data_dir PHOTOGRAPHS
 
-Bytes: files with the agreement on table rows over files without; and what a list of the symbols
+Bytes: files with row shifts over files without; and what a list of the symbols
 near a boundary would take instead, for the same margin (positions and a bit for the side, at their
-entropy). Time, of decoding: without agreement, with it, and with entropy parameters in float64.
+entropy). Time, of decoding: without row shifts, with them, and with entropy parameters in float64.
 
 Columns: quality, bytes of all files without row shifts, what row shifts add to all of them and to
 the one with most, and what the list would add. Below: seconds of decoding, and their ratios.
@@ -76,8 +76,8 @@ def main() -> None:
     }
     qualities = [float(q) for q in range(1, codec.network.levels + 1)]
     middle: dict[int, list[bytes]] = {0: [], units: []}
-    print(f"{len(images)} images, {units} units to a level")
-    print(f"{'quality':>8}{'bytes without':>15}{'agreement':>11}{'largest':>9}{'listing':>9}")
+    print(f"{len(images)} images, {units} shifts a row")
+    print(f"{'quality':>8}{'bytes without':>15}{'row shifts':>11}{'largest':>9}{'listing':>9}")
     for quality in qualities if len(qualities) > 1 else [None]:
         sizes, listed = [], 0.0
         for image in images:
@@ -98,7 +98,9 @@ def main() -> None:
     plain, agreed = (seconds(codec, middle[u][: args.timed]) for u in (0, units))
     jax.config.update("jax_enable_x64", True)
     double = seconds(load(args.checkpoint, "float64"), middle[units][: args.timed], repeats=1)
-    print(f"decoding {args.timed} images: {plain:.2f} s without agreement, {agreed:.2f} s with it")
+    print(
+        f"decoding {args.timed} images: {plain:.2f} s without row shifts, {agreed:.2f} s with them"
+    )
     print(f"(ratio {agreed / plain:.3f}), {double:.2f} s in float64 (ratio {double / plain:.1f})")
 
 

@@ -27,7 +27,7 @@ from llic_jax.coding.scale_offsets import ScaleOffsets, offset_costs, with_all_r
 from llic_jax.coding.table_design import build_tables
 from llic_jax.coding.tables import CodingTables
 from llic_jax.data.photographs import Photographs
-from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, SCALE_LEVELS, Mixture, scale_table
+from llic_jax.entropy.gaussian import GAUSSIAN, PRECISION, SCALE_ROWS, Mixture, scale_table
 from llic_jax.entropy.walk import Step, Walk
 
 
@@ -75,11 +75,11 @@ def coded_bytes(
 def fitted(steps: list[Coded]) -> Mixture:
     """The mixture of two that codes these symbols in the fewest bits."""
     largest = 255
-    counts = np.zeros((SCALE_LEVELS, largest + 1))
+    counts = np.zeros((SCALE_ROWS, largest + 1))
     for _, symbols, positions in steps:
         rows = row_shifts.nearest_used(positions)
         np.add.at(counts, (rows, np.minimum(np.abs(symbols), largest)), 1)
-    magnitude, ladder = np.arange(largest + 1), np.asarray(scale_table())[:, None]
+    magnitude, scales = np.arange(largest + 1), np.asarray(scale_table())[:, None]
 
     def mixture(x: np.ndarray) -> Mixture:
         weight = 1 / (1 + np.exp(-x[0]))
@@ -89,7 +89,7 @@ def fitted(steps: list[Coded]) -> Mixture:
         parts = [
             weight * (ndtr((0.5 - magnitude) / scale) - ndtr((-0.5 - magnitude) / scale))
             for weight, relative in mixture(x)
-            for scale in [relative * ladder]
+            for scale in [relative * scales]
         ]
         return float(-(counts * np.log2(np.maximum(sum(parts), 2.0**-PRECISION))).sum())
 

@@ -131,6 +131,12 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in map(_anchor, headings), f"{page.name}: {target}"
 
 
+def test_experiments_are_dated():
+    headings = re.findall(r"^##+ (.*)$", (DOCS / "experiments.md").read_text(), re.MULTILINE)
+    undated = [h for h in headings if not re.search(r"\(\d{4}-\d\d-\d\d[^)]*\)$", h)]
+    assert len(headings) > 10 and undated == ["What helped", "What did not help"]
+
+
 def test_public_names_are_there_and_documented():
     llic_jax = importlib.import_module("llic_jax")
     for name in llic_jax.__all__:

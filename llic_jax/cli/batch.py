@@ -1,6 +1,4 @@
-"""One file or many: what is read, what is written, workers, batches, errors that stay with their
-file.
-"""
+"""One file or many: inputs and outputs, workers, batches; an error stays with its file."""
 
 import os
 import stat
@@ -15,7 +13,7 @@ from llic_jax.images import folders
 from llic_jax.system.files import STANDARD, is_stream, name_of, path_argument, said
 
 
-class Job(NamedTuple):
+class FileTask(NamedTuple):
     """One file to make of another; `STANDARD` for standard input and output.
 
     Attributes:
@@ -27,9 +25,14 @@ class Job(NamedTuple):
     target: Path
 
 
-class Done(NamedTuple):
-    """What became of a job: a line to print, pixels of the image, bytes of the `.llic` file, and
-    notes on what was lost.
+class FileResult(NamedTuple):
+    """What became of a task that was done.
+
+    Attributes:
+        line: To print.
+        pixels: Of the image.
+        bytes: Of the `.llic` file.
+        notes: What was lost, in words.
     """
 
     line: str
@@ -38,28 +41,28 @@ class Done(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class Jobs(NamedTuple):
+class FileTasks(NamedTuple):
     """What there is to do, and what was found on the way.
 
     Attributes:
-        todo: The jobs.
+        tasks: One for each file.
         unreadable: Errors of folders that cannot be listed.
         left_out: What was left out of folders, in words.
     """
 
-    todo: list[Job]
+    tasks: list[FileTask]
     unreadable: list[OSError]
     left_out: list[str]
 
 
-def jobs(
+def file_tasks(
     inputs: Sequence[Path],
     output: str,
     suffix: str,
     kinds: Collection[str],
     existing: str,
     check_target: Callable[[Path], None],
-) -> Jobs:
+) -> FileTasks:
     """Each input with its output; everything that can be wrong with them is found before work.
 
     Args:
@@ -106,12 +109,12 @@ def jobs(
             raise LlicError(f"{target} exists; --force replaces it, --skip_existing leaves it.")
     for folder in {target.parent for target in found if to_folder}:
         folder.mkdir(parents=True, exist_ok=True)
-    todo = [
-        Job(source, target)
+    tasks = [
+        FileTask(source, target)
         for target, source in found.items()
         if target is STANDARD or is_stream(target) or existing != "skip" or not target.exists()
     ]
-    return Jobs(todo, unreadable, left_out)
+    return FileTasks(tasks, unreadable, left_out)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -155,44 +158,49 @@ def _sources(
 
 
 def run(
-    found: Jobs,
-    code: Callable[[Sequence[Job]], list[Done]],
+    found: FileTasks,
+    code: Callable[[Sequence[FileTask]], list[FileResult]],
     workers: int,
-    together: int = 1,
+    batch_size: int = 1,
     size_of: Callable[[Path], tuple[int, int]] | None = None,
 ) -> int:
-    """Runs `code` for every job, `workers` at a time; returns the exit status, 1 if a file failed.
+    """Runs `code` for every task, `workers` batches at a time.
 
     A file's error is reported and the rest go on. Each worker holds one batch, so memory is bounded
     by their number. The first batch goes alone: what it compiles serves the others.
 
     Args:
-        found: What to do.
+        found: What there is to do.
         code: Makes the outputs of a batch.
         workers: Batches at a time.
-        together: So many files in a batch, at most.
+        batch_size: Files in a batch, at most.
         size_of: A source's size; those of a batch are equal.
+
+    Returns:
+        The exit status: 1 if a file failed, else 0.
     """
     from tqdm import tqdm
 
-    todo, done = found.todo, []
+    tasks, done = found.tasks, []
     # What goes through standard output is data.
-    lines = sys.stderr if any(job.target is STANDARD for job in todo) else sys.stdout
-    batches = _batches(todo, together, size_of)
+    lines = sys.stderr if any(task.target is STANDARD for task in tasks) else sys.stdout
+    batches = _batches(tasks, batch_size, size_of)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="llic")
-    with tqdm(total=len(todo), unit="file", disable=True if len(todo) < 2 else None) as bar:
+    with tqdm(total=len(tasks), unit="file", disable=True if len(tasks) < 2 else None) as bar:
 
-        def collect(batch: Sequence[Job], future: Future[list[Done | Exception]]) -> None:
-            for job, result in zip(batch, future.result(), strict=True):
-                source = name_of(job.source, "standard input")
-                if isinstance(result, Done):
+        def collect(
+            batch: Sequence[FileTask], future: Future[list[FileResult | Exception]]
+        ) -> None:
+            for task, result in zip(batch, future.result(), strict=True):
+                source = name_of(task.source, "standard input")
+                if isinstance(result, FileResult):
                     done.append(result)
                     for note in result.notes:
                         bar.write(f"llic: {source}: {note}", file=sys.stderr)
-                    target = name_of(job.target, "standard output")
+                    target = name_of(task.target, "standard output")
                     bar.write(f"{source} -> {target}  {result.line}", file=lines)
                 else:
-                    bar.write(f"llic: {said(job.source, result)}", file=sys.stderr)
+                    bar.write(f"llic: {said(task.source, result)}", file=sys.stderr)
                 bar.update()
 
         # Not as a context: after an interrupt nothing waits for what the workers do.
@@ -208,45 +216,45 @@ def run(
         print(
             f"llic: {error.filename}: {error.strerror}; what is in it is missing", file=sys.stderr
         )
-    if len(todo) != 1:
+    if len(tasks) != 1:
         pixels, size = sum(d.pixels for d in done), sum(d.bytes for d in done)
         rate = f", {size} bytes of .llic, {8 * size / pixels:.4f} bpp" if pixels else ""
-        print(f"{len(done)} of {len(todo)} files done{rate}", file=lines)
+        print(f"{len(done)} of {len(tasks)} files done{rate}", file=lines)
     for what in found.left_out:
         print(f"left out: {what}", file=lines)
-    return 0 if len(done) == len(todo) and not found.unreadable else 1
+    return 0 if len(done) == len(tasks) and not found.unreadable else 1
 
 
 def _attempt(
-    code: Callable[[Sequence[Job]], list[Done]], batch: Sequence[Job]
-) -> list[Done | Exception]:
-    """What became of each job; where a batch fails, its files are tried one by one."""
+    code: Callable[[Sequence[FileTask]], list[FileResult]], batch: Sequence[FileTask]
+) -> list[FileResult | Exception]:
+    """What became of each task; where a batch fails, its files are tried one by one."""
     try:
         return list(code(batch))
     except Exception as error:
         if len(batch) == 1:
             return [error]
-    return [result for job in batch for result in _attempt(code, [job])]
+    return [result for task in batch for result in _attempt(code, [task])]
 
 
 def _batches(
-    todo: Sequence[Job], together: int, size_of: Callable[[Path], tuple[int, int]] | None
-) -> list[list[Job]]:
-    """Jobs whose sources have the same size, so many at most; in order of their first ones."""
-    if together == 1 or size_of is None:
-        return [[job] for job in todo]
-    batches: list[list[Job]] = []
-    unfilled: dict[tuple[int, int], list[Job]] = {}
-    for job in todo:
+    tasks: Sequence[FileTask], batch_size: int, size_of: Callable[[Path], tuple[int, int]] | None
+) -> list[list[FileTask]]:
+    """Batches of tasks whose sources have the same size; in the order of their first ones."""
+    if batch_size == 1 or size_of is None:
+        return [[task] for task in tasks]
+    batches: list[list[FileTask]] = []
+    unfilled: dict[tuple[int, int], list[FileTask]] = {}
+    for task in tasks:
         try:
-            key = size_of(job.source)
+            key = size_of(task.source)
         except Exception:  # is reported when it is that file's turn
-            batches.append([job])
+            batches.append([task])
             continue
         if key not in unfilled:
             unfilled[key] = []
             batches.append(unfilled[key])
-        unfilled[key].append(job)
-        if len(unfilled[key]) == together:
+        unfilled[key].append(task)
+        if len(unfilled[key]) == batch_size:
             del unfilled[key]
     return batches

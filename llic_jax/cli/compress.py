@@ -54,7 +54,9 @@ def compress(args: argparse.Namespace) -> int:
                 "images to be named? Then a folder comes last."
             )
 
-    todo = batch.jobs(args.input, args.output, ".llic", SUFFIXES, args.existing, check_target)
+    found = batch.file_tasks(
+        args.input, args.output, ".llic", SUFFIXES, args.existing, check_target
+    )
     codec = open_codec(args, args.coder)
 
     def encode(photographs: list[Photograph]) -> list["Compressed"]:
@@ -69,20 +71,20 @@ def compress(args: argparse.Namespace) -> int:
             refinement = Refinement(args.effort, args.effort_seconds, lambda *_: bar.update())
             return codec.encode(rgb, rate, refinement, sections, not args.strict_llic)
 
-    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+    def code(tasks: Sequence[batch.FileTask]) -> list[batch.FileResult]:
         started = time.perf_counter()
         photographs = [
             read_photograph(
-                image_source(job.source),
-                name=files.name_of(job.source, "standard input"),
+                image_source(task.source),
+                name=files.name_of(task.source, "standard input"),
                 max_pixels=codec.limits.max_pixels,
                 to_8bit=args.to_8bit,
             )
-            for job in jobs
+            for task in tasks
         ]
         done = []
-        for job, photograph, encoded in zip(jobs, photographs, encode(photographs), strict=True):
-            with files.whole_file(job.target) as temporary:
+        for task, photograph, encoded in zip(tasks, photographs, encode(photographs), strict=True):
+            with files.whole_file(task.target) as temporary:
                 temporary.write_bytes(encoded.data)
             height, width = photograph.rgb.shape[:2]
             size = len(encoded.data)
@@ -97,11 +99,11 @@ def compress(args: argparse.Namespace) -> int:
                 line += f"  PSNR {psnr:.2f} dB"
             if args.exif:
                 line += f"  kept: {photograph.described() or 'no metadata'}"
-            line += elapsed(started, len(jobs))
+            line += elapsed(started, len(tasks))
             notes = [*photograph.notes]
             if args.exif and photograph.comments:
                 notes.append("comments are not kept")
-            done.append(batch.Done(line, width * height, size, notes))
+            done.append(batch.FileResult(line, width * height, size, notes))
         return done
 
-    return batch.run(todo, code, args.workers, args.batch, rounded_size(image_size))
+    return batch.run(found, code, args.workers, args.batch, rounded_size(image_size))

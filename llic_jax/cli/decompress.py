@@ -27,7 +27,9 @@ def decompress(args: argparse.Namespace) -> int:
     suffix = f".{args.format.lstrip('.')}".lower()
     check_suffix(Path(f"--format {args.format!r}"), suffix)
 
-    todo = batch.jobs(args.input, args.output, suffix, (".llic",), args.existing, check_suffix)
+    found = batch.file_tasks(
+        args.input, args.output, suffix, (".llic",), args.existing, check_suffix
+    )
     library = open_library(args)
 
     def size(path: Path) -> tuple[int, int]:
@@ -38,16 +40,16 @@ def decompress(args: argparse.Namespace) -> int:
         stream = path is files.STANDARD or files.is_stream(path)
         return suffix if stream else path.suffix
 
-    def code(jobs: Sequence[batch.Job]) -> list[batch.Done]:
+    def code(tasks: Sequence[batch.FileTask]) -> list[batch.FileResult]:
         started = time.perf_counter()
-        data = [files.read(job.source) for job in jobs]
+        data = [files.read(task.source) for task in tasks]
         done = []
         photographs = library.decode_photographs(data)
-        for job, file, photograph in zip(jobs, data, photographs, strict=True):
-            notes = write_photograph(job.target, photograph, format_of(job.target))
+        for task, file, photograph in zip(tasks, data, photographs, strict=True):
+            notes = write_photograph(task.target, photograph, format_of(task.target))
             height, width = photograph.rgb.shape[:2]
-            line = f"{width}x{height}{elapsed(started, len(jobs))}"
-            done.append(batch.Done(line, width * height, len(file), notes))
+            line = f"{width}x{height}{elapsed(started, len(tasks))}"
+            done.append(batch.FileResult(line, width * height, len(file), notes))
         return done
 
-    return batch.run(todo, code, args.workers, args.batch, rounded_size(size))
+    return batch.run(found, code, args.workers, args.batch, rounded_size(size))

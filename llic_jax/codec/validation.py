@@ -13,7 +13,7 @@ from llic_jax.codec import fallback
 from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_id
 from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
 from llic_jax.coding.tables import Tables
-from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.entropy.gaussian import PRECISION, SCALE_ROWS
 from llic_jax.errors import (
     ArgumentTypeError,
     CorruptError,
@@ -193,7 +193,7 @@ def least_bits(tables: Tables, latent_channels: int) -> tuple[float, float]:
     """
     bits = [
         PRECISION - math.log2(np.diff(tables.row(i)).max())
-        for i in range(tables.hyper_rows + SCALE_LEVELS)
+        for i in range(tables.hyper_rows + SCALE_ROWS)
     ]
     z_bits, y_bits = bits[: tables.hyper_rows], bits[tables.hyper_rows :]
     return sum(z_bits), latent_channels * min(y_bits)

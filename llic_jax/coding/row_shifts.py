@@ -26,7 +26,7 @@ from jaxtyping import Float, Int32
 
 from llic_jax.coding.range_coders.interface import Decoder, Encoder
 from llic_jax.coding.tables import CodingTables
-from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.entropy.gaussian import PRECISION, SCALE_ROWS
 from llic_jax.errors import CorruptError
 
 MIN_SHIFT_RESOLUTION = 256  # with fewer, the largest shift would reach the next boundary
@@ -40,7 +40,7 @@ _SHIFTS = np.array(
 )
 _ORDER = np.argsort(_SHIFTS).astype(np.int32)
 # Chosen for the least bits in all, on photographs held back from training.
-_USED = np.array([1, 4, *range(6, SCALE_LEVELS)], np.int32)
+_USED = np.array([1, 4, *range(6, SCALE_ROWS)], np.int32)
 _BOUNDARIES = (_USED[:-1] + _USED[1:]) / 2
 
 
@@ -183,7 +183,7 @@ def _shifted(
 
 
 def _nearest(positions: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(_finite(positions)), 0, SCALE_LEVELS - 1).astype(np.int32)
+    return np.clip(np.rint(_finite(positions)), 0, SCALE_ROWS - 1).astype(np.int32)
 
 
 def _finite(positions: np.ndarray) -> np.ndarray:

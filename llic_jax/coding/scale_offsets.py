@@ -19,7 +19,7 @@ from jaxtyping import Float, Int32
 from llic_jax.coding import row_shifts
 from llic_jax.coding.range_coders.interface import Decoder, Encoder
 from llic_jax.coding.tables import CodingTables, Tables
-from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.entropy.gaussian import PRECISION, SCALE_ROWS
 from llic_jax.entropy.walk import Step
 from llic_jax.errors import CorruptError
 
@@ -148,10 +148,10 @@ class ScaleOffsets:
         """Bits of each channel's symbols under every offset."""
         assert self.costs is not None
         channels = symbols.shape[-1]
-        row = np.clip(np.rint(np.nan_to_num(positions)), 0, SCALE_LEVELS - 1).astype(np.int64)
+        row = np.clip(np.rint(np.nan_to_num(positions)), 0, SCALE_ROWS - 1).astype(np.int64)
         magnitude = np.minimum(np.abs(symbols.astype(np.int64)), _MAGNITUDES - 1)
         # A histogram over (row, magnitude) of each channel, times the cost of each case.
-        cases = (np.arange(channels) * SCALE_LEVELS + row) * _MAGNITUDES + magnitude
+        cases = (np.arange(channels) * SCALE_ROWS + row) * _MAGNITUDES + magnitude
         counts = np.bincount(cases.ravel(), minlength=channels * len(self.costs))
         return counts.reshape(channels, -1) @ self.costs
 
@@ -166,8 +166,8 @@ def offset_costs(tables: Tables) -> Float[np.ndarray, "cases offsets"]:
         Bits of a symbol of magnitude m at row r, case `64 r + m`, under every offset.
     """
     magnitudes = np.arange(_MAGNITUDES)
-    bits = np.empty((SCALE_LEVELS, _MAGNITUDES))
-    for r in range(SCALE_LEVELS):
+    bits = np.empty((SCALE_ROWS, _MAGNITUDES))
+    for r in range(SCALE_ROWS):
         row = tables.row_bits(tables.hyper_rows + r)
         first = int(tables.first_symbols[tables.hyper_rows + r])
         listed = row[-first:-1]  # from zero upwards, without the escape
@@ -176,5 +176,5 @@ def offset_costs(tables: Tables) -> Float[np.ndarray, "cases offsets"]:
         bits[r] = np.where(
             magnitudes < len(listed), listed[np.minimum(magnitudes, len(listed) - 1)], escaped
         )
-    positions = np.arange(SCALE_LEVELS, dtype=np.float64)[:, None] + _OFFSETS
+    positions = np.arange(SCALE_ROWS, dtype=np.float64)[:, None] + _OFFSETS
     return bits[row_shifts.nearest_used(positions)].transpose(0, 2, 1).reshape(-1, len(_OFFSETS))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32
 
-from llic_jax.entropy.gaussian import PRECISION, SCALE_LEVELS
+from llic_jax.entropy.gaussian import PRECISION, SCALE_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class CodingTables(Tables):
         Raises:
             ValueError: `tables` has other rows, for instance the added ones already.
         """
-        stored = tables.hyper_rows + SCALE_LEVELS
+        stored = tables.hyper_rows + SCALE_ROWS
         if len(tables) != stored:
             raise ValueError(
                 f"Found tables of {len(tables)} rows; expected the {stored} stored ones alone."
@@ -121,19 +121,19 @@ class CodingTables(Tables):
     @property
     def block_size(self) -> int:
         """The row of `row_shifts.py`'s block sizes."""
-        return self.hyper_rows + SCALE_LEVELS
+        return self.hyper_rows + SCALE_ROWS
 
     @property
     def shift(self) -> int:
         """The row of `row_shifts.py`'s shifts."""
-        return self.hyper_rows + SCALE_LEVELS + 1
+        return self.hyper_rows + SCALE_ROWS + 1
 
     @property
     def offset_used(self) -> int:
         """The row of "are offsets used" in `scale_offsets.py`."""
-        return self.hyper_rows + SCALE_LEVELS + 2
+        return self.hyper_rows + SCALE_ROWS + 2
 
     @property
     def offset_difference(self) -> int:
         """The row of the differences between offsets in `scale_offsets.py`."""
-        return self.hyper_rows + SCALE_LEVELS + 3
+        return self.hyper_rows + SCALE_ROWS + 3

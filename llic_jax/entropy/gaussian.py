@@ -16,13 +16,13 @@ from llic_jax.ops.quantization import lower_bound
 
 SCALE_MIN = 0.11  # paper's baselines: a smaller scale makes no cheaper symbol
 SCALE_MAX = 256.0
-SCALE_LEVELS = 64
+SCALE_ROWS = 64  # of the scale table
 # What the coder's tables hold (llic_jax/coding/tables.py; our choice).
 PRECISION = 16  # bits of a probability; the most that TFC's coder takes
 TAIL_MASS = 2.0**-12  # a row leaves at most so much to its escape symbol
 Mixture = tuple[tuple[float, ...], ...]  # of zero-mean Gaussians: weights and relative scales
 GAUSSIAN: Mixture = ((1.0, 1.0),)
-_LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_LEVELS - 1)
+_LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_ROWS - 1)
 
 
 def gaussian_bits(
@@ -155,9 +155,9 @@ def scale_position(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def scale_index(scale: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     """The row of the scale table nearest to `scale` in the logarithmic domain, 0 .. 63, int32."""
-    return jnp.clip(jnp.round(scale_position(scale)), 0, SCALE_LEVELS - 1).astype(jnp.int32)
+    return jnp.clip(jnp.round(scale_position(scale)), 0, SCALE_ROWS - 1).astype(jnp.int32)
 
 
 def scale_table() -> list[float]:
     """The 64 scales in [0.11, 256], evenly spaced in the logarithmic domain, ascending."""
-    return [SCALE_MIN * math.exp(_LOG_STEP * i) for i in range(SCALE_LEVELS)]
+    return [SCALE_MIN * math.exp(_LOG_STEP * i) for i in range(SCALE_ROWS)]

@@ -31,7 +31,7 @@ class Format:
     Attributes:
       encode: Image, uint8 `(H, W, 3)`, and quality to a file's bytes.
       decode: The inverse.
-      ladder: Qualities that are measured, from low to high rate.
+      qualities: Those that are measured, from low to high rate.
       span: First and last quality that the library takes, from low to high rate.
       whole: Whether only whole numbers are qualities.
       settings: In words, with `{quality}`.
@@ -42,7 +42,7 @@ class Format:
 
     encode: Callable[[Image, float], bytes]
     decode: Callable[[bytes], Image]
-    ladder: tuple[float, ...]
+    qualities: tuple[float, ...]
     span: tuple[float, float]
     whole: bool
     settings: str
@@ -109,7 +109,7 @@ def _jpegxl_library() -> str:
 
 def _avif(
     settings: str,
-    ladder: tuple[float, ...],
+    qualities: tuple[float, ...],
     tuning: str,
     compared_by: tuple[str, ...],
     **options: Any,
@@ -117,7 +117,7 @@ def _avif(
     return Format(
         partial(_pillow_encode, kind="AVIF", subsampling="4:4:4", **options),
         _pillow_decode,
-        ladder,
+        qualities,
         (0.0, 100.0),
         True,
         f"quality {{quality:g}}, 4:4:4, {settings}",
@@ -217,9 +217,9 @@ class Baseline:
         return FORMATS[self.name]
 
     @property
-    def ladder(self) -> tuple[float, ...]:
+    def qualities(self) -> tuple[float, ...]:
         """The qualities that its curve is measured at."""
-        return self.format.ladder
+        return self.format.qualities
 
     @property
     def version(self) -> str:
@@ -289,7 +289,7 @@ class Baseline:
 @functools.cache
 def _warm_up(name: str) -> None:
     """A library's first image in a process also pays for loading it."""
-    FORMATS[name].encode(np.zeros((64, 64, 3), np.uint8), FORMATS[name].ladder[-1])
+    FORMATS[name].encode(np.zeros((64, 64, 3), np.uint8), FORMATS[name].qualities[-1])
 
 
 def by_names(names: list[str] | None) -> list[Baseline]:

@@ -52,4 +52,4 @@ def trials(
     systems = released_systems(checkpoints, coder, refinements)
     planned = [Trial(system, tuple(system.qualities(qualities))) for system in systems]
     # One that is named twice counts once.
-    return planned + [Trial(other, other.ladder) for other in dict.fromkeys(others)]
+    return planned + [Trial(other, other.qualities) for other in dict.fromkeys(others)]

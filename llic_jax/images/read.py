@@ -131,7 +131,7 @@ def image_mode(source: str | Path | io.BufferedIOBase) -> str:
     """Pillow's name for the pixels' mode ("RGB", "L", "CMYK" ...), from the file's header alone.
 
     Args:
-        source: A path, or the file's bytes.
+        source: A path, or a file that is open for reading.
 
     Raises:
         ImageFileError: No image.
@@ -143,7 +143,7 @@ def image_size(source: str | Path | io.BufferedIOBase) -> tuple[int, int]:
     """Width and height of the upright image, from the file's header alone.
 
     Args:
-        source: A path, or the file's bytes.
+        source: A path, or a file that is open for reading.
 
     Raises:
         ImageFileError: No image.

@@ -1,4 +1,4 @@
-"""Activations."""
+"""Activations: `leaky_relu`, with the slope 0.01 (our choice)."""
 
 from functools import partial
 

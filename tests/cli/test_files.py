@@ -250,9 +250,9 @@ def work(jobs):
         temporary.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
-job = batch.Job(pathlib.Path("a"), pathlib.Path({str(pictures / "x.llic")!r}))
+job = batch.FileTask(pathlib.Path("a"), pathlib.Path({str(pictures / "x.llic")!r}))
 class Args:
-    command = staticmethod(lambda args: batch.run(batch.Jobs([job], [], []), work, 1))
+    command = staticmethod(lambda args: batch.run(batch.FileTasks([job], [], []), work, 1))
 class Parser:
     parse_args = staticmethod(lambda argv: Args)
 main._parser = Parser

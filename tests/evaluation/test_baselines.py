@@ -1,4 +1,4 @@
-"""The other codecs: ladders that rise, settings that are said, sizes that are met."""
+"""The other codecs: qualities that rise, settings that are said, sizes that are met."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ IMAGE = np.ascontiguousarray(data.chelsea()[60:189, 100:261])
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_ladder_rises_in_rate_and_quality(name):
+def test_qualities_rise_in_rate_and_psnr(name):
     codec = Baseline(name)
-    coded = [codec.code(IMAGE, quality) for quality in codec.ladder]
+    coded = [codec.code(IMAGE, quality) for quality in codec.qualities]
     sizes = [c.bytes for c in coded]
     psnr = [distortion.image_psnr(IMAGE, c.image) for c in coded]
     assert all(c.image.shape == IMAGE.shape for c in coded)
@@ -26,20 +26,20 @@ def test_the_ladder_rises_in_rate_and_quality(name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_settings_and_version_are_said(name):
     codec = Baseline(name)
-    assert f"{codec.ladder[0]:g}" in codec.setting(codec.ladder[0])
-    assert len({codec.setting(quality) for quality in codec.ladder}) == len(codec.ladder)
+    assert f"{codec.qualities[0]:g}" in codec.setting(codec.qualities[0])
+    assert len({codec.setting(quality) for quality in codec.qualities}) == len(codec.qualities)
     assert any(c.isdigit() for c in codec.version)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_of_a_wanted_size_is_found(name):
     codec = Baseline(name)
-    wanted = codec.code(IMAGE, codec.ladder[4]).bytes
+    wanted = codec.code(IMAGE, codec.qualities[4]).bytes
     _, found = codec.at_size(IMAGE, wanted)
     assert len(found) == pytest.approx(wanted, rel=0.03)
     # Out of reach on either side: the end of the span.
     _, smallest = codec.at_size(IMAGE, 1)
-    assert len(smallest) <= codec.code(IMAGE, codec.ladder[0]).bytes
+    assert len(smallest) <= codec.code(IMAGE, codec.qualities[0]).bytes
 
 
 def test_names_in_any_spelling():
