@@ -2,8 +2,10 @@
 
 
 class LlicError(Exception):
-    """Bad input, a missing file, something not installed. The message says what was found, what was
-    expected and what to do; command lines print it without a traceback.
+    """Bad input, a missing file, something not installed.
+
+    The message says what was found, what was expected and what to do. Command lines print it
+    without a traceback.
     """
 
 

@@ -161,8 +161,9 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
 
 
 def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
-    """Refuses a payload too short for an image of the size that the header gives, unless a section
-    holds the image (`fallback.py`).
+    """Refuses a payload that is too short for an image of the size that the header gives.
+
+    Unless a section holds the image (`fallback.py`).
 
     Args:
         file: Parsed.

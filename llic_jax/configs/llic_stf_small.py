@@ -1,10 +1,10 @@
-r"""A small LLIC-STF for every rate, made for a CPU; its transforms are smaller than those of
-llic_elic_small.py.
+r"""A small LLIC-STF for every rate, made for a CPU.
 
     python train.py --config configs/llic_stf_small.py --config.data.source FOLDER \
         --workdir runs/stf_small
 
-It aims at no published figure and no weights of it are released; the paper's size is llic_stf.py.
+Its transforms are smaller than those of llic_elic_small.py. It aims at no published figure and no
+weights of it are released; the paper's size is llic_stf.py.
 """
 
 from ml_collections import ConfigDict

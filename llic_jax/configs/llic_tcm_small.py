@@ -1,10 +1,10 @@
-r"""A small LLIC-TCM for every rate, made for a CPU; its transforms are smaller than those of
-llic_elic_small.py.
+r"""A small LLIC-TCM for every rate, made for a CPU.
 
     python train.py --config configs/llic_tcm_small.py --config.data.source FOLDER \
         --workdir runs/tcm_small
 
-It aims at no published figure and no weights of it are released; the paper's size is llic_tcm.py.
+Its transforms are smaller than those of llic_elic_small.py. It aims at no published figure and no
+weights of it are released; the paper's size is llic_tcm.py.
 """
 
 from ml_collections import ConfigDict

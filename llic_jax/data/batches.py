@@ -85,8 +85,9 @@ class Sampler:
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """A generator for one number, independent of those of all others (a counter-based one, so no
-    other has to be drawn before).
+    """A generator for one number, independent of those of all others.
+
+    It counts, so no other has to be drawn before.
     """
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, number]))
 

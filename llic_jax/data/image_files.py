@@ -121,8 +121,15 @@ class ImageFiles:
 
 
 def decode(file: Path | io.BytesIO, name: str, notes: Notes) -> np.ndarray | None:
-    """The image in a file `(H, W, 3)`, uint8; None if it cannot be used, which `notes` then tells
-    by `name`.
+    """Reads an image.
+
+    Args:
+        file: Its path, or its bytes.
+        name: Of the image.
+        notes: Tell by the name what could not be used.
+
+    Returns:
+        uint8 `(H, W, 3)`; None if it cannot be used.
     """
     if name in notes.unusable:
         return None

@@ -147,8 +147,13 @@ def positive_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def scale_position(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Positions on the scale table in the logarithmic domain, real-valued: 0 at its lowest scale,
-    63 at its highest.
+    """Positions on the scale table, in the logarithmic domain.
+
+    Args:
+        scale: Standard deviations.
+
+    Returns:
+        Real numbers: 0 at the table's lowest scale, 63 at its highest.
     """
     return (jnp.log(scale) - math.log(SCALE_MIN)) / _LOG_STEP
 

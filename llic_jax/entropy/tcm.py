@@ -60,8 +60,10 @@ class ResidualBlock(nn.Module):
 
 
 class MixedBlock(nn.Module):
-    """Half of the channels through a residual block, half through a Swin block, between two 1x1
-    convolutions, residual (paper: TCM block).
+    """Convolutions and attention side by side (paper: TCM block).
+
+    Half of the channels go through a residual block, half through a Swin block, between two 1x1
+    convolutions; residual.
 
     Attributes:
         window: Side of the Swin block's windows, in positions.

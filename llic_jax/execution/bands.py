@@ -203,8 +203,12 @@ def _window(
 
 
 class _Band(NamedTuple):
-    """A band begins at output row `start`; its window begins at input row `first`, and of the
-    rows that come out of it `own[0] .. own[1]` are the band.
+    """One band of a pass.
+
+    Attributes:
+        start: The output row that it begins at.
+        first: The input row that its window begins at.
+        own: Of the rows that come out of the window, those from `own[0]` to `own[1]` are the band.
     """
 
     start: int

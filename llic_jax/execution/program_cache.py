@@ -174,8 +174,10 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         return program
 
     def _compile(self, args: tuple[Any, ...], digest: str) -> Any:
-        """Compiles without JAX's persistent cache: an executable that was loaded from it cannot be
-        serialized again. Under this name JAX's cache has none, as it is kept from storing it.
+        """Compiles without JAX's persistent cache.
+
+        An executable that was loaded from it cannot be serialized again. Under this name JAX's
+        cache has none, as it is kept from storing it.
         """
         jitted = _independent_jit(self.function, self.static, f"{self.function.__name__}_{digest}")
         with _kept_from_jax_cache():

@@ -231,8 +231,9 @@ _readers, _readers_lock, _pillows_limit = 0, threading.Lock(), Image.MAX_IMAGE_P
 
 @contextlib.contextmanager
 def without_pillows_limit() -> Iterator[None]:
-    """Lifts Pillow's limit on pixels, one for all of a process, while files are read here: this
-    module has a limit of its own for each call.
+    """Lifts Pillow's limit on pixels, one for all of a process, while files are read here.
+
+    This module has a limit of its own for each call.
     """
     global _readers, _pillows_limit
     with _readers_lock:
@@ -281,8 +282,10 @@ def _formats() -> list[str]:
 
 
 def _without_metadata(data: bytes) -> bytes | None:
-    """A JPEG file without its APP1, APP13 and multi-picture segments, or an AVIF file whose EXIF no
-    reader finds; None for any other file.
+    """A JPEG or AVIF file without the metadata that Pillow fails at.
+
+    Left out are a JPEG's APP1, APP13 and multi-picture segments; an AVIF's EXIF is made such that
+    no reader finds it. None for any other file.
     """
     if data[4:8] == b"ftyp":
         return data.replace(b"Exif", b"free") if b"Exif" in data else None

@@ -200,9 +200,10 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
 def _strided_input_gradient(kernel: Array, g: Array) -> Array:
-    """The gradient by the input of a convolution of stride 2: one dense convolution of `g` for each
-    of the four parities of an input position, with the taps that meet it. XLA's own spreads `g`
-    out with zeros in between and multiplies with those too.
+    """The gradient by the input of a convolution of stride 2.
+
+    One dense convolution of `g` for each of the four parities of an input position, with the taps
+    that meet it. XLA's own spreads `g` out with zeros in between and multiplies with those too.
     """
     pad = kernel.shape[0] // 2
     kernel = kernel.swapaxes(2, 3)
@@ -224,8 +225,9 @@ def _strided_input_gradient(kernel: Array, g: Array) -> Array:
 
 
 def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
-    """The gradient by the kernel of a convolution of stride 2, with `pad` zeros before the first
-    row and column: a product for every tap.
+    """The gradient by the kernel of a convolution of stride 2: a product for every tap.
+
+    There are `pad` zeros before the first row and column.
     """
     _, h, w, features = g.shape
     c = x.shape[-1]
@@ -244,8 +246,9 @@ def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
 
 
 def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
-    """The gradient by the kernel of a convolution to few features: one product of `x` with `g` at
-    all its `size^2` shifts, side by side.
+    """The gradient by the kernel of a convolution to few features.
+
+    One product of `x` with `g` at all its `size^2` shifts, side by side.
     """
     b, h, w, c = x.shape
     pad = size // 2
@@ -259,8 +262,13 @@ def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 
 @jax.custom_vjp
 def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
-    """`x + bias`, of `(c,)`, whose gradient by the bias is a product with ones on a CPU: a sum over
-    all but the last axis takes XLA four times as long there.
+    """`x + bias`, with a gradient by the bias that is a product with ones on a CPU.
+
+    A sum over all but the last axis takes XLA four times as long there.
+
+    Args:
+        x: `(..., c)`.
+        bias: `(c,)`.
     """
     return x + jnp.reshape(bias, (1,) * (x.ndim - 1) + (-1,))
 
@@ -299,14 +307,13 @@ add_biases.defvjp(_add_biases_forward, _add_biases_backward)
 
 
 class SubpixelConv(Local):
-    """`factor` times the size: 3x3 convolution to `factor^2 features`, then depth-to-space (our
-    choice).
+    """`factor` times the size: 3x3 convolution, then depth-to-space (our choice).
 
     Each block of `factor` x `factor` pixels so depends on its neighbours too, and can meet them
     without a seam; a 1x1 convolution would leave that to the layers before.
 
     Attributes:
-        features: Output channels.
+        features: Output channels; the convolution has `factor^2` times as many.
         factor: Output rows for each input row; columns likewise.
         dtype: Of the computation and the output.
     """
@@ -326,8 +333,9 @@ class SubpixelConv(Local):
 
 
 class PatchEmbedding(Local):
-    """1 / `patch` of the size: each `patch` x `patch` patch to `features` numbers, by
-    space-to-depth and a 1x1 convolution (our choice). The sides are multiples of `patch`.
+    """1 / `patch` of the size: space-to-depth, then a 1x1 convolution (our choice).
+
+    Each `patch` x `patch` patch becomes `features` numbers. The sides are multiples of `patch`.
 
     Attributes:
         features: Output channels.

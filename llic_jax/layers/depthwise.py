@@ -142,8 +142,9 @@ def _correlate(x: Array, dy: Array, kernel: Array) -> Array:
 
 
 def _accelerator_kernels(shape: tuple[int, ...], dtype: DTypeLike) -> dict[str, Any]:
-    """The module of Pallas kernels for the accelerator that is traced for, by platform; nothing
-    where there is none, where they do not take arrays of this shape and type, or with
+    """The module of Pallas kernels for the accelerator that is traced for, by platform.
+
+    Nothing where there is none, where they do not take arrays of this shape and type, or with
     `LLIC_PALLAS=0` in the environment.
 
     For the target platform only: every branch is traced, and old JAX lowers every one, for which

@@ -38,8 +38,9 @@ def interpolate_levels(
 
 
 class BranchGain(nn.Module):
-    """The factors of a residual branch: one per channel and quality level, interpolated
-    geometrically, all of them one at first (our choice).
+    """The factors of a residual branch, one per channel and quality level (our choice).
+
+    They are interpolated geometrically; all of them are one at first.
 
     Attributes:
         levels: Number of levels; quality runs continuously from 1 to `levels`.

@@ -88,9 +88,10 @@ class Summary:
 
     @property
     def walk_ratio(self) -> float:
-        """The walk's MACs over those of the same layers sliced by hand: every kernel of the walk
-        once at every position of y. Steps that computed whole tensors and masked them would show
-        their number here.
+        """The walk's MACs over those of the same layers sliced by hand.
+
+        By hand, every kernel of the walk counts once at every position of y. Steps that computed
+        whole tensors and masked them would show here.
         """
         kernels = sum(math.prod(shape) for shape in self.walk.read.values() if len(shape) > 1)
         return self.walk.macs / (kernels * self.pixels / LATENT_STRIDE**2)

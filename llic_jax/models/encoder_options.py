@@ -109,8 +109,9 @@ def project_back(
 
 @cached_jit
 def displayable(x_hat: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """An image that the analysis can take, whatever the synthesis makes of a latent that was never
-    quantized: clipped to [0, 1], NaN to 0.
+    """An image that the analysis can take: clipped to [0, 1], NaN to 0.
+
+    The synthesis may make anything of a latent that was never quantized.
 
     Args:
         x_hat: Images, not clipped.

@@ -39,8 +39,9 @@ class ModelOutput(NamedTuple):
 
 
 class LLIC(nn.Module):
-    """Transforms, hyperprior and entropy model, put together. Parts are Flax modules of one's own
-    choice; `build_model` picks the paper's.
+    """Transforms, hyperprior and entropy model, put together.
+
+    Parts are Flax modules of one's own choice; `build_model` picks the paper's.
 
     Attributes:
         g_a: Analysis transform, image to latent at 1/16 of its size.

@@ -105,8 +105,10 @@ def planned_steps(settings: RunSettings) -> list[PlannedStep]:
 def compile_steps(
     settings: RunSettings, devices: Sequence[jax.Device], autotune: Path | None = None
 ) -> list[CompiledStep]:
-    """Compiles all planned steps of a run for these devices. Where they are there and JAX's
-    compilation cache is on, a run finds the programs in it afterwards.
+    """Compiles all planned steps of a run for these devices.
+
+    Where they are there and JAX's compilation cache is on, a run finds the programs in it
+    afterwards.
 
     Args:
         settings: Of the run.
@@ -271,9 +273,14 @@ class CarriedPrograms:
             return None
 
     def step(self, phase: Phase, ordinary: Step) -> Step:
-        """The step of a phase, by a carried program for each size of crops that there is one for,
-        by `ordinary` for the others. A program's first step runs on a copy of the state, which is
-        donated, so that the step can be done again if it fails.
+        """The step of a phase, by carried programs where there are such.
+
+        A program's first step runs on a copy of the state, which is donated, so that the step can
+        be done again if it fails.
+
+        Args:
+            phase: Of the training.
+            ordinary: The step for sizes of crops that there is no program for.
         """
         chosen: dict[tuple[int, ...], Step] = {}
 

@@ -70,15 +70,18 @@ def _grown(path: Path, larger: dict[Path, Any], weights: dict[Path, Any]) -> Any
 
 
 def _first_of_each(runs: int, old: int, new: int) -> np.ndarray:
-    """Where an axis of `runs` runs has its `old` places when it grows to `new`: at the beginning of
-    each run.
+    """Where an axis of `runs` runs has its `old` places when it grows to `new`.
+
+    They are at the beginning of each run.
     """
     return np.arange(new).reshape(runs, -1)[:, : old // runs].ravel()
 
 
 def _runs(path: Path, params: dict[Path, Any]) -> int:
-    """How many times a layer's output axis holds all channels, one run after the other: the halves
-    of a gate, the pixels of a subpixel convolution, the positions of a generated kernel.
+    """How many times a layer's output axis holds all channels, one run after the other.
+
+    Runs are the halves of a gate, the pixels of a subpixel convolution, the positions of a
+    generated kernel.
     """
     if "expand" in path:
         return 2 if "gate" in path else _pixels(path[1], params)

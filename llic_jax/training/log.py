@@ -145,8 +145,9 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
 
 
 def _board(folder: Path, first: int) -> Any:
-    """TensorBoard's writer; what an earlier start wrote of the steps after `first` is left out of
-    the picture.
+    """TensorBoard's writer.
+
+    What an earlier start wrote of the steps after `first` is left out of the picture.
     """
     try:
         from tensorboardX import SummaryWriter

@@ -41,10 +41,10 @@ def train(
     programs: str | Path | None = None,
     hooks: Hooks = NO_HOOKS,
 ) -> TrainState:
-    """Trains from the last checkpoint in `workdir`, or from scratch, to `config.train.steps`; with
-    `train.schedule "time"` until the time is over.
+    """Trains a model in a folder, from its last checkpoint or from scratch.
 
-    Ends earlier, with a checkpoint, after `max_minutes` or on SIGTERM. What it writes: `RunFolder`.
+    To `config.train.steps`; with `train.schedule "time"` until the time is over. Ends earlier, with
+    a checkpoint, after `max_minutes` or on SIGTERM. What it writes: `RunFolder`.
 
     Args:
         config: A whole config.
@@ -129,8 +129,9 @@ class _Run:
         )
 
     def prepare(self) -> str | None:
-        """Before the first step of a run by time: compiles, measures what follows the last step,
-        and starts the clock.
+        """Prepares the first step of a run by time.
+
+        It compiles, measures what follows the last step, and starts the clock.
 
         Returns:
             Why there is nothing to do; None if there is.
@@ -182,8 +183,10 @@ class _Run:
             self.preparation.close()
 
     def moment(self) -> Moment:
-        """What holds in the next step. In a run by time: as far as its program is compiled, else by
-        the last program before it that is.
+        """What holds in the next step.
+
+        In a run by time: as far as its program is compiled, else by the last program before it that
+        is.
         """
         moment = self.course.at(self.trainer.step)
         if self.preparation is None or moment.crops is None:
@@ -237,8 +240,9 @@ class _Run:
             note_minutes(self.folder.path, self.trainer.step, self.course.clock.minutes())
 
     def validate(self) -> None:
-        """Measures the average on the held-out images, and keeps it if it is the best so far; not
-        before its program is compiled.
+        """Measures the average on the held-out images, and keeps it if it is the best so far.
+
+        Not before its program is compiled.
         """
         if self.preparation is None or self.preparation.is_ready(_VALIDATION):
             self._attempt(self._validate, "validate")
@@ -257,8 +261,9 @@ class _Run:
             self.hooks.export(self.trainer.host_state())
 
     def _attempt(self, work: Callable[[], object], name: str | None = None) -> None:
-        """Does what may fail without an end of the run, if the caller tolerates that; keeps how
-        long it took.
+        """Does what may fail without an end of the run, if the caller tolerates that.
+
+        It keeps how long it took.
         """
         name, started = name or str(getattr(work, "__name__", "work")), time.monotonic()
         try:
@@ -270,8 +275,9 @@ class _Run:
         self.seconds[name] = time.monotonic() - started
 
     def in_time(self, *names: str) -> bool:
-        """Whether these are done before the deadline, if they take as long as the last time. An
-        unknown time is too long.
+        """Whether these are done before the deadline, if they take as long as the last time.
+
+        An unknown time is too long.
         """
         deadline = self.course.clock.deadline if self.course.clock is not None else None
         if deadline is None:

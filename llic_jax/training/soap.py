@@ -146,8 +146,9 @@ def _turned(sides: Sequence[int]) -> list[int]:
 
 
 def _by_shape(tree: Any) -> dict[tuple[int, ...], list[int]]:
-    """Which leaves have the same sides, in the order of their first appearance; vectors, whatever
-    their length, stand under `()`.
+    """Which leaves have the same sides, in the order of their first appearance.
+
+    Vectors, whatever their length, stand under `()`.
     """
     found: dict[tuple[int, ...], list[int]] = {}
     for i, leaf in enumerate(jax.tree.leaves(tree)):

@@ -91,8 +91,9 @@ def _gradients(
     images: UInt8[Array, "b h w 3"],
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "n"], dict[str, Array]]:
-    """Gradient and figures of a device's share of the batch, means over its samples; worked through
-    in `train.accumulate` parts, one after the other.
+    """Gradient and figures of a device's share of the batch, means over its samples.
+
+    The share is worked through in `train.accumulate` parts, one after the other.
     """
     samples = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
     batch_size = jax.lax.psum(len(images), AXIS)

@@ -104,8 +104,9 @@ class Trainer:
         return figures
 
     def try_out(self, state: TrainState, batch: Any, phase: Phase) -> None:
-        """Compiles the step of a phase for a batch's shape, by steps of a state that is not kept:
-        one as it comes from the host, one as it comes from a step.
+        """Compiles the step of a phase for a batch's shape, by steps of a state that is not kept.
+
+        One is as it comes from the host, one as it comes from a step.
         """
         replicated = self.replicate(state)
         moment = Moment(phase, None, 0.0 if self.settings.train.by_time else None, False)

@@ -116,11 +116,12 @@ class WeightGenerator(nn.Module):
 
 
 class SCST(Local):
-    """Self-conditioned spatial transform (paper): a K x K depth-wise convolution whose weights are
-    generated from the pooled input, one kernel per sample, between two 1x1 convolutions.
+    """Self-conditioned spatial transform (paper).
 
-    Our choice: `fc2` starts small, and its bias as an ordinary depth-wise initialization, so that
-    training sets out from a static large kernel and learns to depart from it.
+    A K x K depth-wise convolution whose weights are generated from the pooled input, one kernel per
+    sample, between two 1x1 convolutions. Our choice: `fc2` starts small, and its bias as an
+    ordinary depth-wise initialization, so that training sets out from a static large kernel and
+    learns to depart from it.
 
     Attributes:
         kernel_size: K, odd.
@@ -167,8 +168,10 @@ class SCST(Local):
 
 
 class SCCT(Local):
-    """Self-conditioned channel transform (paper): channel importance factors in (0, 1) generated
-    from the pooled input scale the channels between two 1x1 convolutions.
+    """Self-conditioned channel transform (paper).
+
+    Channel importance factors in (0, 1), generated from the pooled input, scale the channels
+    between two 1x1 convolutions.
 
     Attributes:
         levels: Of quality, if it scales the residual branch (`BranchGain`); 1: it does not.

@@ -36,12 +36,14 @@ def load_weights(folder: str | Path) -> dict[str, Any]:
 
 
 def mean_weights(*folders: str | Path) -> dict[str, Any]:
-    """The mean of the parameters in released folders, float32: weights of runs with a common start
-    lie in one valley, and their mean is nearer to its floor than either, since most of what is
-    left of a run's steps is noise (Wortsman et al., "Model soups", ICML 2022).
+    """The mean of the parameters in released folders, float32.
+
+    Weights of runs with a common start lie in one valley, and their mean is nearer to its floor
+    than either, since most of what is left of a run's steps is noise (Wortsman et al., "Model
+    soups", ICML 2022).
 
     Raises:
-      ReleaseError: a folder without weights, or with those of another model.
+      ReleaseError: A folder without weights, or with those of another model.
     """
     return mean_params([(folder, load_weights(folder)) for folder in folders])
 
@@ -105,8 +107,9 @@ def stored_arrays(name: str, value: np.ndarray) -> dict[str, Any]:
 
 
 def restored_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored weights to a tree of float32 parameters; the inverse of `stored_weights`, but for
-    what it rounds.
+    """Stored weights as a tree of float32 parameters.
+
+    The inverse of `stored_weights`, but for what it rounds.
     """
     flat = {}
     for name, value in weights.items():

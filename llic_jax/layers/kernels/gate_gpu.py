@@ -44,8 +44,13 @@ class Blocks(NamedTuple):
 
 
 def default_blocks(channels: int) -> Blocks:
-    """Blocks for arrays of so many channels: the wider tile, unless it leaves more of itself
-    unused; 64 positions are what one group of four warps multiplies at once.
+    """Blocks for arrays of so many channels.
+
+    The wider tile, unless it leaves more of itself unused. 64 positions are what one group of four
+    warps multiplies at once.
+
+    Args:
+        channels: Of the gate's input.
     """
     tile = 64 if pl.cdiv(channels, 64) * 2 == pl.cdiv(channels, 32) else 32
     return Blocks(64, tile, 4)
@@ -217,8 +222,9 @@ class _Cut:
         return c, c < self.channels
 
     def matrix(self, ref: Any, i: Any, j: Any, width: int, start: int = 0) -> Array:
-        """Of a matrix of `width` columns, the rows of tile `i` and the columns of tile `j`,
-        counted from column `start`.
+        """The rows of tile `i` and the columns of tile `j` of a matrix.
+
+        It has `width` columns; those of the tiles count from column `start`.
         """
         (rows, row_mask), (columns, column_mask) = self.tile(i), self.tile(j)
         offsets = rows[:, None] * width + start + columns[None]
