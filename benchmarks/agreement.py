@@ -28,14 +28,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import timed
+from common import EAGER, FLOAT64, ONE_THREAD, codec_in_float64, timed
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 WAYS: dict[str, dict[str, str]] = {
     "jitted, all threads": {},
-    "eager": {"JAX_DISABLE_JIT": "1"},
-    "one thread": {"XLA_FLAGS": ONE_THREAD},
-    "float64": {"JAX_ENABLE_X64": "1"},
+    "eager": EAGER,
+    "one thread": ONE_THREAD,
+    "float64": FLOAT64,
 }
 MODELS = ["released", "llic_stf_small", "llic_tcm_small", "llic_stf", "llic_elic", "llic_tcm"]
 MODEL_IMAGES = 44  # of each model with random weights
@@ -136,24 +135,6 @@ LOG_STEP = np.log(256 / 0.11) / 63  # of the scale table
 NOISE_SAMPLES = 2000  # of each file
 
 
-def load(folder: Path, way: str) -> Any:
-    """The codec, its entropy model in float64 where the way says so."""
-    from llic_jax.codec.codec import Codec
-    from llic_jax.configs.upgrade import upgrade
-    from llic_jax.models.build import build_model
-    from llic_jax.zoo.folder import load_codec
-
-    codec = load_codec(folder)
-    if way != "float64":
-        return codec
-    import jax
-
-    config = upgrade(json.loads((folder / "config.json").read_text()))
-    model = build_model({**config["model"], "dtype": "float64"})
-    params = jax.tree.map(lambda p: p.astype(np.float64), codec.model.params)
-    return Codec(codec.model._replace(network=model, params=params))
-
-
 def write(work: Path, models: list[str], photographs: Path, images: int) -> None:
     """Files, their images and their entropy parameters, into `work`."""
     from llic_jax.codec.rate_control import Quality
@@ -194,6 +175,7 @@ def read(work: Path, way: str) -> None:
     """Decodes all files in this process's way; prints a line of JSON for each, and leaves samples
     of the noise in `work`."""
     from llic_jax.errors import LlicError
+    from llic_jax.zoo.folder import load_codec
 
     folders = json.loads((work / "folders.json").read_text())
     codecs: dict[str, tuple[Any, Recording]] = {}
@@ -203,7 +185,8 @@ def read(work: Path, way: str) -> None:
     for path in sorted(work.glob("*.pickle")):
         name, data, expected, params = pickle.loads(path.read_bytes())
         if name not in codecs:
-            codec = load(Path(folders[name]), way)
+            folder = Path(folders[name])
+            codec = codec_in_float64(folder) if way == "float64" else load_codec(folder)
             recorder = Recording(codec, drawn.get(name))
             codecs = {name: (recorder.codec, recorder)}
         codec, recorder = codecs[name]

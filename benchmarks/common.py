@@ -26,6 +26,12 @@ import jax.numpy as jnp
 
 T = TypeVar("T")
 FILL_SECONDS = 0.02  # an accelerator's timing covers as many calls as fill this
+# Environments of processes that compute in another way.
+ONE_THREAD = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+EAGER = {"JAX_DISABLE_JIT": "1"}
+FLOAT64 = {"JAX_ENABLE_X64": "1"}
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float]:
@@ -74,6 +80,24 @@ def best(call: Callable[[], Any], rounds: int) -> float:
 def least(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """Returns the lesser time of each name."""
     return {name: min(one.get(name, t), other.get(name, t)) for name, t in (one | other).items()}
+
+
+def codec_in_float64(folder: Path) -> Any:
+    """A released model whose entropy model computes in float64; for processes that allow it.
+
+    Args:
+      folder: Of the model.
+    """
+    from llic_jax.codec.codec import Codec
+    from llic_jax.configs.upgrade import upgrade
+    from llic_jax.models.build import build_model
+    from llic_jax.zoo.folder import load_codec
+
+    codec = load_codec(folder)
+    config = upgrade(json.loads((folder / "config.json").read_text()))
+    model = build_model({**config["model"], "dtype": "float64"})
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), codec.model.params)
+    return Codec(codec.model._replace(network=model, params=params))
 
 
 class Rate(NamedTuple):

@@ -4,7 +4,8 @@
 
 The released model writes files of crops of 64 pixels, at qualities spread over its range, by both
 range coders, in batches, jitted, on all threads. Then processes of their own decode all of them:
-jitted, with one thread, eagerly, and with the JAX of other interpreters. A file that decodes has
+jitted, with one thread, eagerly, with the entropy model in float64, with each implementation of tfc
+streams, and with the JAX of other interpreters. A file that decodes has
 the symbols of its checksum. Prints for each way the files, those that fail, and how many pictures
 differ by how much from those of the first way. `--seconds` ends each way early.
 """
@@ -21,12 +22,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import EAGER, FLOAT64, ONE_THREAD, codec_in_float64
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 WAYS: dict[str, dict[str, str]] = {
     "jitted": {},
-    "one thread": {"XLA_FLAGS": ONE_THREAD},
-    "eager": {"JAX_DISABLE_JIT": "1"},
+    "one thread": ONE_THREAD,
+    "eager": EAGER,
+    "float64": FLOAT64,
     "python coder": {"LLIC_TFC": "python"},
     "native coder": {"LLIC_TFC": "native"},
 }
@@ -58,10 +60,14 @@ def write(work: Path, photographs: Path, count: int) -> None:
 
 def read(work: Path, seconds: float) -> None:
     """Decodes batch by batch; prints a line of JSON."""
-    from llic_jax.errors import LlicError
-    from llic_jax.zoo.folder import load_codec
+    import jax
 
-    codec, started = load_codec(), time.perf_counter()
+    from llic_jax.errors import LlicError
+    from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
+
+    in_float64 = jax.config.values["jax_enable_x64"]
+    codec = codec_in_float64(DEFAULT_FOLDER) if in_float64 else load_codec()
+    started = time.perf_counter()
     decoded = failed = 0
     differences: collections.Counter[int] = collections.Counter()
     for path in sorted(work.glob("*.pickle")):
@@ -86,8 +92,6 @@ def read(work: Path, seconds: float) -> None:
         for image, known in zip(images, pickle.loads(expected.read_bytes()), strict=True):
             if image is not None and known is not None:
                 differences[int(np.abs(image.astype(int) - known).max())] += 1
-    import jax
-
     print(json.dumps([jax.__version__, decoded, failed, sorted(differences.items())]))
 
 

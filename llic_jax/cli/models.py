@@ -19,7 +19,10 @@ def list_models(args: argparse.Namespace) -> int:
     models, problems = installed_models()
     known = registry()
     rows = [("name", "fingerprint", "parameters", "qualities", "bpp (Kodak)", "BD-rate", "here")]
+    whole = {installed.fingerprint for installed in models if not installed.decoder_only}
     for installed in models:
+        if installed.decoder_only and installed.fingerprint in whole:
+            continue
         released = known.with_fingerprint(installed.fingerprint)
         here = "decodes" if installed.decoder_only else "yes"
         if installed.name == known.recommended:

@@ -9,6 +9,8 @@ from PIL import Image
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.cli.main import main
 from llic_jax.zoo.folder import DEFAULT_FOLDER
+from llic_jax.zoo.installed import InstalledModel, describe_folder
+from llic_jax.zoo.manifest import read_manifest
 from llic_jax.zoo.registry import registry
 
 
@@ -28,6 +30,17 @@ def test_all_models_are_listed(capsys):
     assert "0.049 to 1.008" in lines["llic-elic-small-11"]
     assert lines["llic-elic-small-10"].endswith("decodes")
     assert lines["llic-elic-small-1"].endswith("no")
+
+
+def test_a_whole_model_takes_the_place_of_its_half(tmp_path, monkeypatch, capsys):
+    half = DEFAULT_FOLDER.with_name("llic-elic-small-10")
+    whole = InstalledModel(half.name, read_manifest(half).fingerprint, tmp_path, False)
+    monkeypatch.setattr(
+        "llic_jax.cli.models.installed_models", lambda: ([describe_folder(half), whole], [])
+    )
+    assert main(["models"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(half.name)]
+    assert len(lines) == 1 and lines[0].endswith("yes")
 
 
 def test_a_damaged_model_is_named_beside_the_others(tmp_path, monkeypatch, capsys):

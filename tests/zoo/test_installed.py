@@ -5,6 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from llic_jax.conformance import SUITES, Suite
 from llic_jax.errors import (
     DecoderOnlyError,
     RegistryError,
@@ -211,7 +212,13 @@ def test_a_model_is_restored_from_the_history(whole, other, user_data, tmp_path,
 
 @pytest.mark.parametrize("folder", sorted(PACKAGED.iterdir()), ids=lambda folder: folder.name)
 def test_golden_files_of_all_packaged_models_decode(folder):
-    check_golden(folder, load_codec(folder))
+    """And those of its suite whose canvas is the golden file's; the command decodes all."""
+    codec = load_codec(folder)
+    check_golden(folder, codec)
+    suite = Suite(SUITES / folder.name)
+    suite.cases = [case for case in suite.cases if case.file.startswith(("1x1_", "60x48_"))]
+    outcomes = list(suite.run({codec.fingerprint.hex(): codec}))
+    assert len(outcomes) == 12 and not [found for found in outcomes if found[1].error]
 
 
 def test_weights_that_are_missing_or_of_other_shapes_are_named(tiny_release, tmp_path):
