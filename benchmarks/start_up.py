@@ -5,15 +5,16 @@
 Every command runs in a process of its own, `--rounds` times, the fastest of which counts. The
 compilation cache is a fresh folder: "first" are the commands that fill it, "warm" those that find
 all programs there, "new size" those for a size never seen whose canvas the cache knows. Then one
-process says where a warm command's time goes.
+process says where a warm command's time goes. `LLIC_TFC` chooses what codes tfc streams.
 
-Columns: seconds of the whole command, compressing and decompressing. Below: seconds of each part
-of a warm process.
+Columns: seconds of the whole command, compressing and decompressing; and of processor time, which
+other work on the machine disturbs less. Below: seconds of each part of a warm process.
 """
 
 import argparse
 import json
 import os
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -98,32 +99,38 @@ def main() -> None:
         image.crop((0, 0, *ALIKE)).save(alike)
         llic = ["-m", "llic_jax"]
 
-        def code(command: str, image: Path) -> float:
+        def code(command: str, image: Path) -> tuple[float, float]:
+            """Seconds of a command, and those of processor time."""
             given, made = (image, image.with_suffix(".llic"))
             if command == "decompress":
                 given, made = made, work / "decoded.png"
-            return run([*llic, command, "--force", str(given), str(made)], cache)[1]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = run([*llic, command, "--force", str(given), str(made)], cache)[1]
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-        print(f"{'':24}{'compress s':>12}{'decompress s':>14}")
+        columns = "compress s", "decompress s", "processor s", "processor s"
+        print(f"{'':24}" + "".join(f"{column:>14}" for column in columns))
         for label, image_file, rounds in (
             ("first", source, 1),
             ("warm", source, args.rounds),
             ("new size", alike, 1),
             ("new size, warm", alike, args.rounds),
         ):
-            seconds = {}
-            for command in ("compress", "decompress"):
-                seconds[command] = min(code(command, image_file) for _ in range(rounds))
-            both = f"{seconds['compress']:>12.2f}{seconds['decompress']:>14.2f}"
-            print(f"{label:24}{both}", flush=True)
+            found = [
+                np.min([code(command, image_file) for _ in range(rounds)], axis=0)
+                for command in ("compress", "decompress")
+            ]
+            cells = "".join(f"{seconds:>14.2f}" for seconds in np.transpose(found).ravel())
+            print(f"{label:24}{cells}", flush=True)
         for command in (["--help"], ["info", str(source.with_suffix(".llic"))]):
             light = min(run([*llic, *command], cache)[1] for _ in range(args.rounds))
-            print(f"{command[0]:24}{light:>12.2f}")
+            print(f"{command[0]:24}{light:>14.2f}")
         print()
         itself = [__file__, "--stages", str(source), str(source.with_suffix(".llic"))]
         rounds = [last_line(run(itself, cache)[0]) for _ in range(args.rounds)]
         for entries in zip(*rounds, strict=True):
-            print(f"{entries[0][0]:24}{min(seconds for _, seconds in entries):>12.2f}")
+            print(f"{entries[0][0]:24}{min(seconds for _, seconds in entries):>14.2f}")
 
 
 if __name__ == "__main__":
