@@ -33,6 +33,9 @@ from typing import Any
 
 from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import ConfigError, LlicError, OutOfTimeError, TrainingError
+from llic_jax.system.arguments import above_zero, positive
+from llic_jax.system.files import write_json
+from llic_jax.system.streams import run_command
 
 _MIB = 2**20
 _PROGRAMS = "programs"  # folder in a package
@@ -296,6 +299,14 @@ def _pack(args: argparse.Namespace) -> None:
     print(f"{len(index['files'])} files, {index['encoding']}; left out: {index['left_out']}")
 
 
+def _files(text: str) -> int:
+    """So many that a piece of the run fits beside its history."""
+    value = int(text)
+    if value <= _HISTORY_FILES:
+        raise argparse.ArgumentTypeError(f"{value} is too few: {_HISTORY_FILES} hold the history")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
@@ -308,13 +319,15 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument(
         "--validation", required=True, help="folders of photographs never to be trained on"
     )
-    packing.add_argument("--mib", type=float, default=50, help="of the package, at most")
-    packing.add_argument("--piece_mib", type=float, default=15.5, help="of a file of it, at most")
+    packing.add_argument("--mib", type=above_zero, default=50, help="of the package, at most")
+    packing.add_argument(
+        "--piece_mib", type=above_zero, default=15.5, help="of a file of it, at most"
+    )
     packing.add_argument("--format", choices=("avif", "webp", "jpeg"), default="avif")
-    packing.add_argument("--quality", type=int, help="default: the best of which all fit")
-    packing.add_argument("--reduce", type=float, default=1.0, help="Lanczos factor")
-    packing.add_argument("--least", type=int, default=256, help="pixels of the shorter side")
-    packing.add_argument("--workers", type=int, default=2, help="processes")
+    packing.add_argument("--quality", type=positive, help="default: the best of which all fit")
+    packing.add_argument("--reduce", type=above_zero, default=1.0, help="Lanczos factor")
+    packing.add_argument("--least", type=positive, default=256, help="pixels of the shorter side")
+    packing.add_argument("--workers", type=positive, default=2, help="processes")
     resolving = commands.add_parser("config", help="a config of Python to one of JSON")
     resolving.add_argument("config", type=Path)
     resolving.add_argument("json", type=Path)
@@ -330,14 +343,14 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("config", type=Path, help="JSON")
     running.add_argument("output", type=Path)
     running.add_argument("set", nargs="*", help="section.field=VALUE")
-    running.add_argument("--minutes", type=float, required=True, help="all included")
+    running.add_argument("--minutes", type=above_zero, required=True, help="all included")
     running.add_argument("--start_from", type=Path, help="OUTPUT of an earlier run")
     running.add_argument("--programs", type=Path, help="default: PACKAGE/programs, if it is there")
     running.add_argument("--workdir", type=Path, help="default: a temporary folder")
-    running.add_argument("--export_minutes", type=float, default=2.0)
-    running.add_argument("--piece_mib", type=float, default=15.5, help="of a file, at most")
-    running.add_argument("--limit_mib", type=float, default=60, help="of all pieces, at most")
-    running.add_argument("--files", type=int, default=8, help="in OUTPUT, at most")
+    running.add_argument("--export_minutes", type=above_zero, default=2.0)
+    running.add_argument("--piece_mib", type=above_zero, default=15.5, help="of a file, at most")
+    running.add_argument("--limit_mib", type=above_zero, default=60, help="of all pieces, at most")
+    running.add_argument("--files", type=_files, default=8, help="in OUTPUT, at most")
     unpacking = commands.add_parser("unpack", help="OUTPUT of a run to a RUN folder")
     unpacking.add_argument("output", type=Path)
     unpacking.add_argument("run", type=Path)
@@ -358,12 +371,12 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     for talkative in ("absl", "jax"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    try:
+
+    def work() -> None:
         if args.command == "pack":
             _pack(args)
         elif args.command == "config":
-            config = resolve_config(args.config, args.set)
-            args.json.write_text(json.dumps(config, indent=2) + "\n")
+            write_json(args.json, resolve_config(args.config, args.set))
         elif args.command == "compile":
             _compile(args)
         elif args.command == "run":
@@ -372,10 +385,8 @@ def main(argv: list[str] | None = None) -> int:
             from llic_jax.training.transfer import unpack
 
             print(f"{args.run}: step {unpack(args.output, args.run)}")
-    except LlicError as error:
-        print(f"llic_jax.accelerate: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command("llic_jax.accelerate", work)
 
 
 def _leave(code: int) -> None:

@@ -35,6 +35,7 @@ from llic_jax.coding.range_coders.tfc_streams import TFC_IMPLEMENTATIONS, tfc_im
 from llic_jax.errors import LlicError
 from llic_jax.execution import program_cache
 from llic_jax.system.files import write_json
+from llic_jax.system.streams import run_command
 from llic_jax.zoo.folder import load_codec
 from llic_jax.zoo.installed import installed_models, model_of_file
 
@@ -287,8 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--four_k", action="store_true", help="with --write: also 3840 x 2160")
     parser.add_argument("--quick", action="store_true", help="no image above two million pixels")
     args = parser.parse_args(argv)
-    program_cache.enable()
-    try:
+
+    def work() -> int:
+        program_cache.enable()
         for key, value in environment().items():
             print(f"{key:12}{value}")
         if args.write is None:
@@ -298,10 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = Path(model).name
             count = write_suite(args.write / name, model, four_k=args.four_k)
             print(f"{args.write / name}: {count} files by {', '.join(installed_coders())}")
-    except (LlicError, OSError) as error:
-        print(f"llic_jax.conformance: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return run_command("llic_jax.conformance", work)
 
 
 if __name__ == "__main__":

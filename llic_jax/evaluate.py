@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llic_jax.errors import LlicError
 from llic_jax.system import streams
+from llic_jax.system.arguments import not_negative, positive
 from llic_jax.system.files import path_argument, print_any_name
 
 
@@ -24,18 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status: 0, 1 for an error, 130 if interrupted.
     """
     print_any_name()
-    with streams.unbreakable():
-        argv = sys.argv[1:] if argv is None else list(argv)
-        args = _parser().parse_args(argv)
-        try:
-            _evaluate(args, shlex.join(["python", "eval.py", *argv]))
-        except (LlicError, OSError) as error:
-            print(f"eval.py: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("eval.py: interrupted; run it again to go on", file=sys.stderr)
-            return 130
-    return 0
+    argv = sys.argv[1:] if argv is None else list(argv)
+
+    def work() -> None:
+        _evaluate(_parser().parse_args(argv), shlex.join(["python", "eval.py", *argv]))
+
+    return streams.run_command("eval.py", work)
 
 
 def _evaluate(args: argparse.Namespace, command: str) -> None:
@@ -79,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--data_dir", nargs="+", default=[], help="folders and files (default: scikit-image's)")
     add("--dataset", help="kodak, clic_pro_valid or tecnick: from --data_dir, or else fetched")
     add(
-        "--held_back", type=int, default=0, metavar="N",
+        "--held_back", type=_held_back, default=0, metavar="N|FILE",
         help="evaluate only the N images of --data_dir that training with data.held_back=N leaves "
-        "out",
+        "out; or those that a run's held_back.json names, which stay when images are added",
     )  # fmt: skip
     add(
         "--checkpoint", nargs="+", type=path_argument,
@@ -89,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--quality", type=float, nargs="+", help="default: every level")
     add(
-        "--effort", type=_steps, nargs="+", default=[0], metavar="N",
+        "--effort", type=not_negative, nargs="+", default=[0], metavar="N",
         help="refine the latents of each image with N gradient steps; a curve for each N",
     )  # fmt: skip
     add("--coder", help="range coder: tfc or constriction (default: the first that is installed)")
@@ -102,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder (default: ./results); what is measured there already is not measured again",
     )  # fmt: skip
     add(
-        "--workers", type=_count, default=1,
+        "--workers", type=positive, default=1,
         help="processes (default: 1; with more, they slow each other down, and times mean less)",
     )  # fmt: skip
     add("--save_images", action="store_true", help="keep the decoded images")
@@ -114,18 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
-def _steps(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is less than 0")
-    return value
+def _held_back(text: str) -> int | Path:
+    return int(text) if text.lstrip("-").isdigit() else path_argument(text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llic_jax.errors import LlicError
+from llic_jax.system.streams import run_command
 from llic_jax.training.export import export_run
 from llic_jax.zoo.card import read_summary
 from llic_jax.zoo.golden import complete
@@ -39,16 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--summary", type=Path, help="eval.py's summary.json, for the card")
     parser.add_argument("--coder", help="of the golden file: one that every user will have")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         if args.workdir is not None:
             export_run(args.workdir, args.folder, args.step, args.mean)
         summary = read_summary(args.summary) if args.summary else None
         codec = complete(args.folder, summary, args.coder)
-    except (LlicError, OSError) as error:
-        print(f"llic_jax.release: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.folder}: model {codec.fingerprint.hex()}")
-    return 0
+        print(f"{args.folder}: model {codec.fingerprint.hex()}")
+
+    return run_command("llic_jax.release", work)
 
 
 if __name__ == "__main__":

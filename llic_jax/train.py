@@ -9,6 +9,7 @@ from ml_collections import config_flags
 
 from llic_jax.configs.rules import RULES, unknown_field
 from llic_jax.configs.upgrade import RENAMED
+from llic_jax.system.streams import run_command
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, e.g. configs/llic_elic.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; goes on from it.")
@@ -92,6 +93,10 @@ def main(argv: list[str]) -> int:
         raise app.UsageError("--workdir is needed: the folder of checkpoints and logs.")
     if _TARGET.value and not (_COMPILE_ONLY.value and _PROGRAMS.value):
         raise app.UsageError("--target needs --compile_only and --programs, a folder to write to.")
+    return run_command("train.py", _train)
+
+
+def _train() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     for talkative in ("absl", "jax"):  # orbax tells every file that it opens
         logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -100,23 +105,17 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     import jax
 
-    from llic_jax.errors import LlicError
     from llic_jax.execution import program_cache
     from llic_jax.training.loop import train
 
-    try:
-        if _DISTRIBUTED.value or _COORDINATOR.value:
-            jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        if _COMPILE_ONLY.value:
-            _compile()
-            return 0
-        program_cache.enable()
-        workdir, programs = str(_WORKDIR.value), _PROGRAMS.value
-        train(_CONFIG.value, workdir, _MAX_MINUTES.value, _FROM_STEP.value, programs)
-    except LlicError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _COMPILE_ONLY.value:
+        _compile()
+        return
+    program_cache.enable()
+    workdir, programs = str(_WORKDIR.value), _PROGRAMS.value
+    train(_CONFIG.value, workdir, _MAX_MINUTES.value, _FROM_STEP.value, programs)
 
 
 def _compile() -> None:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 
 from llic_jax.cli.info import info
 from llic_jax.cli.models import add, list_models, restore
-from llic_jax.errors import LlicError
 from llic_jax.system import files
+from llic_jax.system.arguments import above_zero, not_negative, positive, seconds
+from llic_jax.system.streams import run_command
 
 _EXIT_STATUS = """\
 exit status:
@@ -78,18 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With status 2 for bad usage, 0 for `--help`.
     """
     files.print_any_name()
-    try:
+
+    def work() -> int:
         args = _parser().parse_args(argv)
-        return args.command(args)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename is not None else ""
-        print(f"llic: {name}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except LlicError as error:
-        print(f"llic: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _interrupted()
+        try:
+            return args.command(args)
+        except KeyboardInterrupt:
+            return _interrupted()
+
+    return run_command("llic", work)
 
 
 def _interrupted() -> int:
@@ -182,21 +180,21 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
         help="1 to the model's levels, continuous (default: the middle)",
     )  # fmt: skip
     rate.add_argument(
-        "--target_bpp", type=_above_zero, metavar="BITS",
+        "--target_bpp", type=above_zero, metavar="BITS",
         help="the best quality within so many bits per pixel",
     )  # fmt: skip
     rate.add_argument(
-        "--target_psnr", type=_above_zero, metavar="DB",
+        "--target_psnr", type=above_zero, metavar="DB",
         help="the smallest file that reaches this PSNR (dB)",
     )  # fmt: skip
     coding = compress.add_argument_group("coding")
     coding.add_argument(
-        "--effort", type=_not_negative, default=0, metavar="N",
+        "--effort", type=not_negative, default=0, metavar="N",
         help="refine the latents of each image with N gradient steps before coding: smaller files "
         "at equal quality; a step takes two to three times as long as decompressing (default: 0)",
     )  # fmt: skip
     coding.add_argument(
-        "--effort_seconds", type=float, default=math.inf, metavar="S",
+        "--effort_seconds", type=seconds, default=math.inf, metavar="S",
         help="with --effort: as many of these steps as S seconds an image allow",
     )  # fmt: skip
     coding.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
@@ -267,20 +265,20 @@ def _add_files(command: argparse.ArgumentParser) -> None:
 def _add_resources(command: argparse.ArgumentParser) -> None:
     resources = command.add_argument_group("time and memory")
     resources.add_argument(
-        "--workers", type=_positive, default=2, metavar="N",
+        "--workers", type=positive, default=2, metavar="N",
         help="files worked on at a time (default: 2)",
     )  # fmt: skip
     resources.add_argument(
-        "--batch", type=_positive, default=1, metavar="N",
+        "--batch", type=positive, default=1, metavar="N",
         help="files whose images have the same size, rounded up to multiples of 64, that go "
         "through the networks together, for accelerators above all (default: 1)",
     )  # fmt: skip
     resources.add_argument(
-        "--memory_gb", type=_above_zero, default=4.0, metavar="GIB",
+        "--memory_gb", type=above_zero, default=4.0, metavar="GIB",
         help="memory for one worker: larger images take longer (default: 4)",
     )  # fmt: skip
     resources.add_argument(
-        "--max_pixels", type=_positive, metavar="N", help="refuse larger images (default: 2^28)"
+        "--max_pixels", type=positive, metavar="N", help="refuse larger images (default: 2^28)"
     )
 
 
@@ -318,24 +316,3 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
         "--from", dest="clone", type=files.path_argument, required=True, metavar="CLONE",
         help="a git clone with the model's commit",
     )  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is less than 0")
-    return value
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
-    return value

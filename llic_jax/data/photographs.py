@@ -1,13 +1,17 @@
 """Collections of photographs with random access: whole, cached, or in part."""
 
+import json
 import logging
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from llic_jax.errors import DataError
+
+HELD_OUT_FILE = "held_back.json"  # in a run: the names of what it holds out
 
 
 @runtime_checkable
@@ -66,6 +70,27 @@ class Subset:
             index: Of the image in this subset.
         """
         return name_of(self.images, self.indexes[index])
+
+
+def read_held_out(path: Path) -> list[str]:
+    """The names of the photographs that a training run holds out.
+
+    Args:
+        path: The run's `held_back.json`.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        names = json.loads(path.read_text())
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is no list of names")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Get it back: without it the run would train on "
+            "photographs that it has been validated on."
+        ) from error
+    return names
 
 
 def name_of(images: Any, index: int) -> str:

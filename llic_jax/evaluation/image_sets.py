@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llic_jax.data.evaluation_sets import dataset_files, identify
-from llic_jax.data.image_files import image_files
-from llic_jax.data.photographs import split_held_out
+from llic_jax.data.image_files import ImageFiles, image_files
+from llic_jax.data.photographs import read_held_out, split_held_out
 from llic_jax.errors import DataError, ImageFileError
 from llic_jax.evaluation.system import Image
 from llic_jax.images.photograph import SUFFIXES
@@ -38,7 +38,7 @@ class ImageSet:
 
 
 def load_images(
-    sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int = 0
+    sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int | Path = 0
 ) -> ImageSet:
     """Loads the images of a data set, of folders and files, or embedded ones.
 
@@ -47,27 +47,26 @@ def load_images(
       dataset: A name in `evaluation_sets.DATASETS`; it is in the only folder in `sources`, if
         given, and else fetched.
       held_out: Takes only those images of the only folder in `sources` that a training run with
-        `data.held_back` of that number never sees. 0: takes all.
+        `data.held_back` of that number never sees; or those that a run's `held_back.json` names,
+        also where photographs were added since. 0: takes all.
 
     Returns:
       The images, read as RGB.
 
     Raises:
       DataError: Nothing is there, two files have one name, or files are not the data set's;
-        `held_out` without a folder.
+        `held_out` without a folder, or not of this one.
       ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
     """
-    if held_out < 0:
+    if isinstance(held_out, int) and held_out < 0:
         raise DataError(f"--held_back is {held_out}; it takes a number of photographs.")
     if held_out:
-        if dataset is not None or len(sources) != 1 or not Path(sources[0]).is_dir():
+        folders = [folder for source in sources if (folder := Path(source).expanduser()).is_dir()]
+        if dataset is not None or len(sources) != 1 or not folders:
             raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
-        photographs = image_files(sources[0])
-        _, kept = split_held_out(photographs, held_out)
-        files = [photographs[i] for i in kept.indexes]
-        return _read(
-            f"{held_out} photographs held back of {default_name(Path(sources[0]))}", None, files
-        )
+        files = _held_out_files(folders[0], held_out)
+        name = f"{len(files)} photographs held back of {default_name(folders[0])}"
+        return _read(name, None, files)
     if dataset is not None:
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
@@ -80,6 +79,22 @@ def load_images(
         files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
     published = identify(files)
     return _read(published or ", ".join(default_name(Path(s)) for s in sources), published, files)
+
+
+def _held_out_files(folder: Path, held_out: int | Path) -> list[Path]:
+    """The files in a folder that a training run holds out."""
+    photographs = ImageFiles(image_files(folder), folder)
+    if isinstance(held_out, int):
+        _, kept = split_held_out(photographs, held_out)
+    else:
+        names = read_held_out(held_out)
+        _, kept = split_held_out(photographs, 0, names)
+        if len(kept) != len(names):
+            raise DataError(
+                f"{len(names) - len(kept)} of the {len(names)} photographs that {held_out} names "
+                f"are not in {folder}. Name the folder that the run was trained on."
+            )
+    return [photographs.files[i] for i in kept.indexes]
 
 
 def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = True) -> ImageSet:

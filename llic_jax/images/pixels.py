@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile
+from PIL import Image
 
 from llic_jax.images import png
 
@@ -59,8 +59,8 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
         return None
     file.seek(0)
     image = Image.open(file, formats=[kind])  # type: ignore[arg-type]
-    if image.tile and str(image.tile[0][3]) == "LA;16B":
-        return _low_bytes_of_grey_and_alpha(image)
+    if image.tile and str(image.tile[0].args) == "LA;16B":
+        return _low_bytes_of_grey_and_alpha(file)
     native = "L" if struct.pack("=H", 1)[0] else "B"
 
     def swapped(argument: Any) -> Any:
@@ -71,15 +71,15 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
         return f"{match[1]};16{'B' if order == 'L' else 'L'}"
 
     changed = []
-    for codec, extent, offset, arguments in image.tile:
+    for piece in image.tile:
+        arguments = piece.args
         other = (
             tuple(map(swapped, arguments)) if isinstance(arguments, tuple) else swapped(arguments)
         )
         if other == arguments:
             return None
-        changed.append((codec, extent, offset, other))
-    tile = ImageFile._Tile
-    image.tile = [tile(*piece) for piece in changed]
+        changed.append(piece._replace(args=other))
+    image.tile = changed
     vars(image)["load_end"] = lambda: None
     try:
         image.load()
@@ -88,12 +88,12 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
     return image.copy()
 
 
-def _low_bytes_of_grey_and_alpha(image: Any) -> Image.Image:
-    """The same for a PNG of grey and alpha, whose four bytes Pillow can take for four channels."""
-    image._mode = "RGBA"
-    image.tile = [
-        ImageFile._Tile(codec, extent, offset, "RGBA") for codec, extent, offset, _ in image.tile
-    ]
+def _low_bytes_of_grey_and_alpha(file: io.BufferedIOBase) -> Image.Image:
+    """The same for a PNG of grey and alpha: its four bytes are four channels of 8 bits, if its
+    header says so.
+    """
+    file.seek(0)
+    image = Image.open(io.BytesIO(png.as_rgba(file.read())), formats=["PNG"])
     _, low_grey, _, low_alpha = image.split()
     return Image.merge("RGBA", (low_grey, low_grey, low_grey, low_alpha))
 

@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from llic_jax.errors import ConfigError
 from llic_jax.models.build import build_model, initialize
 from llic_jax.models.llic import LLIC
 from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE, round_up
+from llic_jax.system.arguments import positive
+from llic_jax.system.streams import run_command
 
 Shape = tuple[int, ...]
 
@@ -235,11 +238,14 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints parameters, kMACs per pixel and peak memory of each part.
 
     Args:
         argv: The command line; that of the process by default.
+
+    Returns:
+        The exit status.
     """
     parser = argparse.ArgumentParser(
         prog="python -m llic_jax.models.cost",
@@ -248,13 +254,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", type=Path, help="a config file, e.g. configs/llic_elic.py")
     which.add_argument("--checkpoint", type=Path, help="a released folder, or a training run's")
-    parser.add_argument("--height", type=int, default=512, help="of the image, pixels")
-    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--height", type=positive, default=512, help="of the image, pixels")
+    parser.add_argument("--width", type=positive, default=768)
     parser.add_argument("--memory", action="store_true", help="compile, to show activation memory")
     args = parser.parse_args(argv)
-    model = load_model(args.config, args.checkpoint)
-    print(summarize(model, args.height, args.width, args.memory))
+
+    def work() -> None:
+        model = load_model(args.config, args.checkpoint)
+        print(summarize(model, args.height, args.width, args.memory))
+
+    return run_command("llic_jax.models.cost", work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,8 +11,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from llic_jax.errors import LlicError, NoMetricsError
+from llic_jax.errors import NoMetricsError
 from llic_jax.report import plots
+from llic_jax.system.streams import run_command
 from llic_jax.training.log import read_metrics
 
 _PANELS = {"loss": "loss", "bpp": "rate (bpp)", "psnr": "PSNR (dB)"}
@@ -84,14 +85,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the training run")
     parser.add_argument("file", type=Path, help="picture to write, .svg or .png")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         with plots.style():
             learning_curve(args.run).savefig(args.file, dpi=150)
-    except LlicError as error:
-        print(f"llic_jax.report.learning_curve: {error}", file=sys.stderr)
-        return 1
-    print(args.file)
-    return 0
+        print(args.file)
+
+    return run_command("llic_jax.report.learning_curve", work)
 
 
 if __name__ == "__main__":

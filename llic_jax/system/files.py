@@ -64,9 +64,11 @@ def read(source: Path) -> bytes:
 
     Raises:
         OSError: It cannot be read.
-        LlicError: A FIFO into which nobody writes.
+        LlicError: A FIFO into which nobody writes; standard input is closed.
     """
     if source is STANDARD:
+        if sys.stdin is None:
+            raise LlicError("Standard input is closed; pipe a file into it.")
         return sys.stdin.buffer.read()
     if not stat.S_ISFIFO(source.stat().st_mode):
         return source.read_bytes()

@@ -5,10 +5,12 @@ keys and the position in the data are functions of the seed and the step, so not
 to go on exactly.
 """
 
+import contextlib
 import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,9 @@ class Checkpoints:
             step: Also one before the last: a run may have gone back.
             state: A pytree of NumPy arrays.
             loss: With `by_loss`. One that is not finite is never kept.
+
+        Raises:
+            CheckpointError: This checkpoint, or one before it, cannot be written.
         """
         metrics: dict[str, float] = {}
         if self.by_loss:
@@ -69,7 +74,8 @@ class Checkpoints:
             self.manager.delete(step)
         # Orbax passes over steps before its last one unless it is forced.
         content = ocp.args.StandardSave(state)
-        self.manager.save(step, args=content, metrics=metrics or None, force=True)
+        with self._writing():
+            self.manager.save(step, args=content, metrics=metrics or None, force=True)
 
     def _loss(self, step: int) -> float:
         found: Any = self.manager.metrics(step)
@@ -127,10 +133,41 @@ class Checkpoints:
         self.manager.reload()
 
     def wait(self) -> None:
-        """Waits until everything is written."""
-        self.manager.wait_until_finished()
+        """Waits until everything is written.
+
+        Raises:
+            CheckpointError: It cannot be.
+        """
+        with self._writing():
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until everything is written, and ends the background threads."""
-        self.wait()
-        self.manager.close()
+        """Waits until everything is written, and ends the background threads.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            with self._writing():
+                self.manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Orbax raises many kinds of errors for a disk that is full or gone."""
+        try:
+            yield
+        except Exception as error:
+            steps = self._finished()
+            last = f"the last one is of step {steps[-1]}" if steps else "there is none before it"
+            raise CheckpointError(
+                f"A checkpoint cannot be written to {self.folder}: {error} Is the disk full, or "
+                f"gone? Mend that and start again: the run goes on from its checkpoints ({last})."
+            ) from error
+
+    def _finished(self) -> list[int]:
+        """The steps whose folders are there: orbax gives a checkpoint its name when it is whole."""
+        with contextlib.suppress(OSError):
+            return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+        return []

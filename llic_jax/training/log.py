@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from llic_jax.system import json_lines
+from llic_jax.training.tensorboard import TensorBoard
 
 
 class TrainingLog:
@@ -86,9 +87,7 @@ class TrainingLog:
         self._write("validation", figures)
         if self.board is not None:
             for i, pair in enumerate(pairs):
-                self.board.add_image(
-                    f"original_and_decoded/{i}", pair, self.step, dataformats="HWC"
-                )
+                self.board.picture(f"original_and_decoded/{i}", pair, self.step)
         self._pause(time.monotonic())
 
     def summary(self, reason: str, folder: Path) -> None:
@@ -119,8 +118,8 @@ class TrainingLog:
             text = " ".join(f"{name} {value:.5g}" for name, value in figures.items())
             logging.info("%s step %d: %s", kind, self.step, text)
         if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(f"{kind}/{name}", value, self.step)
+            named = {f"{kind}/{name}": value for name, value in figures.items()}
+            self.board.scalars(named, self.step)
 
     def _pause(self, now: float) -> None:
         """Time before `now` does not count as training."""
@@ -144,14 +143,9 @@ def read_metrics(workdir: str | Path, kind: str) -> list[dict[str, Any]]:
     return [entries[step] for step in sorted(entries)]
 
 
-def _board(folder: Path, first: int) -> Any:
-    """TensorBoard's writer.
-
-    What an earlier start wrote of the steps after `first` is left out of the picture.
-    """
+def _board(folder: Path, first: int) -> TensorBoard | None:
     try:
-        from tensorboardX import SummaryWriter
+        return TensorBoard(folder, first)
     except ImportError:
         logging.warning("tensorboardX is not installed, so there will be no TensorBoard files.")
         return None
-    return SummaryWriter(str(folder), purge_step=first + 1 if first else None)

@@ -66,6 +66,11 @@ def open_pictures(settings: RunSettings, folder: RunFolder) -> Pictures:
         if names is None:
             names = [others.name(i) for i in range(len(others))]
             folder.keep_held_out_names(names)
+        if len(names) != data.held_back:
+            logging.warning(
+                "This run holds back the %d images that it began with; data.held_back %d is for "
+                "new runs.", len(names), data.held_back,
+            )  # fmt: skip
         if missing := len(names) - len(others):
             logging.warning(
                 "%d of the %d images that this run holds back are no longer in %s.",

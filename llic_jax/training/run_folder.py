@@ -1,5 +1,6 @@
 """The folder of a training run: its config, its history, and who may write into it."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -15,6 +16,7 @@ import numpy as np
 
 from llic_jax.configs.config import Config, as_dict
 from llic_jax.configs.upgrade import upgrade
+from llic_jax.data.photographs import HELD_OUT_FILE, read_held_out
 from llic_jax.errors import CheckpointError, OutputError
 from llic_jax.system import json_lines, provenance
 from llic_jax.system.files import whole_file
@@ -27,8 +29,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-_HELD_OUT = "held_back.json"
 
 
 class RunFolder:
@@ -82,12 +82,11 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            for checkpoints in self._checkpoints:
-                checkpoints.close()
-        finally:
+        with contextlib.ExitStack() as exits:
             if self._lock is not None:
-                os.close(self._lock)  # unlocks, too
+                exits.callback(os.close, self._lock)  # unlocks, too
+            for checkpoints in self._checkpoints:
+                exits.callback(_close, checkpoints, error)
 
     def checkpoints(self, name: str, keep: int, by_loss: bool = False) -> Checkpoints:
         """Checkpoints in a folder of this one; closed together with it, on errors, too.
@@ -152,8 +151,8 @@ class RunFolder:
 
     def held_out_names(self) -> list[str] | None:
         """Names of the photographs that this run holds out since its start; None before it."""
-        path = self.path / _HELD_OUT
-        return json.loads(path.read_text()) if path.exists() else None
+        path = self.path / HELD_OUT_FILE
+        return read_held_out(path) if path.exists() else None
 
     def keep_held_out_names(self, names: list[str]) -> None:
         """Keeps the names of the photographs that this run holds out.
@@ -164,7 +163,7 @@ class RunFolder:
             names: In the source.
         """
         if self.is_main:
-            with whole_file(self.path / _HELD_OUT) as temporary:
+            with whole_file(self.path / HELD_OUT_FILE) as temporary:
                 temporary.write_text(json.dumps(names, indent=1) + "\n")
 
     def save_failed(self, state: TrainState) -> Path:
@@ -181,6 +180,16 @@ class RunFolder:
         checkpoints.save(step, dataclasses.replace(state, failed=np.zeros_like(state.failed)))
         checkpoints.close()
         return checkpoints.folder / str(step)
+
+
+def _close(checkpoints: Checkpoints, error: BaseException | None) -> None:
+    """Closes checkpoints; what goes wrong then does not hide the error that ends the run."""
+    try:
+        checkpoints.close()
+    except CheckpointError as late:
+        if error is None:
+            raise
+        logging.warning("%s", late)
 
 
 def _parameters(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,10 @@ from safetensors.numpy import load, load_file, save
 
 from llic_jax.configs.config import Config
 from llic_jax.configs.upgrade import upgrade
-from llic_jax.errors import CheckpointError, LlicError
+from llic_jax.errors import CheckpointError
 from llic_jax.models.build import build_model
+from llic_jax.system.arguments import above_zero
+from llic_jax.system.streams import run_command
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.settings import TrainSettings
 from llic_jax.training.state import TrainState, create_state, new_state
@@ -246,13 +248,16 @@ def main(argv: list[str] | None = None) -> int:
     packing = commands.add_parser("pack", help="RUN to pieces in FOLDER")
     packing.add_argument("run", type=Path)
     packing.add_argument("folder", type=Path)
-    packing.add_argument("--piece_mb", type=float, default=15, help="megabytes, at most")
-    packing.add_argument("--limit_mb", type=float, help="of all pieces; less is carried if need be")
+    packing.add_argument("--piece_mb", type=above_zero, default=15, help="megabytes, at most")
+    packing.add_argument(
+        "--limit_mb", type=above_zero, help="of all pieces; less is carried if need be"
+    )
     unpacking = commands.add_parser("unpack", help="pieces in FOLDER to a new RUN")
     unpacking.add_argument("folder", type=Path)
     unpacking.add_argument("run", type=Path)
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         if args.command == "pack":
             limit = int(args.limit_mb * 1e6) if args.limit_mb else None
             files = pack(args.run, args.folder, int(args.piece_mb * 1e6), limit)
@@ -260,10 +265,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{len(files)} files, {size:.1f} MB in {args.folder}")
         else:
             print(f"{args.run}: step {unpack(args.folder, args.run)}")
-    except LlicError as error:
-        print(f"llic_jax.training.transfer: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command("llic_jax.training.transfer", work)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,9 @@ def test_16_bits_are_refused_or_converted_when_told_to(tmp_path, llic, capsys):
         (("--target_bpp", "nan"), "nan is no number above 0"),
         (("--target_psnr", "inf"), "inf is no number above 0"),
         (("--memory_gb", "-1"), "-1 is no number above 0"),
+        (("--effort", "1", "--effort_seconds", "nan"), "nan is no time"),
+        (("--effort", "-1"), "-1 is less than 0"),
+        (("--workers", "0"), "0 is less than 1"),
     ],
 )
 def test_numbers_that_are_none_are_bad_usage(pictures, llic, capsys, arguments, message):

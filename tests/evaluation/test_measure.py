@@ -372,6 +372,17 @@ def test_only_what_training_left_out(images, tmp_path):
         load_images([folder], held_out=5)
     with pytest.raises(DataError, match="--held_back is -1"):
         load_images([folder], held_out=-1)
+    # A run's own list holds, whatever was added since.
+    names = tmp_path / "held_back.json"
+    names.write_text('["a.png", "e.png"]')
+    write_image(folder / "a0.png", images[0][1])
+    assert [name for name, _ in load_images([folder], held_out=names).images] == ["a.png", "e.png"]
+    names.write_text('["a.png", "gone.png"]')
+    with pytest.raises(DataError, match=r"1 of the 2 photographs .* are not in"):
+        load_images([folder], held_out=names)
+    names.write_text('["a.png"')
+    with pytest.raises(DataError, match=r"held_back\.json cannot be read"):
+        load_images([folder], held_out=names)
 
 
 def test_peak_memory_sees_an_array():

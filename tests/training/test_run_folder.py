@@ -1,13 +1,15 @@
 """A run's folder: one owner, the best checkpoint, and files that are whole."""
 
 import json
+import resource
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from llic_jax.errors import CheckpointError, OutputError
+from llic_jax.errors import CheckpointError, DataError, OutputError
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.run_folder import RunFolder
 from llic_jax.training.settings import RunSettings
@@ -91,3 +93,37 @@ def test_a_run_that_went_back_writes_earlier_steps(tmp_path):
     checkpoints.wait()
     assert checkpoints.steps() == [10, 15] and checkpoints.latest_step() == 15
     checkpoints.close()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_ones_before_stay(tmp_path):
+    """The disk is full: files that are too long fail as they would on one."""
+    like = {"x": np.zeros(1)}
+    with pytest.raises(OSError, match="what ends the run"), RunFolder(tmp_path) as folder:
+        checkpoints = folder.checkpoints("checkpoints", 3)
+        checkpoints.save(1, {"x": np.ones(1)})
+        checkpoints.wait()
+        noise = np.random.default_rng(0).integers(0, 256, 100_000)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            with pytest.raises(CheckpointError, match=r"cannot be written.*full.*of step 1"):
+                checkpoints.save(2, {"x": noise})
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        raise OSError("what ends the run")
+    with RunFolder(tmp_path) as folder:
+        checkpoints = folder.checkpoints("checkpoints", 3)
+        assert checkpoints.steps() == [1] and checkpoints.restore(like)["x"] == 1
+
+
+def test_names_of_what_is_held_out_are_whole_or_named(tmp_path):
+    with RunFolder(tmp_path) as folder:
+        assert folder.held_out_names() is None
+        folder.keep_held_out_names(["a.png"])
+        assert folder.held_out_names() == ["a.png"]
+        (tmp_path / "held_back.json").write_text('["a.png"')
+        with pytest.raises(DataError, match=r"held_back\.json cannot be read"):
+            folder.held_out_names()
