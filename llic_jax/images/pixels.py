@@ -89,8 +89,9 @@ def _low_bytes(file: io.BufferedIOBase, kind: str | None) -> Image.Image | None:
 
 
 def _low_bytes_of_grey_and_alpha(file: io.BufferedIOBase) -> Image.Image:
-    """The same for a PNG of grey and alpha: its four bytes are four channels of 8 bits, if its
-    header says so.
+    """The same for a PNG of grey and alpha.
+
+    Its four bytes a pixel are four channels of 8 bits, if its header says so.
     """
     file.seek(0)
     image = Image.open(io.BytesIO(png.as_rgba(file.read())), formats=["PNG"])

@@ -93,8 +93,10 @@ def unbreakable() -> Iterator[None]:
 
 
 def _occupy(descriptor: int) -> None:
-    """Takes a closed descriptor for good: a file that is opened later must not get it, or what
-    libraries write to standard error would go into that file.
+    """Takes a closed descriptor for good.
+
+    A file that is opened later must not get it: what libraries write to standard error would go
+    into that file.
     """
     try:
         os.fstat(descriptor)
