@@ -348,6 +348,19 @@ def test_further_pictures_are_mentioned(kind):
     assert "only the first of 3" in read(buffer.getvalue()).notes[0]
 
 
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    from llic_jax.data.image_files import image_files
+
+    smooth = np.full((HEIGHT, WIDTH, 3), (120, 90, 60), np.uint8)
+    path = tmp_path / "x.HEIC"
+    heif.from_pillow(Image.fromarray(smooth)).save(path, quality=95)
+    photograph = read_photograph(path)
+    assert photograph.icc is None and image_size(path) == (WIDTH, HEIGHT)
+    assert np.abs(photograph.rgb.astype(int) - smooth).max() <= 4
+    assert [found.name for found in image_files(tmp_path)] == ["x.HEIC"]
+
+
 def test_the_limit_on_pixels_is_ours(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with warnings.catch_warnings():
