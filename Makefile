@@ -19,7 +19,7 @@ LATEST_PYTHON ?= $(shell for python in python3.13 $(PYENV_VERSIONS)/3.13*/bin/py
 GOLDEN := tests/codec/test_golden.py tests/entropy/test_conformance.py tests/coding/range_coders
 
 .PHONY: eval test test-all test-latest golden-latest newest-python conformance check format docs \
-	dist aot clean
+	dist installs aot clean
 
 eval: $(VENV)/ready
 	$(VENV)/bin/python eval.py $(ARGS)
@@ -60,8 +60,12 @@ docs: $(DOCS)/ready
 # Source distribution and wheel in dist/, with their contents checked.
 dist: $(VENV)/ready
 	rm -rf build dist
-	$(VENV)/bin/python -m build
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python .ci/build_dist.py dist
 	$(VENV)/bin/python .ci/check_dist.py dist
+
+# What `make dist` made, in empty environments of every Python that is here.
+installs: dist
+	$(VENV)/bin/python .ci/clean_installs.py dist
 
 aot: $(AOT)/ready
 	$(AOT)/bin/python benchmarks/aot.py $(ARGS)
@@ -96,3 +100,4 @@ $(AOT)/ready: setup.cfg pyproject.toml setup.py
 
 clean:
 	rm -rf $(VENV) $(LATEST) $(DOCS) $(AOT) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -f llic_jax/native/*.so

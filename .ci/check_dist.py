@@ -1,5 +1,6 @@
 """Checks the contents of a source distribution and a wheel: `python .ci/check_dist.py dist`."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,14 @@ from pathlib import Path
 LARGEST_MIB = 40
 # Kept in the repository for its forge and its continuous integration only.
 NOT_DISTRIBUTED = (".github/", ".gitignore")
+FIELDS = (
+    "Author",
+    "Classifier",
+    "Keywords",
+    "Project-URL",
+    "Provides-Extra",
+    "Requires-Python",
+)
 
 
 def tracked_files() -> set[str]:
@@ -37,17 +46,29 @@ def check(folder: Path) -> list[str]:
         for name in sorted(in_wheel)
         if not name.startswith(("llic_jax/", metadata_name.partition("/")[0]))
     ]
-    problems += [
-        f"metadata without {field}"
-        for field in ("Author", "Classifier", "Keywords", "License-Expression", "Requires-Python")
-        if not metadata.get(field) and not (field == "License-Expression" and metadata["License"])
-    ]
+    problems += [f"metadata without {field}" for field in FIELDS if not metadata.get(field)]
+    if not (metadata.get("License-Expression") or metadata.get("License")):
+        problems.append("metadata without a license")
+    text = str(metadata.get_payload())
+    relative = re.findall(r"\]\((?!https?:)([^)]*)\)", text)
+    problems += [f"the description has a link that leads nowhere: {link}" for link in relative]
+    problems += [] if text.startswith("# ") else ["the description is not README.md"]
+    problems += _tag_problems(wheel.name, any(name.endswith(".so") for name in in_wheel))
     for path in (sdist, wheel):
         mib = path.stat().st_size / 2**20
         print(f"{path.name}: {mib:.1f} MiB")
         if mib > LARGEST_MIB:
             problems.append(f"{path.name} is larger than {LARGEST_MIB} MiB")
     return problems
+
+
+def _tag_problems(wheel: str, native: bool) -> list[str]:
+    """What is wrong with the tag in a wheel's name, for one with or without native libraries."""
+    if not native:
+        expected = "py3-none-any"
+    else:
+        expected = "cp311-abi3-manylinux" if sys.platform == "linux" else "cp311-abi3-"
+    return [] if f"-{expected}" in wheel else [f"{wheel}: expected {expected} in its name"]
 
 
 if __name__ == "__main__":

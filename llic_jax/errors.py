@@ -17,6 +17,10 @@ class CurveError(LlicError, ValueError):
     """Points that make no rate-distortion curve, or two curves that cannot be compared."""
 
 
+class PillowError(LlicError, OSError):
+    """A `.llic` file that Pillow cannot open or decode, or an image that it cannot save as one."""
+
+
 class ImageFileError(LlicError, ValueError):
     """A file that cannot be read as an image, or not without loss; the message says what to do."""
 

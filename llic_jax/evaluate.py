@@ -1,6 +1,7 @@
 """Evaluates a codec on real files and writes a report: `python eval.py --data_dir FOLDER`.
 
-Without arguments: the released model on photographs that scikit-image ships.
+`python -m llic_jax.evaluate` does the same without a clone. Without arguments: the
+released model on photographs that scikit-image ships.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llic_jax.errors import LlicError
 from llic_jax.system import streams
 from llic_jax.system.arguments import not_negative, positive
 from llic_jax.system.files import path_argument, print_any_name
@@ -43,7 +45,14 @@ def _evaluate(args: argparse.Namespace, command: str) -> None:
     from llic_jax.evaluation.image_sets import load_images
     from llic_jax.evaluation.output import Output
     from llic_jax.execution import program_cache
-    from llic_jax.report.report import ReportOptions, write_report
+
+    try:
+        from llic_jax.report.report import ReportOptions, write_report
+    except ModuleNotFoundError as error:  # jinja2 or matplotlib
+        raise LlicError(
+            f"The report needs {error.name}, which is not installed: "
+            "`pip install 'llic_jax[eval]'` brings it."
+        ) from error
     from llic_jax.system.files import write_json
     from llic_jax.zoo.folder import DEFAULT_FOLDER
 

@@ -1,4 +1,7 @@
-"""Trains a codec: `python train.py --config configs/llic_elic.py --workdir RUN`."""
+"""Trains a codec: `python -m llic_jax.train --config llic_elic_small --workdir RUN`.
+
+A config is a file, or the name of one of the package's own (`llic_jax/configs`).
+"""
 
 import logging
 import sys
@@ -7,11 +10,14 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+import llic_jax.configs
 from llic_jax.configs.rules import RULES, unknown_field
 from llic_jax.configs.upgrade import RENAMED
 from llic_jax.system.streams import run_command
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config, e.g. configs/llic_elic.py.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The config: a file, or a name of the package's."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; goes on from it.")
 _MAX_MINUTES = flags.DEFINE_float("max_minutes", None, "Save and end after so many minutes.")
 _COMPILE_ONLY = flags.DEFINE_bool(
@@ -45,6 +51,11 @@ def parse_flags(argv: list[str]) -> list[str]:
         The arguments that are no flags.
     """
     argv = [argv[0], *map(_renamed, argv[1:])]
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            argv[i + 1] = _config_file(argv[i + 1])
+        elif argument.startswith(("--config=", "-config=")):
+            argv[i] = f"--config={_config_file(argument.partition('=')[2])}"
     sys.argv[:] = argv  # where a config file looks for its overrides
     try:
         return flags.FLAGS(argv)
@@ -64,6 +75,12 @@ def _renamed(argument: str) -> str:
             print(f"train.py: {old} is {new} now.", file=sys.stderr)
             return f"--config.{new}{equals}{value}"
     return argument
+
+
+def _config_file(name: str) -> str:
+    """The file of a config: that of the package where there is no file of this name."""
+    own = Path(llic_jax.configs.__file__).with_name(f"{Path(name).stem}.py")
+    return str(own) if own.exists() and not Path(name).exists() else name
 
 
 def _config_error(argv: list[str], text: str) -> str:

@@ -26,7 +26,8 @@ COMPUTED = {
     "llic_jax/layers/depthwise.py": [
         "llic_jax.layers.kernels.depthwise_gpu",
         "llic_jax.layers.kernels.depthwise_tpu",
-    ]
+    ],
+    "llic_jax/__init__.py": [],  # what it imports under TYPE_CHECKING, too
 }
 NETWORKS = ("layers", "execution", "transforms", "entropy", "models")
 

@@ -55,10 +55,21 @@ def photograph_fields(file: LlicFile) -> dict[str, Any]:
     Raises:
         CorruptError: A section cannot be read.
     """
+    alpha = file.sections.get(ALPHA)
+    shape = file.height, file.width
+    opacity = None if alpha is None else decoded_alpha(alpha, shape)
+    return {"alpha": opacity, **fields_without_pixels(file)}
+
+
+def fields_without_pixels(file: LlicFile) -> dict[str, Any]:
+    """The fields of `photograph_fields` but for alpha.
+
+    Raises:
+        CorruptError: A section cannot be read.
+    """
     found = file.sections
     return {
         "grey": GREY in found,
-        "alpha": decoded_alpha(found[ALPHA], (file.height, file.width)) if ALPHA in found else None,
         "icc": inflated(found, ICC),
         "exif": inflated(found, EXIF),
         "xmp": inflated(found, XMP),

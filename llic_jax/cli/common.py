@@ -2,12 +2,14 @@
 
 import argparse
 import io
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llic_jax.errors import LlicError
 from llic_jax.system import files
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from llic_jax.codec.codec import Codec
     from llic_jax.codec.model import Limits
     from llic_jax.zoo.library import ModelLibrary
+
+
+LOG = logging.getLogger("llic_jax")
+_PATIENCE = 1.0  # seconds of compiling without a word
+_compiling: "Compiling | None" = None
 
 
 def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
@@ -28,12 +35,14 @@ def open_codec(args: argparse.Namespace, coder: str | None = None) -> "Codec":
     Raises:
         LlicError: JAX finds no device, or the folder holds no released model.
     """
-    from llic_jax.execution import program_cache
     from llic_jax.zoo.folder import load_codec
+    from llic_jax.zoo.registry import name_of
 
-    program_cache.enable()
-    check_devices()
-    return load_codec(args.checkpoint, coder, _limits(args))
+    prepare(args)
+    codec = load_codec(args.checkpoint, coder, _limits(args))
+    fingerprint = codec.fingerprint.hex()
+    LOG.info("model %s (%s), range coder %s", name_of(fingerprint), fingerprint, codec.coder)
+    return codec
 
 
 def open_library(args: argparse.Namespace) -> "ModelLibrary":
@@ -45,14 +54,12 @@ def open_library(args: argparse.Namespace) -> "ModelLibrary":
     Raises:
         LlicError: As `open_codec`.
     """
-    from llic_jax.execution import program_cache
     from llic_jax.zoo.folder import load_codec
     from llic_jax.zoo.library import ModelLibrary
 
     if args.checkpoint is not None:
         return ModelLibrary(only=open_codec(args))
-    program_cache.enable()
-    check_devices()
+    prepare(args)
     return ModelLibrary(lambda folder: load_codec(folder, limits=_limits(args)))
 
 
@@ -60,6 +67,79 @@ def _limits(args: argparse.Namespace) -> "Limits":
     from llic_jax.codec.model import USUAL, Limits
 
     return Limits(args.max_pixels or USUAL.max_pixels, args.memory_gb)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Makes the process ready to code: programs are kept, a device is there, long waits are said.
+
+    Args:
+        args: With `loudness`.
+
+    Raises:
+        LlicError: JAX finds no device.
+    """
+    import jax
+
+    from llic_jax.execution import program_cache
+
+    program_cache.enable()
+    check_devices()
+    folder = program_cache.folder()
+    LOG.info("device %s; programs are kept in %s", jax.devices()[0], folder or "memory only")
+    if args.loudness >= 0:
+        global _compiling
+        if _compiling is None:
+            _compiling = Compiling(f"kept in {folder}" if folder else "kept for this run only")
+            program_cache.on_compile(_compiling)
+
+
+class Compiling:
+    """Says that programs are compiled, as soon as one takes longer than a second.
+
+    A line says it once; where there is a terminal, programs are counted.
+
+    Args:
+        kept: What becomes of them, in words.
+    """
+
+    def __init__(self, kept: str):
+        self.kept = kept
+        self._lock, self._running, self._count = threading.Lock(), 0, 0
+        self._timer: threading.Timer | None = None
+        self._said = False
+        self._bar: Any = None
+
+    def __call__(self, begins: bool) -> None:
+        """Notes that the compiling of a program begins or ends."""
+        with self._lock:
+            self._running += 1 if begins else -1
+            if begins and self._running == 1:
+                self._timer = threading.Timer(_PATIENCE, self._say)
+                self._timer.daemon = True
+                self._timer.start()
+            self._count += not begins
+            if not self._running:
+                assert self._timer is not None
+                self._timer.cancel()
+                if self._bar is not None:
+                    self._bar.close()
+                    self._bar = None
+
+    def _say(self) -> None:
+        from tqdm import tqdm
+
+        with self._lock:
+            if not self._running:
+                return
+            if not self._said:
+                tqdm.write(
+                    "llic: compiling programs for images of this size, which takes some ten "
+                    f"seconds; they are {self.kept}",
+                    file=sys.stderr,
+                )
+            self._said = True
+            said = f"compiling program {self._count + 1}, {{elapsed}}"
+            self._bar = tqdm(bar_format=said, leave=False, disable=None)
 
 
 def check_devices() -> None:
@@ -77,16 +157,16 @@ def check_devices() -> None:
         ) from error
 
 
-def check_output(args: argparse.Namespace) -> None:
+def check_output(output: str | None) -> None:
     """Checks that no image would be printed on a terminal.
 
     Args:
-        args: With `output`.
+        output: As `split_names` gives it.
 
     Raises:
         LlicError: Standard output is the output, and a terminal.
     """
-    if args.output == "-" and sys.stdout.isatty():
+    if output == "-" and sys.stdout.isatty():
         raise LlicError("Standard output is a terminal; redirect it into a file or a pipe.")
 
 

@@ -3,10 +3,11 @@
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llic_jax.cli.arguments import split_names
 from llic_jax.cli.common import check_output, elapsed, image_source, open_codec, rounded_size
 from llic_jax.errors import LlicError
 from llic_jax.system import files
@@ -34,7 +35,10 @@ def compress(args: argparse.Namespace) -> int:
         raise LlicError("--effort and targets are for each image alone; leave --batch out.")
     if args.effort_seconds != math.inf and not args.effort:
         raise LlicError("--effort_seconds bounds --effort; name its number of steps, too.")
-    check_output(args)
+    from llic_jax.images import folders
+
+    inputs, output = split_names(args.names, args.output, folders.is_image_suffix)
+    check_output(output)
     from tqdm import tqdm
 
     from llic_jax.bitstream.file import LlicFile
@@ -42,7 +46,6 @@ def compress(args: argparse.Namespace) -> int:
     from llic_jax.cli import batch
     from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
     from llic_jax.codec.refinement import Refinement
-    from llic_jax.images import folders
     from llic_jax.images.photograph import SUFFIXES, Photograph
     from llic_jax.images.read import image_size, read_photograph
     from llic_jax.metrics import distortion
@@ -55,8 +58,12 @@ def compress(args: argparse.Namespace) -> int:
             )
 
     found = batch.file_tasks(
-        args.input, args.output, ".llic", SUFFIXES, args.existing, check_target
+        *(inputs, output, ".llic", SUFFIXES, args.existing, check_target),
+        recursive=args.recursive,
+        make_folders=not args.dry_run,
     )
+    if args.dry_run:
+        return batch.announce(found)
     codec = open_codec(args, args.coder)
 
     def encode(photographs: list[Photograph]) -> list["Compressed"]:
@@ -87,23 +94,47 @@ def compress(args: argparse.Namespace) -> int:
             with files.whole_file(task.target) as temporary:
                 temporary.write_bytes(encoded.data)
             height, width = photograph.rgb.shape[:2]
-            size = len(encoded.data)
-            line = f"{width}x{height}  {size} bytes  {8 * size / (width * height):.4f} bpp"
-            if other := LlicFile.from_bytes(encoded.data).other_coding:
+            size, other = len(encoded.data), LlicFile.from_bytes(encoded.data).other_coding
+            figures: dict[str, Any] = {"width": width, "height": height, "bytes": size}
+            figures |= {"bpp": 8 * size / (width * height), "coded_by": other or "networks"}
+            line = f"{width}x{height}  {size} bytes  {figures['bpp']:.4f} bpp"
+            if other:
                 line += f"  as {other}"
             elif encoded.quality is not None:
                 line += f"  quality {encoded.quality:g}"
+                figures["quality"] = encoded.quality
             if args.psnr:
                 decoded = codec.reconstruct(encoded)
                 psnr = distortion.image_psnr(photograph.rgb, decoded, photograph.visible)
                 line += f"  PSNR {psnr:.2f} dB"
+                figures["psnr"] = psnr if math.isfinite(psnr) else None
             if args.exif:
                 line += f"  kept: {photograph.described() or 'no metadata'}"
             line += elapsed(started, len(tasks))
+            figures["seconds"] = (time.perf_counter() - started) / len(tasks)
             notes = [*photograph.notes]
             if args.exif and photograph.comments:
                 notes.append("comments are not kept")
-            done.append(batch.FileResult(line, width * height, size, notes))
+            if to_target and not other:
+                notes += _end_of_range(args, encoded.quality, codec.network.levels, figures["bpp"])
+            done.append(batch.FileResult(line, width * height, size, notes, figures))
         return done
 
-    return batch.run(found, code, args.workers, args.batch, rounded_size(image_size))
+    speech = batch.Speech(args.json, args.loudness < 0)
+    return batch.run(found, code, args.workers, args.batch, rounded_size(image_size), speech)
+
+
+def _end_of_range(
+    args: argparse.Namespace, quality: float | None, levels: int, bpp: float
+) -> Iterator[str]:
+    """Says that a target lies beyond what the model's qualities reach."""
+    if args.target_bpp is not None and quality == levels and bpp < 0.99 * args.target_bpp:
+        yield (
+            f"the model's range ends at quality {levels}, which takes {bpp:.4f} bpp; "
+            f"{args.target_bpp:g} were allowed"
+        )
+    if args.target_psnr is not None and quality == 1:
+        yield (
+            f"the model's range begins at quality 1, which reaches {args.target_psnr:g} dB with "
+            "bits to spare"
+        )

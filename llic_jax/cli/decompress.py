@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from llic_jax.cli.arguments import split_names
 from llic_jax.cli.common import check_output, elapsed, open_library, rounded_size
 from llic_jax.system import files
 
@@ -23,13 +24,18 @@ def decompress(args: argparse.Namespace) -> int:
     from llic_jax.images.photograph import check_suffix
     from llic_jax.images.write import write_photograph
 
-    check_output(args)
+    inputs, output = split_names(args.names, args.output, lambda kind: kind.lower() == ".llic")
+    check_output(output)
     suffix = f".{args.format.lstrip('.')}".lower()
     check_suffix(Path(f"--format {args.format!r}"), suffix)
 
     found = batch.file_tasks(
-        args.input, args.output, suffix, (".llic",), args.existing, check_suffix
+        *(inputs, output, suffix, (".llic",), args.existing, check_suffix),
+        recursive=args.recursive,
+        make_folders=not args.dry_run,
     )
+    if args.dry_run:
+        return batch.announce(found)
     library = open_library(args)
 
     def size(path: Path) -> tuple[int, int]:
@@ -49,7 +55,10 @@ def decompress(args: argparse.Namespace) -> int:
             notes = write_photograph(task.target, photograph, format_of(task.target))
             height, width = photograph.rgb.shape[:2]
             line = f"{width}x{height}{elapsed(started, len(tasks))}"
-            done.append(batch.FileResult(line, width * height, len(file), notes))
+            seconds = (time.perf_counter() - started) / len(tasks)
+            figures = {"width": width, "height": height, "bytes": len(file), "seconds": seconds}
+            done.append(batch.FileResult(line, width * height, len(file), notes, figures))
         return done
 
-    return batch.run(found, code, args.workers, args.batch, rounded_size(size))
+    speech = batch.Speech(args.json, args.loudness < 0)
+    return batch.run(found, code, args.workers, args.batch, rounded_size(size), speech)

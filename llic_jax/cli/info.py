@@ -1,10 +1,18 @@
 """`llic info`: what the headers of .llic files say. Loads neither JAX nor NumPy."""
 
 import argparse
+import io
+import json
+import struct
 import sys
+from typing import Any
 
+from llic_jax.bitstream.file import CODER_NAMES, LlicFile
+from llic_jax.bitstream.tags import ALPHA, EXIF, GREY, ICC, RESOLUTION, XMP, inflated
 from llic_jax.errors import LlicError
+from llic_jax.images import folders
 from llic_jax.system import files
+from llic_jax.zoo.registry import registry
 
 
 def info(args: argparse.Namespace) -> int:
@@ -16,34 +24,86 @@ def info(args: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if a file cannot be read, else 0.
     """
-    from llic_jax.bitstream.file import LlicFile
-    from llic_jax.images import folders
-    from llic_jax.zoo.registry import name_of
-
     failures = 0
-    for path in args.file:
+    for path in map(files.path_argument, args.names):
         name = files.name_of(path, "standard input")
         if folders.is_apple_double(path):
             continue
         try:
             data = files.read(path)
-            file = LlicFile.from_bytes(data)
+            said = _figures(LlicFile.from_bytes(data), len(data))
         except (LlicError, OSError) as error:
             print(f"llic: {files.said(path, error)}", file=sys.stderr)
             failures += 1
             continue
-        where = "anywhere" if file.shift_resolution else "for certain only where it was made"
-        model = f"{file.fingerprint.hex()} {name_of(file.fingerprint.hex())}".rstrip()
-        quality = f"{file.quality:g}" if file.quality else "of one rate"
-        print(
-            f"{name}\n"
-            f"  image     {file.width} x {file.height}\n"
-            f"  size      {len(data)} bytes, {8 * len(data) / (file.width * file.height):.4f} bpp\n"
-            f"  format    version {data[4]}, range coder {file.coder}\n"
-            f"  model     {model}, quality {quality}\n"
-            f"  picture   {f'as {file.other_coding}' if file.other_coding else 'by the networks'}\n"
-            f"  payload   {len(file.payload)} bytes, symbols' checksum {file.symbols_crc:08x}\n"
-            f"  decodes   {where}"
-            + "".join(f"\n  section   {tag}, {len(s)} bytes" for tag, s in file.sections.items())
-        )
+        print(json.dumps({"file": name, **said}) if args.json else _text(name, said))
     return 1 if failures else 0
+
+
+def _figures(file: LlicFile, size: int) -> dict[str, Any]:
+    """What a file says, by name."""
+    sections = file.sections
+    model = registry().with_fingerprint(file.fingerprint.hex())
+    icc = inflated(sections, ICC)
+    dpi = sections.get(RESOLUTION, b"")
+    return {
+        "width": file.width,
+        "height": file.height,
+        "grey": GREY in sections,
+        "alpha": ALPHA in sections,
+        "bytes": size,
+        "bpp": 8 * size / (file.width * file.height),
+        "quality": file.quality or None,
+        "qualities": model.qualities if model else None,
+        "model": model.name if model else None,
+        "fingerprint": file.fingerprint.hex(),
+        "coded_by": file.other_coding or "networks",
+        "profile": None if icc is None else _profile_name(icc),
+        "exif": EXIF in sections,
+        "xmp": XMP in sections,
+        "dpi": struct.unpack("<2f", dpi) if len(dpi) == 8 else None,
+        "version": file.version,
+        "coder": CODER_NAMES.get(file.coder, str(file.coder)),
+        "payload_bytes": len(file.payload),
+        "symbols_crc": f"{file.symbols_crc:08x}",
+        "portable": bool(file.shift_resolution),
+        "sections": {str(tag): len(content) for tag, content in sections.items()},
+    }
+
+
+def _text(name: str, said: dict[str, Any]) -> str:
+    channels = ("grey" if said["grey"] else "colour") + (", alpha" if said["alpha"] else "")
+    raw = said["width"] * said["height"] * (1 if said["grey"] else 3)
+    quality = "the model's only one" if said["quality"] is None else f"{said['quality']:g}"
+    if said["quality"] and said["qualities"]:
+        quality += f", of 1 (smallest) to {said['qualities']} (best)"
+    networks = said["coded_by"] == "networks"
+    kept = [kind.upper() for kind in ("exif", "xmp") if said[kind]]
+    if said["dpi"]:
+        kept.append("{:g} x {:g} dpi".format(*said["dpi"]))
+    lines = {
+        "image": f"{said['width']} x {said['height']} pixels, {channels}",
+        "size": f"{said['bytes']} bytes, {said['bpp']:.4f} bpp; 1/{raw / said['bytes']:.0f} of "
+        "the pixels",
+        "quality": quality,
+        "model": f"{said['model'] or 'none that was released'} ({said['fingerprint']})",
+        "picture": "by the networks" if networks else f"as {said['coded_by']}",
+        "profile": said["profile"] or "none, so sRGB",
+        "metadata": ", ".join(kept) or "none",
+        "format": f"version {said['version']}, range coder {said['coder']}",
+        "payload": f"{said['payload_bytes']} bytes, symbols' checksum {said['symbols_crc']}",
+        "decodes": "anywhere" if said["portable"] else "for certain only where it was made",
+    }
+    lines |= {f"section {tag}": f"{size} bytes" for tag, size in said["sections"].items()}
+    return "\n".join([name, *(f"  {title:11} {content}" for title, content in lines.items())])
+
+
+def _profile_name(icc: bytes) -> str:
+    """How a colour profile calls itself."""
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        return ImageCms.getProfileDescription(profile).strip() or "without a name"
+    except (OSError, ImageCms.PyCMSError):
+        return f"{len(icc)} bytes that are no profile"

@@ -1,10 +1,11 @@
-"""The command line: `llic compress`, `llic decompress`, `llic info`.
+"""The command line: `llic compress`, `llic decompress`, `llic info`, `llic models`.
 
 This module and `info` load neither JAX nor NumPy: `--help` and `llic info` answer at once.
 """
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from llic_jax.cli.arguments import PrintCompletion, underscored
 from llic_jax.cli.info import info
 from llic_jax.cli.models import add, list_models, restore
 from llic_jax.system import files
@@ -29,24 +31,29 @@ exit status:
 
 _EXAMPLES = """\
 examples:
-  llic compress photo.png photo.llic          one file
+  llic compress photo.jpg                     writes photo.llic beside it
   llic decompress photo.llic photo.png
   llic compress photos/ compressed/           a folder with all below it
   llic info compressed/*.llic
+  eval "$(llic --print-completion bash)"      options complete at TAB
+
+Options may be written with hyphens or underscores.
 """
 
 _COMPRESS_EXAMPLES = """\
 examples:
-  llic compress photo.png photo.llic
+  llic compress photo.png                     writes photo.llic beside it
   llic compress --quality 6 a.jpg b.png compressed/
-  llic compress --target_bpp 0.5 --psnr photo.png photo.llic
+  llic compress --target-bpp 0.5 --psnr photo.png -o small.llic
+  llic compress --json *.jpg                  a line of JSON for each file
   llic compress --skip_existing photos/ compressed/
   curl -s URL | llic compress - - > photo.llic
 """
 
 _DECOMPRESS_EXAMPLES = """\
 examples:
-  llic decompress photo.llic photo.png
+  llic decompress photo.llic                  writes photo.png beside it
+  llic decompress photo.llic photo.jpg
   llic decompress --format webp compressed/ photos/
   llic decompress photo.llic - --format jpg | display -
 """
@@ -54,6 +61,7 @@ examples:
 _INFO_EXAMPLES = """\
 examples:
   llic info photo.llic
+  llic info --json compressed/*.llic | jq .bpp
   cat photo.llic | llic info -
 """
 
@@ -81,13 +89,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     files.print_any_name()
 
     def work() -> int:
-        args = _parser().parse_args(argv)
+        args = _arguments(underscored(sys.argv[1:] if argv is None else argv))
+        _log(getattr(args, "loudness", 0))
         try:
             return args.command(args)
         except KeyboardInterrupt:
             return _interrupted()
 
     return run_command("llic", work)
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the arguments; names may stand between options."""
+    parser = _parser()
+    args, more = parser.parse_known_args(argv)
+    unknown = [name for name in more if name.startswith("-") and name != "-"]
+    if unknown or (more and "names" not in args):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or more)}")
+    if more:
+        args.names += more
+    return args
+
+
+def _log(loudness: int) -> None:
+    """What the package logs goes to standard error: warnings; with -v, more; with -q, errors."""
+    logging.basicConfig(format="llic: %(message)s")
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}[loudness]
+    logging.getLogger("llic_jax").setLevel(level)
 
 
 def _interrupted() -> int:
@@ -113,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{_EXAMPLES}\n{_EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = sys.modules["llic_jax"].__version__  # a room does not import what is above it
+    parser.add_argument("--version", action="version", version=f"llic {version}")
+    parser.add_argument(
+        "--print_completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"),
+        help="print a script that completes commands and options in a shell",
+    )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compress(commands)
     _add_decompress(commands)
@@ -126,8 +160,10 @@ def _parser() -> argparse.ArgumentParser:
         _INFO_EXAMPLES,
     )
     show.add_argument(
-        "file", nargs="+", type=files.path_argument, help="a .llic file, - for standard input"
-    )
+        "names", nargs="+", metavar="FILE",
+        help="a .llic file, - for standard input",
+    )  # fmt: skip
+    show.add_argument("--json", action="store_true", help="print a line of JSON for each file")
     _add_models(commands)
     return parser
 
@@ -237,14 +273,25 @@ def _add_decompress(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument("input", nargs="+", type=files.path_argument,
-        help="files, - for standard input, or folders with all below them",
-    )  # fmt: skip
     command.add_argument(
-        "output",
-        help="a file, - for standard output, or a folder (for several inputs, or with a slash at "
-        "its end; made if need be)",
-    )
+        "names", nargs="+", metavar="FILE",
+        help="files, - for standard input, or folders with all below them; then the output, if it "
+        "is not named by an option: a file, - for standard output, or a folder (for several "
+        "inputs, or with a slash at its end; made if need be). Without an output, each file's lies "
+        "beside it",
+    )  # fmt: skip
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", metavar="FILE", help="the output")
+    where.add_argument(
+        "--output_dir", dest="output", type=lambda name: f"{name}/", metavar="FOLDER",
+        help="a folder for all outputs, made if need be",
+    )  # fmt: skip
+    depth = command.add_mutually_exclusive_group()
+    depth.add_argument(
+        "-r", "--recursive", action="store_true", default=True,
+        help="a folder stands for the folders in it, too (default)",
+    )  # fmt: skip
+    depth.add_argument("--no_recursive", action="store_false", dest="recursive", help="it does not")
     command.add_argument(
         "--checkpoint", metavar="MODEL",
         help="name or folder of a released model (default: the recommended one to compress, the "
@@ -259,6 +306,20 @@ def _add_files(command: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--skip_existing", action="store_const", dest="existing", const="skip",
         help="leave them as they are, and make the rest",
+    )  # fmt: skip
+    said = command.add_argument_group("what is said")
+    said.add_argument(
+        "--dry_run", action="store_true", help="say what would become of each file, and make none"
+    )
+    said.add_argument("--json", action="store_true", help="print a line of JSON for each file")
+    loudness = said.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", action="store_const", dest="loudness", const=-1, default=0,
+        help="errors only",
+    )  # fmt: skip
+    loudness.add_argument(
+        "-v", "--verbose", action="store_const", dest="loudness", const=1,
+        help="also the model, the device, and where programs are kept",
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
 from llic_jax.errors import ArgumentTypeError, ForkError, InputError, LatentError
 from llic_jax.images.photograph import Photograph
+from llic_jax.metrics import distortion
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC, Latents
 
@@ -203,6 +204,15 @@ class Codec:
         y_hat = canvas.place(compressed.y_hat)
         image = self.networks.synthesize(canvas, y_hat, quality_array([compressed.quality]))
         return np.array(image[0, :height, :width])
+
+    def psnr(self, image: Any, compressed: Compressed) -> float:
+        """PSNR over RGB of the image that the decoder will make, dB.
+
+        Args:
+            image: The original, as for `encode`.
+            compressed: What `encode` made of it.
+        """
+        return distortion.image_psnr(validation.as_image(image), self.reconstruct(compressed))
 
     def analyze(self, image: Any, quality: float | None = None) -> Latents:
         """The latents of an image, before they are rounded.

@@ -32,6 +32,11 @@ class Compressed:
     coder_seconds: float
 
     @property
+    def bpp(self) -> float:
+        """Bits per pixel of the file."""
+        return 8 * len(self.data) / (self.height * self.width)
+
+    @property
     def seconds(self) -> float:
         """All the time that it took."""
         return self.network_seconds + self.coder_seconds

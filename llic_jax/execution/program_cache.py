@@ -38,6 +38,8 @@ _MAX_BYTES = 1 << 30  # on disk; a codec has some sixty programs for a size of i
 _MAX_SIZES = 6  # in memory, of each function; a portrait and a landscape are two
 _CHECKSUM_BYTES = 32
 
+_listeners: list[Callable[[bool], None]] = []  # see `on_compile`
+
 # A lock for each program that is being made: threads that need the same one make it once.
 _locks: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 _locks_lock = threading.Lock()
@@ -67,6 +69,39 @@ def enable() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1 if writable else math.inf)
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     _folder = Path(chosen) / "whole"
+
+
+def folder() -> Path | None:
+    """Where programs are stored; None where they are not."""
+    return None if _folder is None else _folder.parent
+
+
+def on_compile(listener: Callable[[bool], None]) -> None:
+    """Tells a command that it takes long because programs are compiled.
+
+    Args:
+        listener: Called when the compiling of a program begins (True) and ends (False), in whatever
+            thread.
+    """
+    _listeners.append(listener)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    for listener in _listeners:
+        listener(True)
+    try:
+        yield
+    finally:
+        for listener in _listeners:
+            listener(False)
+
+
+def enable_by_default() -> None:
+    """As `enable`, unless this process has chosen a compilation cache of its own, or none."""
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if _folder is None and chosen == os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        enable()
 
 
 class _Size(NamedTuple):
@@ -125,9 +160,15 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         digest = self._digest(key) if store else None
         with _lock_of(digest or (id(size.programs), key)):
             program = size.programs.get(key)
-            if program is None:
-                program = self._stored(digest, args) if digest else self._jitted(size, args)
-            result = program(*rest)  # `jax.jit` compiles in its first call
+            if program is not None:
+                return program(*rest)
+            if digest:
+                program = self._stored(digest, args)
+                result = program(*rest)
+            else:
+                program = self._jitted(size, args)
+                with _told():
+                    result = program(*rest)  # `jax.jit` compiles in its first call
             size.programs[key] = program
         return result
 
@@ -180,7 +221,7 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         cache has none, as it is kept from storing it.
         """
         jitted = _independent_jit(self.function, self.static, f"{self.function.__name__}_{digest}")
-        with _kept_from_jax_cache():
+        with _told(), _kept_from_jax_cache():
             return jitted.lower(*args).compile()
 
 

@@ -55,7 +55,9 @@ class Found:
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
 
 
-def scan(folder: str | Path, suffixes: Collection[str], count_images: bool = True) -> Found:
+def scan(
+    folder: str | Path, suffixes: Collection[str], count_images: bool = True, recursive: bool = True
+) -> Found:
     """Looks for files below a folder.
 
     Folders behind symbolic links are not entered, but counted. The files that macOS keeps beside
@@ -65,12 +67,17 @@ def scan(folder: str | Path, suffixes: Collection[str], count_images: bool = Tru
         folder: Where to look.
         suffixes: What the names of files that are taken end in, in lower case.
         count_images: Whether other files that look like images count as left out.
+        recursive: Whether folders in the folder are entered; if not, they count as left out.
     """
     found = Found()
     for place, folders, names in os.walk(folder, onerror=found.unreadable.append):
         linked = sum(os.path.islink(os.path.join(place, name)) for name in folders)
         if linked:
             found.left_out["folders behind symbolic links"] += linked
+        if not recursive:
+            if len(folders) > linked:
+                found.left_out["folders"] += len(folders) - linked
+            folders.clear()
         for name in names:
             path = Path(place, name)
             if name.startswith("._"):

@@ -195,7 +195,7 @@ def _read(
     rgb, alpha = read_pixels(file, image, found, bits)
     if bits > 8:
         notes.append(f"{bits} bits a channel are converted to 8")
-    icc, lost = _fitting_profile(icc, image.mode, grey)
+    icc, lost = fitting_profile(icc, image.mode, grey)
     notes += lost
     kept: dict[str, bytes | None] = {"icc": icc, "exif": exif, "xmp": xmp}
     for kind, content in kept.items():
@@ -408,8 +408,17 @@ def _profile(
     return None
 
 
-def _fitting_profile(icc: bytes | None, mode: str, grey: bool) -> tuple[bytes | None, list[str]]:
-    """The profile, if it describes pixels such as these, and is none of sRGB's; notes."""
+def fitting_profile(icc: bytes | None, mode: str, grey: bool) -> tuple[bytes | None, list[str]]:
+    """The profile, if it describes pixels such as these, and is none of sRGB's.
+
+    Args:
+        icc: As the file has it.
+        mode: Pillow's name of the pixels' mode.
+        grey: Whether the pixels are grey.
+
+    Returns:
+        The profile, or None for sRGB; notes on what is left out.
+    """
     if icc is None or colour.is_srgb(icc):
         return None, []
     space = colour.space(icc)

@@ -92,19 +92,47 @@ def _image_to_write(
             ".tif holds it"
         ]
         icc = None
-    grey = photograph.grey and suffix != ".webp"
+    given = icc
+    icc, grey = profile_to_write(icc, photograph.grey and suffix != ".webp")
+    if given and not icc:
+        notes.append("the colour profile is left out: it fits grey images alone")
+    return as_pillow(photograph, grey), icc, notes
+
+
+def profile_to_write(icc: bytes | None, grey: bool) -> tuple[bytes | None, bool]:
+    """The profile in the form that fits the pixels.
+
+    Args:
+        icc: A photograph's.
+        grey: Whether one channel is to be written.
+
+    Returns:
+        The profile, None without one or where there is no form of it; whether the pixels are
+        written as one channel.
+    """
     if icc and grey and colour.space(icc) == b"RGB ":
         of_grey = colour.grey_of_rgb(icc)
-        icc, grey = (icc, False) if of_grey is None else (of_grey, True)
-    elif icc and not grey and colour.space(icc) == b"GRAY":
-        icc = colour.rgb_of_grey(icc)
-        if icc is None:
-            notes.append("the colour profile is left out: it fits grey images alone")
+        return (icc, False) if of_grey is None else (of_grey, True)
+    if icc and not grey and colour.space(icc) == b"GRAY":
+        return colour.rgb_of_grey(icc), False
+    return icc, grey
+
+
+def as_pillow(photograph: Photograph, grey: bool) -> Image.Image:
+    """A photograph's pixels as a Pillow image, with its alpha.
+
+    Args:
+        photograph: The photograph.
+        grey: Whether they are one channel.
+
+    Returns:
+        The image, of mode L, LA, RGB or RGBA.
+    """
     image = Image.fromarray(photograph.rgb)
     image = image.convert("L") if grey else image
     if photograph.alpha is not None:
         image.putalpha(Image.fromarray(photograph.alpha))
-    return image, icc, notes
+    return image
 
 
 def _metadata_to_write(photograph: Photograph, suffix: str, options: dict[str, Any]) -> list[str]:

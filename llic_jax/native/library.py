@@ -3,8 +3,10 @@
 import ctypes
 import functools
 import importlib.util
+import logging
 import os
 import warnings
+from pathlib import Path
 
 import jax
 
@@ -29,6 +31,12 @@ def limit_instruction_set(name: str | None) -> None:
 def _library() -> ctypes.CDLL | None:
     spec = importlib.util.find_spec("llic_jax.native._depthwise_native")
     if spec is None or spec.origin is None:
+        if jax.default_backend() == "cpu":
+            logging.getLogger("llic_jax").warning(
+                "%s has no native depth-wise kernel, so everything takes many times as long. "
+                "`pip install .` builds it, where there is a C++ compiler.",
+                Path(__file__).parents[1],
+            )
         return None
     try:
         # Else JAX puts the registration off until the backend starts, and may fail in that.

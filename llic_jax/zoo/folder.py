@@ -34,6 +34,7 @@ from llic_jax.coding.table_design import build_tables
 from llic_jax.coding.tables import Tables
 from llic_jax.configs.upgrade import history, upgrade
 from llic_jax.errors import ReleaseError
+from llic_jax.execution import program_cache
 from llic_jax.models.build import build_model, parameter_shapes
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import LLIC
@@ -108,6 +109,9 @@ def load_codec(
 ) -> Codec:
     """Loads a released model, ready to code.
 
+    Compiled programs are kept on disk from now on, unless the process has a compilation cache of
+    JAX's, or JAX_COMPILATION_CACHE_DIR is empty (`program_cache.enable`).
+
     Args:
         model: The name of an installed model, or a released folder; the recommended model by
             default. A text without a slash that names an installed model is a name.
@@ -121,6 +125,7 @@ def load_codec(
         RegistryError: No model of this name is installed, or two are.
         OSError: A file cannot be read.
     """
+    program_cache.enable_by_default()
     folder = DEFAULT_FOLDER if model is None else folder_of(model)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:

@@ -41,7 +41,15 @@ def read_header(data: Any) -> Header:
         BitstreamError: As `LlicFile.from_bytes`, or a profile that cannot be read.
         ArgumentTypeError: Not bytes.
     """
-    file = LlicFile.from_bytes(data)
+    return header_of(LlicFile.from_bytes(data))
+
+
+def header_of(file: LlicFile) -> Header:
+    """What a file that is parsed already says.
+
+    Raises:
+        CorruptError: A profile that cannot be read.
+    """
     fingerprint = file.fingerprint.hex()
     return Header(
         file.width,

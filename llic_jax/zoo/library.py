@@ -1,6 +1,8 @@
 """The installed models, each loaded once, for files of any of them."""
 
 import functools
+import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,12 +10,20 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.sections import sections_of
+from llic_jax.codec import validation
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
+from llic_jax.codec.refinement import Refinement
+from llic_jax.errors import InputError
+from llic_jax.images.from_pillow import photograph_of
 from llic_jax.images.photograph import Photograph
-from llic_jax.zoo.folder import load_codec
-from llic_jax.zoo.installed import model_of_file
+from llic_jax.images.read import read_photograph
+from llic_jax.zoo.folder import DEFAULT_FOLDER, load_codec
+from llic_jax.zoo.installed import folder_of, model_of_file
 
 
 class ModelLibrary:
@@ -27,6 +37,7 @@ class ModelLibrary:
     def __init__(self, load: Callable[[Path], Codec] = load_codec, only: Codec | None = None):
         self._load, self._only = load, only
         self._codecs: dict[bytes, Codec] = {}
+        self._folders: dict[Path, Codec] = {}
         self._lock = threading.Lock()
 
     def codec_for(self, data: Any) -> Codec:
@@ -47,6 +58,25 @@ class ModelLibrary:
             if fingerprint not in self._codecs:
                 self._codecs[fingerprint] = self._load(model_of_file(fingerprint.hex()).folder)
             return self._codecs[fingerprint]
+
+    def codec_of(self, model: str | Path | None = None) -> Codec:
+        """The codec of a model, to write files.
+
+        Args:
+            model: As for `load_codec`.
+
+        Raises:
+            LlicError: As `load_codec`.
+        """
+        if self._only is not None:
+            return self._only
+        folder = DEFAULT_FOLDER if model is None else folder_of(model)
+        with self._lock:
+            if folder not in self._folders:
+                codec = self._load(folder)
+                # A file of this model may have loaded it already.
+                self._folders[folder] = self._codecs.setdefault(codec.fingerprint, codec)
+            return self._folders[folder]
 
     def decode_photographs(self, files: Sequence[Any]) -> list[Photograph]:
         """Decompresses files of any installed models; those of one model go together.
@@ -70,9 +100,74 @@ class ModelLibrary:
 
 
 @functools.cache
-def _library() -> ModelLibrary:
+def shared_library() -> ModelLibrary:
     """The process's own: its models stay loaded."""
     return ModelLibrary()
+
+
+def compress(
+    image: Any,
+    quality: float | None = None,
+    *,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
+    effort: int = 0,
+    effort_seconds: float = math.inf,
+    keep_exif: bool = False,
+    strict_llic: bool = False,
+    model: Codec | str | Path | None = None,
+) -> bytes:
+    """The `.llic` bytes of an image, as `llic compress` makes them: pixels, profile, alpha.
+
+    Models stay loaded for the next images.
+
+    Args:
+        image: The name of an image file, a Pillow image, an array `(H, W, 3)` or `(H, W)` of uint8,
+            or a `Photograph`.
+        quality: 1 to the model's number of levels; the middle by default.
+        target_bpp: In its place: the best quality within so many bits per pixel.
+        target_psnr: In its place: the smallest file that reaches this PSNR, dB.
+        effort: Gradient steps on the latents.
+        effort_seconds: Bounds them by time.
+        keep_exif: Whether EXIF, XMP and resolution go along; they may tell who and where.
+        strict_llic: Code drawings and patterns by the networks, too.
+        model: A codec, or as for `load_codec`.
+
+    Returns:
+        The file.
+
+    Raises:
+        LlicError: An image that cannot be read or coded, or choices that do not go together.
+        OSError: A file that cannot be read.
+    """
+    if quality is not None and (target_bpp is not None or target_psnr is not None):
+        raise InputError("Name a quality or a target, not both.")
+    photograph = _photograph(image)
+    rate: Quality | TargetBpp | TargetPsnr = Quality(quality)
+    if target_bpp is not None or target_psnr is not None:
+        rate = target(bpp=target_bpp, psnr=target_psnr, visible=photograph.visible)
+    codec = model if isinstance(model, Codec) else shared_library().codec_of(model)
+    (compressed,) = codec.encode(
+        [photograph.colours_to_code()],
+        rate,
+        Refinement(effort, effort_seconds),
+        [sections_of(photograph, keep_exif)],
+        fall_back=not strict_llic,
+    )
+    return compressed.data
+
+
+def _photograph(image: Any) -> Photograph:
+    if isinstance(image, Photograph):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_photograph(Path(image))
+    if isinstance(image, Image.Image):
+        kept = {name: image.info.get(name) for name in ("exif", "xmp", "dpi")}
+        return photograph_of(image, icc=image.info.get("icc_profile"), **kept)
+    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8:
+        return Photograph(np.repeat(image[..., None], 3, -1), grey=True)
+    return Photograph(validation.as_image(image))
 
 
 def decompress(data: Any) -> UInt8[np.ndarray, "h w 3"]:
@@ -81,7 +176,7 @@ def decompress(data: Any) -> UInt8[np.ndarray, "h w 3"]:
     Models stay loaded for the next files. `load_codec(NAME).decompress` takes one model only.
 
     Args:
-        data: The file's bytes.
+        data: The file's bytes, or its name.
 
     Returns:
         `(H, W, 3)`, uint8.
@@ -89,5 +184,8 @@ def decompress(data: Any) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         BitstreamError: The bytes cannot be read; `UnknownModelError` says how to get the model.
         LlicError: The model cannot be loaded.
+        OSError: The file cannot be read.
     """
-    return _library().codec_for(data).decompress(data)
+    if isinstance(data, str | os.PathLike):
+        data = Path(data).read_bytes()
+    return shared_library().codec_for(data).decompress(data)

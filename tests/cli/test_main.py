@@ -1,10 +1,15 @@
+import importlib.util
+import json
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+import llic_jax
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.cli import common
 from llic_jax.cli.main import main
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality
@@ -54,7 +59,7 @@ def test_there_and_back(pictures, tiny_release, tiny_codec, capsys):
     assert (
         "60 x 50" in printed
         and tiny_codec.fingerprint.hex() in printed
-        and "quality 1.5" in printed
+        and "quality     1.5" in printed
     )
 
 
@@ -207,7 +212,10 @@ def test_nothing_is_overwritten_without_force(pictures, tiny_release, capsys):
 
 def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
     cases = [
-        (("compress", pictures / "a.png", pictures / "b.jpg", pictures / "a.png"), "is a file"),
+        (
+            ("compress", pictures / "a.png", pictures / "b.jpg", "-o", pictures / "a.png"),
+            "is a file",
+        ),
         (("compress", pictures / "a.png", pictures / "no" / "where.llic"), "does not exist"),
         (("compress", pictures / "a.png", pictures / "a.jpg", pictures / "new"), "both become"),
         (
@@ -250,7 +258,7 @@ def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
         assert message in capsys.readouterr().err, arguments
     assert not (pictures / "x.llic").exists() and not (pictures / "x.png").exists()
     with pytest.raises(SystemExit) as exit_:
-        llic("compress", pictures / "a.png")
+        llic("compress")
     assert exit_.value.code == 2
 
 
@@ -275,3 +283,88 @@ def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
         == 1
     )
     assert "name a --quality" in capsys.readouterr().err
+
+
+def test_without_an_output_files_lie_beside_their_inputs(pictures, tiny_release, capsys):
+    a, b, new = (pictures / name for name in ("a.png", "b.jpg", "new"))
+
+    def planned(*args) -> list[str]:
+        assert llic(*args, "--dry-run") == 0
+        return [line.split(" -> ")[1] for line in capsys.readouterr().out.splitlines()]
+
+    beside = [str(pictures / name) for name in ("a.llic", "b.llic")]
+    assert planned("compress", a, b) == beside
+    assert planned("compress", b, "--quality", 2, "-o", pictures / "c.llic") == [
+        str(pictures / "c.llic")
+    ]
+    assert planned("compress", a, b, "--output-dir", new) == [
+        str(new / "a.llic"),
+        str(new / "b.llic"),
+    ]
+    assert planned("compress", "-") == ["standard output"]
+    assert not new.exists() and not list(pictures.glob("*.llic"))
+    assert llic("compress", a, "-q", "--checkpoint", tiny_release) == 0
+    assert (pictures / "a.llic").exists() and not capsys.readouterr().out
+    assert llic("decompress", pictures / "a.llic") == 1
+    assert "a.png exists" in capsys.readouterr().err
+
+
+def test_a_line_of_json_for_each_file(pictures, tiny_release, capsys):
+    files = [pictures / "a.png", pictures / "broken.png", f"{pictures}/new/"]
+    options = ("--json", "--psnr", "--target-bpp=20", "--checkpoint", tiny_release)
+    assert llic("compress", *files, *options) == 1
+    captured = capsys.readouterr()
+    done, failed = sorted(map(json.loads, captured.out.splitlines()), key=lambda said: len(said))[
+        ::-1
+    ]
+    assert done["target"] == str(pictures / "new" / "a.llic") and done["width"] == 60
+    assert done["bytes"] == (pictures / "new" / "a.llic").stat().st_size
+    assert done["psnr"] > 0 and done["quality"] == 2 and "ends at quality 2" in done["notes"][0]
+    assert failed["source"].endswith("broken.png") and "error" in failed
+    assert "ends at quality 2" in captured.err
+    assert llic("info", "--json", done["target"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["bpp"] == done["bpp"] and said["quality"] == 2 and said["profile"] is None
+
+
+def test_folders_in_folders_are_left_when_told_to(pictures, capsys):
+    (pictures / "deeper").mkdir()
+    (pictures / "a.png").rename(pictures / "deeper" / "a.png")
+    assert llic("compress", pictures, "--no-recursive", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "b.llic" in out and "a.llic" not in out and "1 folders" in out
+
+
+def test_names_may_stand_between_options(pictures, capsys):
+    names = pictures / "a.png", "--quality", 2, pictures / "x.llic"
+    assert llic("compress", *names, "--dry-run") == 0
+    assert f"a.png -> {pictures / 'x.llic'}" in capsys.readouterr().out
+    for unknown in (("--colour",), ("-z",)):
+        with pytest.raises(SystemExit):
+            llic("compress", *names, *unknown)
+    assert "unrecognized arguments: -z" in capsys.readouterr().err
+
+
+def test_version_and_completion(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        llic("--version")
+    assert exit_.value.code == 0 and capsys.readouterr().out == f"llic {llic_jax.__version__}\n"
+    if importlib.util.find_spec("shtab") is None:
+        assert llic("--print-completion", "bash") == 1
+        assert "pip install shtab" in capsys.readouterr().err
+        return
+    with pytest.raises(SystemExit) as exit_:
+        llic("--print-completion", "bash")
+    assert exit_.value.code == 0 and "--target_bpp" in capsys.readouterr().out
+
+
+def test_compiling_is_said_once_when_it_takes_long(capsys, monkeypatch):
+    monkeypatch.setattr(common, "_PATIENCE", 0.01)
+    compiling = common.Compiling("kept in a folder")
+    compiling(True)
+    compiling(False)  # at once: nothing is said
+    for _ in range(2):
+        compiling(True)
+        time.sleep(0.2)
+        compiling(False)
+    assert capsys.readouterr().err.count("kept in a folder") == 1
