@@ -86,7 +86,10 @@ class Refiner:
         def step(latents, state, params, *args):
             """One step of Adam; compiled once per padded image size."""
             *rest, learning_rate = args
-            updates, state = _ADAM.update(gradient({"params": params}, latents, *rest), state)
+            gradients = gradient({"params": params}, latents, *rest)
+            # optax leaves types to JAX (0.2.8: `decay**count`), also where a program forbids that.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = _ADAM.update(gradients, state)
             moved = jax.tree.map(lambda v, update: v - learning_rate * update, latents, updates)
             return moved, state
 

@@ -159,10 +159,10 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            steps = self._finished()
+            steps, reason = self._finished(), str(error).split(" [")[0]  # the rest is for orbax
             last = f"the last one is of step {steps[-1]}" if steps else "there is none before it"
             raise CheckpointError(
-                f"A checkpoint cannot be written to {self.folder}: {error} Is the disk full, or "
+                f"A checkpoint cannot be written to {self.folder}: {reason}. Is the disk full, or "
                 f"gone? Mend that and start again: the run goes on from its checkpoints ({last})."
             ) from error
 

@@ -33,7 +33,7 @@ def draw_qualities(
     """
     if len(lmbdas) == 1:
         return None, jnp.full(len(keys), lmbdas[0])
-    place = (samples + jax.vmap(jax.random.uniform)(keys)) / batch_size
+    place = (samples.astype(jnp.float32) + jax.vmap(jax.random.uniform)(keys)) / batch_size
     grid, mass = _quality_mass(lmbdas, density)
     below = jnp.concatenate([jnp.zeros(1), jnp.cumsum((mass[1:] + mass[:-1]) / 2)])
     quality = jnp.interp(place, below / below[-1], grid)

@@ -12,6 +12,7 @@ from llic_jax.configs.config import Config
 from llic_jax.configs.rules import check_fields
 from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import ConfigError
+from llic_jax.metrics.distortion import MS_SSIM_MIN_SIDE
 from llic_jax.models.build import ENTROPY_MODELS
 from llic_jax.models.encoder_options import EncoderOptions
 
@@ -154,6 +155,11 @@ class RunSettings:
             self._check_fractions()
         else:
             self._check_steps()
+        if train.distortion == "ms_ssim" and min(data.crops) < MS_SSIM_MIN_SIDE:
+            raise ConfigError(
+                f"data.crops is {data.crops}; with train.distortion 'ms_ssim' each needs "
+                f"{MS_SSIM_MIN_SIDE} pixels or more, and multiples of 64: 192 is the least."
+            )
         if bad := [crop for crop in data.crops if crop % 64]:
             raise ConfigError(f"data.crops: {bad} are not multiples of 64.")
 

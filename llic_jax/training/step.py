@@ -65,7 +65,9 @@ def make_step(
         figures["gradient_norm"] = optax.tree.norm(grads)
         causes = [~jnp.isfinite(figures.get(name, jnp.zeros(()))) for name in CAUSES]
         failed = state.failed | sum(cause.astype(jnp.int32) << i for i, cause in enumerate(causes))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # optax leaves types to JAX (0.2.8: `decay**count`), also where a program forbids that.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         factor = partial(rate_factor, settings=settings, phase=objective.phase)
         updates = scale_by_part(updates, unravel, factor)
         if learning_rate is not None:

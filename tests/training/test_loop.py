@@ -257,6 +257,10 @@ def test_configs_that_do_not_go_together_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.drawings is 20"):
         loop.train(config, tmp_path)
     config.data.drawings = 0.0
+    config.train.distortion = "ms_ssim"
+    with pytest.raises(ConfigError, match=r"data\.crops is \(64,\).*161 pixels"):
+        loop.train(config, tmp_path)
+    config.train.distortion = "mse"
     config.train.schedule = "linear"
     with pytest.raises(ConfigError, match="known are steps, cosine, constant"):
         loop.train(config, tmp_path)

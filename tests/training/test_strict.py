@@ -34,7 +34,7 @@ def test_files_are_those_of_ever(tiny_release, photograph):
     """Both ways, with what an encoder can be asked for; in float32."""
     image = photograph[:64, :64]
     codec = load_codec(tiny_release)  # one of before has programs that are traced already
-    for rate in ({"quality": 1.5}, {"rate": TargetPsnr(20.0)}, {"refinement": Refinement(2)}):
+    for rate in ({"quality": 1.5}, {"rate": TargetPsnr(4.0)}, {"refinement": Refinement(2)}):
         if "quality" in rate:
             files = [codec.compress(image, **rate)]
         else:
@@ -43,7 +43,7 @@ def test_files_are_those_of_ever(tiny_release, photograph):
         assert decoded.image.shape == image.shape
     assert np.isfinite(distortion.image_psnr(image, decoded.image))
     large = np.kron(image, np.ones((3, 3, 1), np.uint8))
-    assert distortion.image_ms_ssim(large, large) == pytest.approx(1)
+    assert distortion.image_ms_ssim(large, large) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -52,8 +52,13 @@ def test_files_are_those_of_ever(tiny_release, photograph):
     [
         {},
         {"model.levels": 1, "model.branch_gains": False, "train.lmbdas": (0.01,)},
-        {"train.optimizer": "soap", "train.distortion": "ms_ssim", "train.loss_knee": 2.0},
-        {"train.schedule": "time", "train.minutes": 1.0, "train.accumulate": 2},
+        {"train.optimizer": "soap", "train.distortion": "ms_ssim", "data.crops": (192,)},
+        {
+            "train.schedule": "time",
+            "train.minutes": 1.0,
+            "train.accumulate": 2,
+            "train.loss_knee": 2.0,
+        },
         {"train.frozen": ("g_a",), "coding.rdoq_weight": 0.1, "model.remat": True},
     ],
     ids=str,
@@ -65,7 +70,11 @@ def test_steps(tiny_config, phase, changed):
 @pytest.mark.parametrize("name", ["elic", "stf", "tcm"])
 def test_steps_of_every_entropy_model(name):
     module = {"elic": llic_elic_small, "stf": llic_stf_small, "tcm": llic_tcm_small}[name]
-    trace_step(module.get_config(), {"data.crops": (64,), "train.start": "nothing"}, Phase.ALL)
+    trace_step(
+        module.get_config(),
+        {"data.crops": (64,), "data.crop_boundaries": (), "train.start": "nothing"},
+        Phase.ALL,
+    )
 
 
 def trace_step(config, changed, phase):
@@ -73,12 +82,12 @@ def trace_step(config, changed, phase):
     with config.ignore_type():
         config.update_from_flattened_dict(changed | {"train.batch_size": 2})
     settings = RunSettings.of(config)
-    model = build_model(settings.model)
+    model, side = build_model(settings.model), settings.data.crops[0]
     state, optimizer, unravel = create_state(model, settings.train, 0)
     step = make_step(
         Objective(model, settings.train, phase, settings.options), optimizer, unravel, 0
     )
-    images = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((1, 2, side, side, 3), jnp.uint8)
     states = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), state)
     rates = [jax.ShapeDtypeStruct((1,), jnp.float32)] if settings.train.by_time else []
     new, _ = jax.eval_shape(step, states, images, *rates)
