@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -29,16 +30,19 @@ from llic_jax.codec.codec import Codec  # noqa: E402
 from llic_jax.coding.range_coders.registry import installed_coders  # noqa: E402
 from llic_jax.coding.scale_offsets import ScaleOffsets  # noqa: E402
 from llic_jax.configs import smoke  # noqa: E402
+from llic_jax.execution import program_cache  # noqa: E402
 from llic_jax.models.build import build_model, initialize  # noqa: E402
 from llic_jax.models.llic import LLIC  # noqa: E402
 from llic_jax.zoo.folder import load_codec, save_release  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs compiled by one test serve the others, of all workers."""
-    jax.config.update("jax_compilation_cache_dir", str(_shared(tmp_path_factory) / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs compiled by one test serve the others, of all workers and of child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(_shared(tmp_path_factory) / "jax"))
+        program_cache.enable()
+        yield
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory):
@@ -51,8 +55,10 @@ def _shared(tmp_path_factory: pytest.TempPathFactory):
 def tiny_config() -> ConfigDict:
     """A two-level LLIC-ELIC small enough to compile in seconds."""
     config = smoke.get_config()
-    config.model.channels = (8, 8, 12, 16)
-    config.model.kernel_sizes = (5, 5, 3, 3)
+    config.model.strides = (4, 4)
+    config.model.channels = (12, 16)
+    config.model.kernel_sizes = (5, 3)
+    config.model.depths = (1, 1)
     config.model.hyper_channels = 8
     config.model.groups = (4, 12)
     config.model.context_widths = (8, 8)

@@ -37,8 +37,9 @@ def run_tasks(
     if not tasks:
         return
     if workers == 1 and not system.separate:
-        for task in tasks:
-            yield _measure(system, task)
+        for quality, image in tasks:
+            reset_peak_memory()
+            yield _with_memory(system.code(image, quality))
         return
     # Spawned, not forked: a fork of a process in which JAX has run hangs, and inherits its memory.
     context = multiprocessing.get_context("spawn")
@@ -67,11 +68,10 @@ def _start_process(system: CodecUnderTest, start: Callable[[], None] | None) -> 
 
 def _run_in_process(task: Task) -> Measurement:
     assert _system is not None
-    return _measure(_system, task)
-
-
-def _measure(system: CodecUnderTest, task: Task) -> Measurement:
     quality, image = task
     reset_peak_memory()
-    measurement = system.code(image, quality)
+    return _with_memory(_system.code(image, quality))
+
+
+def _with_memory(measurement: Measurement) -> Measurement:
     return dataclasses.replace(measurement, peak_memory=peak_memory())

@@ -20,11 +20,6 @@ from llic_jax.images.write import write_image
 from llic_jax.system import files
 
 
-@pytest.fixture(autouse=True)
-def no_cache_of_ones_own(monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-
 @pytest.fixture
 def pictures(tmp_path, photograph):
     """Two photographs of one size, so that little is compiled."""

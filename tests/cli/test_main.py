@@ -19,11 +19,6 @@ from llic_jax.images.read import read_image, read_photograph
 from llic_jax.images.write import write_image, write_photograph
 
 
-@pytest.fixture(autouse=True)
-def no_cache_of_ones_own(monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-
 @pytest.fixture
 def pictures(tmp_path, photograph):
     """Two photographs, and a file that is none."""
