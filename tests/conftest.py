@@ -20,7 +20,6 @@ os.environ.setdefault(
 
 install_import_hook("llic_jax", "beartype.beartype")
 
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax.tree_util import tree_map_with_path  # noqa: E402
