@@ -54,10 +54,8 @@ def _shared(tmp_path_factory: pytest.TempPathFactory):
 def tiny_config() -> ConfigDict:
     """A two-level LLIC-ELIC small enough to compile in seconds."""
     config = smoke.get_config()
-    config.model.strides = (4, 4)
-    config.model.channels = (12, 16)
-    config.model.kernel_sizes = (5, 3)
-    config.model.depths = (1, 1)
+    config.model.channels = (8, 8, 12, 16)
+    config.model.kernel_sizes = (5, 5, 3, 3)
     config.model.hyper_channels = 8
     config.model.groups = (4, 12)
     config.model.context_widths = (8, 8)
