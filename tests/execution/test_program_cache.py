@@ -266,7 +266,7 @@ def test_only_the_sizes_used_last_stay_in_memory(stored, request, monkeypatch):
 
     program = program_cache.cached_jit(lambda x, k: x * k, "a", static_argnums=(1,))
     held, before = [], alive()
-    for side in range(1, 30):
+    for side in range(1, program_cache._MAX_SIZES + 5):
         x = np.ones((1, side, 4, 2), np.float32)
         for k in (2, 3):
             assert np.all(np.asarray(program(x, k)) == k)
