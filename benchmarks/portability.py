@@ -16,8 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from agreement import load
-from common import best
+from common import best, codec_in_float64
 from scipy.special import gammaln
 
 from llic_jax.bitstream.file import LlicFile
@@ -97,7 +96,7 @@ def main() -> None:
         print(f"{quality or 0:8g}{whole:15}{more:11.3%}{largest:9.3%}{listed / whole:9.3%}")
     plain, agreed = (seconds(codec, middle[u][: args.timed]) for u in (0, units))
     jax.config.update("jax_enable_x64", True)
-    double = seconds(load(args.checkpoint, "float64"), middle[units][: args.timed], repeats=1)
+    double = seconds(codec_in_float64(args.checkpoint), middle[units][: args.timed], repeats=1)
     print(
         f"decoding {args.timed} images: {plain:.2f} s without row shifts, {agreed:.2f} s with them"
     )

@@ -13,6 +13,7 @@ import pytest
 from flax import traverse_util
 from flax.core import Scope
 
+from llic_jax.configs.upgrade import upgrade
 from llic_jax.layers.convolutions import Conv
 from llic_jax.layers.initializers import init_params
 from llic_jax.models.build import build_model, initialize
@@ -29,7 +30,8 @@ INPUT = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
 
 @pytest.mark.parametrize("name", HASHES)
 def test_initial_parameters_of_a_seed_are_always_the_same(name):
-    model = build_model(json.loads((GOLDEN / name / "config.json").read_text())["model"])
+    config = json.loads((GOLDEN / name / "config.json").read_text())
+    model = build_model(upgrade(config)["model"])
     params = traverse_util.flatten_dict(initialize(model, 3), sep="/")
     digest = hashlib.sha256()
     for path in sorted(params):
