@@ -138,9 +138,7 @@ class Trial:
         """Trains without a break; returns seconds of a start, and of a step."""
         started = time.monotonic()
         process = self._process(self.whole)
-        metrics = self.whole / "metrics.jsonl"
-        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-            time.sleep(0.02)
+        _wait_for_figures(process, self.whole / "metrics.jsonl")
         begun = time.monotonic()
         self._result(None, process)
         seconds = begun - started, (time.monotonic() - begun) / self.steps
@@ -151,11 +149,25 @@ class Trial:
         """Starts a run and leaves it alone."""
         return self._result(None, self._process(run))
 
-    def interrupted(self, run: Path, disk: Disk, how: str, seconds: float) -> Start:
-        """Starts a run and does something to it after so many seconds, unless it has ended."""
+    def interrupted(self, run: Path, disk: Disk, how: str, times: tuple[float, float]) -> Start:
+        """Starts a run and does something to it, unless it has ended.
+
+        Args:
+          run: Its folder.
+          disk: On which that lies.
+          how: What is done.
+          times: Seconds of a start and of a step. A quarter of the moments lie in the start, the
+            others within 25 steps from the first new figures on: a busy machine starts slowly.
+        """
         process = self._process(run)
+        early = self.random.random() < 0.25
+        if early:
+            until = time.monotonic() + self.random.uniform(0, times[0])
+        else:
+            _wait_for_figures(process, run / "metrics.jsonl")
+            until = time.monotonic() + self.random.uniform(0, 25 * times[1])
         try:
-            process.wait(seconds)
+            process.wait(max(0.0, until - time.monotonic()))
             return self._result(None, process)
         except subprocess.TimeoutExpired:
             pass
@@ -200,6 +212,13 @@ class Trial:
         output = hangs + self.log.read_text(errors="replace")
         found = re.search(r"going on from step (\d+)", output)
         return Start(how, status, int(found[1]) if found else None, output)
+
+
+def _wait_for_figures(process: subprocess.Popen, metrics: Path) -> None:
+    """Waits until a process adds figures to the file, or ends."""
+    size = metrics.stat().st_size if metrics.exists() else 0
+    while process.poll() is None and (metrics.stat().st_size if metrics.exists() else 0) <= size:
+        time.sleep(0.02)
 
 
 def finished(run: Path) -> list[int]:
@@ -302,11 +321,10 @@ def _try(folder: Path, args: argparse.Namespace) -> int:
             done = False
             while not done:
                 how = planned.pop() if planned else None
-                span = start_seconds + 25 * step_seconds
                 if how is None:
                     start = trial.start(run)
                 else:
-                    start = trial.interrupted(run, disk, how, trial.random.uniform(0, span))
+                    start = trial.interrupted(run, disk, how, (start_seconds, step_seconds))
                     if start.how is None:
                         planned.append(how)  # the run was done before
                 where = f"run {runs}, {start.how or 'left alone'} from step {known}"
