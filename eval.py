@@ -2,7 +2,10 @@
 
 import sys
 
-from llic_jax.evaluate import main
+from llic_jax.system import interrupts
 
 if __name__ == "__main__":
+    interrupts.end_at_once()
+    from llic_jax.evaluate import main
+
     sys.exit(main())

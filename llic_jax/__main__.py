@@ -1,7 +1,17 @@
-"""`python -m llic_jax` is the command `llic`."""
+"""`llic` and `python -m llic_jax`: the command line."""
 
 import sys
 
-from llic_jax.cli.main import main
+from llic_jax.system import interrupts
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs the command line; Ctrl-C ends it quietly from the first import on."""
+    interrupts.end_at_once()
+    from llic_jax.cli.main import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llic_jax.errors import LlicError
+from llic_jax.system import interrupts
 
 
 class _Unbreakable:
@@ -118,6 +119,7 @@ def run_command(name: str, work: Callable[[], int | None]) -> int:
         The exit status: 1 for an error that a user can mend, told in one line; 130 for Ctrl-C.
     """
     try:
+        interrupts.raise_again()
         with unbreakable():
             return work() or 0
     except KeyboardInterrupt:

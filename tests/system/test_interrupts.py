@@ -1,0 +1,53 @@
+"""Ctrl-C while a command's modules load."""
+
+import ast
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llic_jax.system import interrupts
+from llic_jax.system.streams import run_command
+
+ROOT = Path(__file__).parents[2]
+
+LOADING = """
+import time
+from llic_jax.system import interrupts
+interrupts.end_at_once()
+print("loading", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_without_a_traceback():
+    child = subprocess.Popen(
+        [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "loading\n"
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=30) == ("", "")
+    assert child.returncode == -signal.SIGINT  # a shell says 130
+
+
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_command_that_has_begun_is_told(before):
+    handler = signal.signal(signal.SIGINT, before)
+    try:
+        interrupts.end_at_once()
+        ignored = before is signal.SIG_IGN  # in the background of a shell
+        loading = signal.getsignal(signal.SIGINT)
+        assert loading is (signal.SIG_IGN if ignored else signal.SIG_DFL)
+        assert run_command("test", lambda: int(signal.getsignal(signal.SIGINT) is before)) == 1
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "llic_jax/__main__.py"])
+def test_it_comes_before_the_other_imports(script):
+    calls = [n for n in ast.walk(ast.parse((ROOT / script).read_text())) if hasattr(n, "lineno")]
+    [end] = [n.lineno for n in calls if isinstance(n, ast.Call) and "end_at_once" in ast.dump(n)]
+    imported = [n for n in calls if isinstance(n, ast.Import | ast.ImportFrom) and n.lineno < end]
+    assert {alias.name for n in imported for alias in n.names} <= {"sys", "interrupts"}
