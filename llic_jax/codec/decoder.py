@@ -50,11 +50,14 @@ class Decoder:
 
         Raises:
             BitstreamError: Another model's file, an unknown range coder or quality, too many
-                pixels, or a payload that is too short.
+                pixels, more memory than is allowed, or a payload that is too short.
         """
         validation.check_header(file, self._model.fingerprint, self._model.network.levels)
         validation.check_size(file.width, file.height, self._limits.max_pixels)
         validation.check_payload(file, self._least_bits)
+        if file.other_coding is None:
+            size = file.height, file.width
+            self._networks.canvas_for([size])  # refuses what memory cannot hold
 
     def decode(self, files: Sequence[LlicFile]) -> list[Decompressed]:
         """Decodes files that were checked; times are all files', in equal shares.
@@ -62,6 +65,7 @@ class Decoder:
         Raises:
             CorruptError: A payload that cannot be decoded here.
             InputError: Images whose padded sizes differ.
+            ImageSizeError: Images that together take more memory than is allowed.
         """
         networks, model, clock = self._networks, self._model, Clock()
         qualities = quality_array([file.quality or None for file in files])

@@ -99,7 +99,7 @@ class Encoder:
 
         Raises:
             DecoderOnlyError: Only the decoder's half of the model is installed.
-            ImageSizeError: More pixels than allowed.
+            ImageSizeError: More pixels or memory than allowed.
             InputError: Sizes that differ when padded.
         """
         validation.check_can_encode(self._model.params, self._model.fingerprint)

@@ -32,7 +32,8 @@ class Limits(NamedTuple):
         max_pixels: Larger images, padded to multiples of 64, are refused before anything is
             allocated for them.
         memory_gb: GiB; transforms of larger images are computed in bands (`execution/bands.py`),
-            which changes decoded images by no more than the rounding of a few values.
+            which changes decoded images by no more than the rounding of a few values. Images whose
+            latents take more are refused.
     """
 
     max_pixels: int = 1 << 28  # 16384 x 16384

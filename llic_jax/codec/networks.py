@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from llic_jax.codec.memory import WalkMemory
 from llic_jax.entropy.gaussian import coded_bits, quantize_rdo, scale_position
-from llic_jax.entropy.walk import Carry, Step, Values
-from llic_jax.errors import InputError
+from llic_jax.entropy.walk import Carry, Step, Values, Walk
+from llic_jax.errors import ImageSizeError, InputError
 from llic_jax.execution.bands import Banded
 from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.program_cache import cached_jit
@@ -30,14 +31,16 @@ class CompiledNetworks:
     Args:
         network: The model.
         params: Its parameters.
-        memory_gb: GiB that coding may take (see `Banded`, which the transforms go through).
+        memory_gb: GiB that coding may take. Transforms keep to it by bands (`Banded`); images whose
+            walk takes more are refused.
 
     Attributes:
         programs: All compiled functions but the transforms, by name.
     """
 
     def __init__(self, network: LLIC, params: Any, memory_gb: float):
-        self.network, self.params = network, params
+        self.network, self.params, self._memory_gb = network, params, memory_gb
+        self._memory = WalkMemory(self._walk, network.latent_channels, memory_gb)
         # A model of foreign modules has no identity: they may compute what their `repr` does not
         # tell, so their programs are not kept on disk. A decoder's half has fewer parameters.
         identity = f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
@@ -85,7 +88,19 @@ class CompiledNetworks:
                 lambda y: self._image(canvas, y, quality),
                 lambda x: self._latent(canvas, x, quality),
             )
-        return Latents(y, self.programs["hyper_analyze"](self.params, canvas, y, quality))
+        return Latents(y, self.hyper_analyze(canvas, y, quality))
+
+    def hyper_analyze(
+        self, canvas: Canvas, y: Float[Array, "b h16 w16 m"], quality: Quality | None
+    ) -> Float[Array, "b h64 w64 n"]:
+        """The hyper-latent of a latent.
+
+        Args:
+            canvas: Of the images.
+            y: The latent, not quantized.
+            quality: Of each image; None for a model of one rate.
+        """
+        return self.programs["hyper_analyze"](self.params, canvas, y, quality)
 
     def largest(self, latents: Latents) -> float:
         """The largest magnitude in the latents; waits for it. NaN if one is not a number."""
@@ -190,6 +205,7 @@ class CompiledNetworks:
 
         Raises:
             InputError: Sizes that differ when rounded up to multiples of 64.
+            ImageSizeError: The images would take more memory than is allowed.
         """
         first, *others = sizes
         for size in others:
@@ -200,7 +216,28 @@ class CompiledNetworks:
                     "their sizes differ. Code them apart."
                 )
         canvas = Canvas.of_size(*first)
-        return canvas.standard_size() if self.network.on_canvas else canvas
+        standard = canvas.standard_size() if self.network.on_canvas else canvas
+        for possible in (standard, canvas):
+            if self._memory.fits(len(sizes), possible):
+                return possible
+        needed = self._memory.needed_gib(len(sizes), canvas)
+        together = f", {len(sizes)} of them together," if others else ""
+        raise ImageSizeError(
+            f"An image of {first[1]} x {first[0]} pixels{together} takes about {needed:.1f} GiB of "
+            f"memory; allowed are {self._memory_gb:g}. A larger memory_gb allows more."
+        )
+
+    def _walk(self, canvas: Canvas, y: Array) -> Any:
+        """The encoder's walk: all that waits for the range coder."""
+        quality = None if self.network.levels == 1 else jnp.ones(1)
+        z_hat, _ = self.round_hyper(canvas, self.hyper_analyze(canvas, y, quality))
+        hyper = self.hyper_synthesize(canvas, z_hat, quality)
+        walk, coded = Walk(self.entropy_model(canvas), hyper, y.shape), []
+        for step, mean, scale in walk:
+            symbols, values, _ = self.quantize(canvas, step, y, mean, scale, 0.0)
+            walk.fill(values)
+            coded += [symbols, self.positions(scale)]
+        return y, coded, walk.y_hat
 
     def _latent(self, canvas: Canvas, x: Any, quality: Quality | None) -> Array:
         y = self._g_a(self.params["g_a"], canvas, x, *self.network.transform_arguments(quality))
