@@ -103,7 +103,7 @@ class CompiledNetworks:
         return self.programs["hyper_analyze"](self.params, canvas, y, quality)
 
     def largest(self, latents: Latents) -> float:
-        """The largest magnitude in the latents; waits for it. NaN if one is not a number."""
+        """The largest magnitude in the latents; waits for it. Infinite if one is not a number."""
         return float(self.programs["largest"](latents))
 
     def round_hyper(
@@ -335,7 +335,12 @@ def _dequantize(symbols, mean):
 
 
 def _largest(latents):
-    return jnp.maximum(*(jnp.max(jnp.abs(latent)) for latent in latents))
+    """The largest magnitude; infinite if a value is no number.
+
+    XLA's reduction on CPUs (jaxlib 0.12) passes over NaNs in larger arrays.
+    """
+    magnitudes = (jnp.abs(latent) for latent in latents)
+    return jnp.maximum(*(jnp.max(jnp.where(m <= jnp.inf, m, jnp.inf)) for m in magnitudes))
 
 
 def quality_array(qualities: Sequence[float | None]) -> Quality | None:

@@ -244,6 +244,7 @@ def test_an_interrupt_ends_the_process_at_once(pictures):
 import pathlib, os, signal, threading, time, sys
 from llic_jax.cli import batch, main
 from llic_jax.system import files
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 def work(jobs):
     with files.whole_file(jobs[0].target) as temporary:
         temporary.write_bytes(b"half")

@@ -14,8 +14,9 @@ from llic_jax.system.streams import run_command
 ROOT = Path(__file__).parents[2]
 
 LOADING = """
-import time
+import signal, time
 from llic_jax.system import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 interrupts.end_at_once()
 print("loading", flush=True)
 time.sleep(60)
