@@ -62,6 +62,7 @@ def patient(monkeypatch):
     monkeypatch.setattr(loop._Run, "in_time", lambda *_: True)
 
 
+@pytest.mark.slow
 def test_from_a_package_to_a_file_that_is_coded(package, config, tmp_path, photograph, patient):
     """The whole way, in seconds: ends by itself with a rate of zero; what it left makes a codec."""
     path = tmp_path / "run.json"
@@ -122,6 +123,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_lower_rate(
         accelerate.run(package, config, tmp_path / "output", 1.0, **arguments)
 
 
+@pytest.mark.slow
 def test_a_validation_that_fails_costs_nothing_else(
     package, config, tmp_path, monkeypatch, caplog, patient
 ):

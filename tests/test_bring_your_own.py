@@ -11,6 +11,7 @@ from llic_jax.models.build import ENTROPY_MODELS
 PAGE = Path(__file__).parents[1] / "docs" / "bring_your_own.md"
 
 
+@pytest.mark.slow
 def test_the_page_works(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(ENTROPY_MODELS, "checkerboard", None)  # so that it is gone afterwards
 

@@ -39,6 +39,7 @@ def test_device_and_carried_programs(carried, tmp_path):
     assert name and count >= 1 and ms > 0
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_fit_is_told_and_not_compiled(carried, tmp_path):
     manifest = json.loads((carried.folder / "manifest.json").read_text())
     manifest["requires"]["jaxlib"] = "0.0.1"
@@ -49,6 +50,7 @@ def test_a_program_that_does_not_fit_is_told_and_not_compiled(carried, tmp_path)
     assert not row["loaded"] and "ms" not in row
 
 
+@pytest.mark.slow
 def test_the_fused_gate_beside_xla_s_way(tmp_path):
     """Interpreted, so their times mean nothing; how far each is from float32 does."""
     found = run(tmp_path, "--parts", "fused", "--config", "smoke_eighth", "--steps", 1)["fused"]

@@ -105,6 +105,7 @@ def test_a_folder_with_folders(tmp_path, photograph, tiny_release, capsys):
     assert "ends in .llic" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_in_batches(tmp_path, photograph, tiny_release, tiny_codec, capsys, monkeypatch):
     """Images of one padded size go together, each into a file of its own; one that fails is
     reported by itself."""
@@ -257,6 +258,7 @@ def test_usage_errors_come_before_any_work(pictures, tiny_release, capsys):
     assert exit_.value.code == 2
 
 
+@pytest.mark.slow
 def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # where progress bars are drawn
     output, model = pictures / "a.llic", ("--checkpoint", tiny_release)

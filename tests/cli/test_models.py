@@ -52,6 +52,7 @@ def test_a_damaged_model_is_named_beside_the_others(tmp_path, monkeypatch, capsy
     assert "llic-elic-small-11" in printed.out and "broken is damaged" in printed.err
 
 
+@pytest.mark.slow
 def test_a_folder_of_mixed_files_decompresses(
     tmp_path, tiny_release, tiny_codec, photograph, capsys
 ):

@@ -37,6 +37,7 @@ def test_decoded_is_what_the_encoder_saw(tiny_release, coder, photograph, size):
     assert encoded.network_seconds > 0 and decoded.coder_seconds > 0
 
 
+@pytest.mark.slow
 def test_images_coded_together_are_those_coded_alone(tiny_release, coder, photograph):
     """Sizes that pad alike, one quality on the way in and several on the way out."""
     codec = load_codec(tiny_release, coder)
@@ -82,6 +83,7 @@ def test_a_file_has_a_small_header(tiny_release, coder, photograph):
     assert len(data) - len(LlicFile.from_bytes(data).payload) < 40
 
 
+@pytest.mark.slow
 def test_symbols_chosen_for_their_cost_make_a_smaller_file_for_every_decoder(
     tiny_release, tiny_codec, photograph, request
 ):

@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_files_decode_exactly_in_bands_too(folder, photograph, tmp_path):
     image, file = photograph[:140, :70], tmp_path / "image.llic"
     writer, reader = load_codec(folder), load_codec(folder)
@@ -52,6 +53,7 @@ def test_files_decode_exactly_in_bands_too(folder, photograph, tmp_path):
     assert abs(len(encoded_in_bands.data) - len(encoded.data)) <= 2
 
 
+@pytest.mark.slow
 def test_it_can_be_looked_into(folder, photograph):
     codec = load_codec(folder)
     inspector = inspection.Inspector(codec.network, codec.model.params)

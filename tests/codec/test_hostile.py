@@ -12,6 +12,7 @@ from llic_jax.zoo.folder import load_codec
 from tests.codec import fuzz
 
 
+@pytest.mark.slow
 def test_no_damage_makes_a_wrong_image_or_another_error():
     found, _ = fuzz.run(fuzz.open_codecs("elic"), 1200, seed=1)
     assert found["CorruptError"] > 200 and found["TruncatedError"] > 50

@@ -116,6 +116,7 @@ def test_a_batch_is_its_samples(subject: Subject):
             np.testing.assert_allclose(a[one], b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_finite_gradient(subject: Subject):
     x = jnp.asarray(picture(64, 128)[None], jnp.float32) / 255
     keys = jax.random.split(jax.random.key(0), 1)

@@ -231,6 +231,7 @@ def test_points_are_sorted_by_rate(found):
     assert points([{**means["JPEG"][0], "ms_ssim_db": None}], "ms_ssim_db").rates == ()
 
 
+@pytest.mark.slow
 def test_models_of_one_rate_make_one_curve(tiny_config, tiny_release, tmp_path):
     from llic_jax.models.build import build_model, initialize
 

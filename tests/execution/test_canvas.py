@@ -76,6 +76,7 @@ def test_what_is_put_on_a_canvas_can_be_cropped_again(height):
     np.testing.assert_array_equal(canvas.mask(jnp.asarray(1 + whole)), canvas.place(1 + x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_an_image_on_a_canvas_is_coded_as_at_its_own_size(name):
     config = importlib.import_module(f"llic_jax.configs.{name}").get_config().model

@@ -110,11 +110,13 @@ def test_a_codec_of_kept_programs_codes_as_any_other(folder, compiled, tiny_code
     assert compiled.call_count == programs
 
 
+@pytest.mark.slow
 def test_codecs_that_choose_symbols_otherwise_share_no_program(folder, tiny_codec, photograph):
     frugal, plain = (Codec(tiny_codec.model, EncoderOptions(weight)) for weight in (2.0, 0.0))
     assert len(frugal.compress(photograph)) < len(plain.compress(photograph))
 
 
+@pytest.mark.slow
 def test_another_process_compiles_nothing(tiny_release, tmp_path):
     """Programs that were kept are loaded before anything of the kind was traced."""
     script = (

@@ -176,6 +176,7 @@ def test_counts_products_convolutions_and_loops():
     assert macs(lambda x: jax.lax.map(lambda row: row @ jnp.ones((4, 7)), x[0]), x) == 8 * 6 * 4 * 7
 
 
+@pytest.mark.slow
 def test_the_model_at_an_eighth_against_counts_by_hand():
     summary = summarize(build_model(llic_elic_eighth.get_config().model), 512, 768)
     c, latent, size, width, levels = 256, 320, 11, 32, 8

@@ -82,6 +82,7 @@ def test_options_come_from_a_configs_coding_section():
             EncoderOptions.of(coding | {"back_projection": (0.5, wrong)}, 2)
 
 
+@pytest.mark.slow
 def test_the_codec_codes_what_the_model_back_projects(tiny_codec, photograph, request):
     """On a canvas larger than the image, at a quality between two levels."""
     model, params, options = tiny_codec.network, tiny_codec.model.params, tiny_codec.options

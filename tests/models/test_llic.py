@@ -20,6 +20,7 @@ def x(request) -> jax.Array:
     )
 
 
+@pytest.mark.slow
 def test_training_bits_bound_evaluation_bits(tiny_model, tiny_params, x):
     """The noisy estimate is an upper bound on average (Balle et al. 2018); here: not below, with
     the margin that a few noise draws leave."""

@@ -132,6 +132,7 @@ def test_mean_and_scale_leave_the_last_product_in_float32(traced):
     assert all(found == {"float32"} for found in there.values()), there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_gradients_are_finite_and_close_to_float32_s(name, images):
     params = initialize(build_model(section(name, "float32")), seed=1)

@@ -239,6 +239,7 @@ def test_the_busiest_window_is_found():
     assert image[busiest(image, 500)].shape == image.shape
 
 
+@pytest.mark.slow
 def test_crops_are_of_equal_size_in_bytes(tiny_release, photograph):
     image = photograph[:180, :170]
     system = LlicSystem(tiny_release)

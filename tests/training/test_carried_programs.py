@@ -33,6 +33,7 @@ def config(carried):
     return carried.config
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same(carried, config):
     folder = carried.folder
     assert carried.run("load") == carried.expected
@@ -40,6 +41,7 @@ def test_another_process_computes_the_same(carried, config):
     assert list(manifest["programs"]) == ["all-64"] and manifest["config"] == config
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_them(carried, tmp_path, caplog):
     """One step, of a run that ends at once; with a folder of nothing it takes the same one."""
     images = tmp_path / "images"

@@ -25,6 +25,7 @@ def grown(larger, tiny_params):
     return grow(initialize(larger, seed=3), tiny_params)
 
 
+@pytest.mark.slow
 def test_a_larger_model_computes_the_same(larger, grown, tiny_model, tiny_params, photograph):
     x = jnp.asarray(photograph[None, :64, :128], jnp.float32) / 255
     quality = jnp.array([1.4])
@@ -44,6 +45,7 @@ def test_a_larger_model_computes_the_same(larger, grown, tiny_model, tiny_params
     np.testing.assert_allclose(nearly.bits_y, wanted.bits_y, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_what_is_new_learns(larger, grown, tiny_params, photograph):
     x = jnp.asarray(photograph[None, :64, :64], jnp.float32) / 255
 
@@ -82,6 +84,7 @@ def two_stages(strides, channels, width):
     return {**config, **sizes, "groups": (4, channels[1] - 4), "generator_width": width}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [(8, 2), (2, 8)])
 def test_larger_patches_and_wider_generators_compute_the_same(strides, photograph):
     models = [build_model(two_stages(strides, *size)) for size in (((6, 8), 4), ((9, 8), 6))]

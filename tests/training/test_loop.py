@@ -55,6 +55,7 @@ def lines(workdir, kind):
     return [entry for entry in entries if entry["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
     whole = loop.train(config, tmp_path / "whole")
     config.train.steps = 2
@@ -98,6 +99,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(config, tmp_path):
         loop.train(config, parts)
 
 
+@pytest.mark.slow
 def test_the_host_looks_at_figures_only_when_it_logs(config, tmp_path, monkeypatch):
     """Between logs nothing waits for the device, and nothing is compiled after the first log."""
     config.train.steps, config.train.log_every = 18, 6
@@ -222,6 +224,7 @@ def test_time_limit_saves_and_ends(config, tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 1
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(config, tmp_path):
     config.train.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"Step 2: .*bpp_y.* not finite"):
@@ -276,6 +279,7 @@ def test_photographs_too_small_for_validation_are_found_out_first(config, tmp_pa
         loop.train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_validation_with_photographs_of_its_own_and_the_gap(config, tmp_path, folder):
     """All of the source is trained on; a run knows what it holds back after the folder has grown;
     an error of validation comes after the checkpoint."""
@@ -293,6 +297,7 @@ def test_validation_with_photographs_of_its_own_and_the_gap(config, tmp_path, fo
     assert (folder / held).exists() and "gap" not in lines(tmp_path / "held", "validation")[0]
 
 
+@pytest.mark.slow
 def test_the_checkpoint_comes_before_validation(config, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("a broken figure")

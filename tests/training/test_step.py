@@ -87,6 +87,7 @@ def test_cheaper_computation_gives_nearly_the_same_gradient(tiny_config, field, 
     np.testing.assert_allclose(other_loss, loss, rtol=tolerance / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [Phase.ENTROPY_MODEL, Phase.ALL])
 def test_transforms_stand_still_where_they_are_told_to(tiny_config, phase):
     """While only the rate is learned, and at a rate of their own of 0."""
@@ -109,6 +110,7 @@ def test_transforms_stand_still_where_they_are_told_to(tiny_config, phase):
     assert moved("entropy_model") and moved("prior")
 
 
+@pytest.mark.slow
 def test_frozen_layers_stand_still(tiny_config, tiny_params):
     """By a part's name and by a layer's, though Adam's averages still point somewhere."""
     train = dataclasses.replace(TrainSettings.of(tiny_config), frozen=("entropy_model", "fc2"))
@@ -122,6 +124,7 @@ def test_frozen_layers_stand_still(tiny_config, tiny_params):
     assert {path[0] for path in still} >= {"entropy_model", "g_a", "g_s"}
 
 
+@pytest.mark.slow
 def test_the_decoder_alone_learns_from_the_symbols_that_are_coded(tiny_config, tiny_params):
     """The analysis stays, though Adam's averages still point somewhere; and the loss is that of
     coding: no noise."""

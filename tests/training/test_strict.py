@@ -30,6 +30,7 @@ def strict():
         yield
 
 
+@pytest.mark.slow
 def test_files_are_those_of_ever(tiny_release, photograph):
     """Both ways, with what an encoder can be asked for; in float32."""
     image = photograph[:64, :64]
@@ -46,6 +47,7 @@ def test_files_are_those_of_ever(tiny_release, photograph):
     assert distortion.image_ms_ssim(large, large) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize(
     "changed",
@@ -67,6 +69,7 @@ def test_steps(tiny_config, phase, changed):
     trace_step(tiny_config, changed | {"coding.back_projection": ()}, phase)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["elic", "stf", "tcm"])
 def test_steps_of_every_entropy_model(name):
     module = {"elic": llic_elic_small, "stf": llic_stf_small, "tcm": llic_tcm_small}[name]

@@ -64,6 +64,7 @@ def test_what_is_no_run_is_named(tmp_path):
         transfer.unpack(tmp_path, tmp_path / "r")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [transfer.AVERAGE, transfer.RELEASED])
 def test_less_is_carried_where_there_is_less_room(run, form, tmp_path, monkeypatch):
     """The run goes on from its moving average, at the same step, with a fresh optimizer."""

@@ -160,6 +160,7 @@ def test_transforms_mirror_each_other_and_stay_tame_at_the_start():
     assert 0.01 < float(y.std()) < 10 and float(jnp.abs(x_hat).max()) < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AnalysisTransform, SynthesisTransform])
 def test_a_limit_keeps_what_explodes_finite_and_leaves_the_rest_alone(kind):
     sizes = dict(channels=(4, 4, 4, 8), kernel_sizes=(5, 5, 3, 3), depths=(1, 1, 1, 1))
@@ -215,6 +216,7 @@ def gradients(module, params, x, quality):
     return jax.tree.leaves(jax.value_and_grad(loss, (0, 1))(params, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "levels"), [("float32", 1), ("float32", 3), ("bfloat16", 3)])
 def test_an_accelerator_s_way_has_the_values_and_gradients_of_the_plain_one(
     monkeypatch, dtype, levels

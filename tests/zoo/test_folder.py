@@ -136,6 +136,7 @@ def test_a_run_becomes_a_complete_folder_the_same_each_time(run, released, tiny_
     assert all(path.stat().st_mode == mode for path in released.iterdir())
 
 
+@pytest.mark.slow
 def test_the_mean_with_other_folders(run, released, tiny_params, tiny_release, tmp_path, capsys):
     other = release.save_release(
         tmp_path / "other",
@@ -169,6 +170,7 @@ def test_the_card_says_what_the_config_says(released, tiny_codec):
     assert "Apache-2.0" in card and "## What it is not for" in card and "## Figures" not in card
 
 
+@pytest.mark.slow
 def test_a_run_from_released_weights_counts_theirs_too(run, released, tmp_path):
     further = shutil.copytree(run, tmp_path / "further")
     config = json.loads((further / "config.json").read_text())
