@@ -18,7 +18,7 @@ LATEST_PYTHON ?= $(shell for python in python3.13 $(PYENV_VERSIONS)/3.13*/bin/py
 # walks alike. `make test-latest` runs everything.
 GOLDEN := tests/codec/test_golden.py tests/entropy/test_conformance.py tests/coding/range_coders
 
-.PHONY: eval test test-all test-latest golden-latest newest-python conformance check format docs \
+.PHONY: eval test test-slow test-all test-latest golden-latest newest-python conformance check format docs \
 	dist installs aot clean
 
 eval: $(VENV)/ready
@@ -27,6 +27,10 @@ eval: $(VENV)/ready
 test: $(VENV)/ready
 	$(VENV)/bin/python .ci/versions.py
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+# Training to the end, every variant of the training step, several processes.
+test-slow: $(VENV)/ready
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 test-all: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
