@@ -22,6 +22,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -364,6 +365,7 @@ def _try(folder: Path, args: argparse.Namespace) -> int:
             except RuntimeError as error:
                 problems.append(f"run {runs}: {error}")
             print(f"run {runs} has come to step {known}", flush=True)
+            shutil.rmtree(run)  # the disk is small
     finally:
         disk.close()
     return _report(counts, runs, problems, lost)
