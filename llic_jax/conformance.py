@@ -119,8 +119,10 @@ class Suite:
             return Outcome(None, False, f"symbols' checksum is {file.symbols_crc:08x}")
         fingerprint = file.fingerprint.hex()
         if fingerprint not in codecs:
-            folder = self.models.get(fingerprint) or model_of_file(fingerprint).folder
-            codecs[fingerprint] = load_codec(folder)
+            folder = self.models.get(fingerprint)
+            if folder is None and fingerprint:
+                folder = model_of_file(fingerprint).folder
+            codecs[fingerprint] = load_codec(folder)  # any model reads a file that names none
         image = codecs[fingerprint].decompress(data)
         with Image.open(self.folder / case.picture) as picture:
             expected = np.asarray(picture.convert("RGB"))

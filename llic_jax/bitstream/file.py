@@ -3,7 +3,7 @@
 import dataclasses
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from llic_jax.errors import (
@@ -17,7 +17,8 @@ from llic_jax.errors import (
 )
 
 MAGIC = b"LLIC"
-VERSION = 3  # of the files that are written; versions 1 and 2 are read too
+VERSION = 3  # of files that the networks code; versions 1 and 2 are read too
+PICTURE_VERSION = 4  # of files that hold their picture in a section, and name no model
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 1 << 20
 QUALITY_STEPS = 256  # per level: what the file can tell apart
@@ -26,11 +27,12 @@ QUALITY_STEPS = 256  # per level: what the file can tell apart
 CODER_NAMES = {1: "tfc", 2: "constriction, equal widths", 3: "constriction"}
 
 SKIPPABLE = 128  # sections of this tag and above may be passed over by a reader
-# Sections that hold the picture in place of the payload (`codec/fallback.py`).
+# Sections that hold the picture (`codec/fallback.py`).
 LOSSLESS, WEBP, JPEG = 1, 2, 3
 OTHER_CODINGS = {LOSSLESS: "lossless WebP", WEBP: "WebP", JPEG: "JPEG"}
 
-_PREFIX = struct.Struct(f"<4sB{FINGERPRINT_BYTES}sBHI")
+_START = struct.Struct("<4sB")  # magic, version
+_OF_NETWORKS = struct.Struct(f"<{FINGERPRINT_BYTES}sBHI")
 _UINT16 = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")
 
@@ -39,10 +41,13 @@ _CHECKSUM = struct.Struct("<I")
 class LlicFile:
     """Everything that a `.llic` file holds.
 
+    Version 4 has only size and sections.
+
     Attributes:
-        fingerprint: Of the model that wrote it (config, weights and tables), 8 bytes.
-        coder: Number of the range coder (`CODER_NAMES`).
-        quality: From 1 in steps of 1/256; 0 for a model of one rate.
+        fingerprint: Of the model that wrote it (config, weights and tables), 8 bytes; empty in
+            version 4.
+        coder: Number of the range coder (`CODER_NAMES`); 0 in version 4.
+        quality: From 1 in steps of 1/256; 0 for a model of one rate, and in version 4.
         width: Of the image, pixels.
         height: Of the image, pixels.
         symbols_crc: CRC-32 of `checksummed_header` and the coded symbols.
@@ -63,15 +68,33 @@ class LlicFile:
     sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
     version: int = VERSION
 
+    @classmethod
+    def of_picture(cls, width: int, height: int, sections: Mapping[int, bytes]) -> "LlicFile":
+        """A file of version 4, which needs neither networks nor range coder.
+
+        Args:
+            width: Of the image, pixels.
+            height: Of the image, pixels.
+            sections: By tag; one of them is the picture.
+        """
+        return cls(b"", 0, 0.0, width, height, 0, 0, b"", dict(sections), PICTURE_VERSION)
+
     @property
     def other_coding(self) -> str | None:
         """Name of the format that holds the picture; None where it is the networks' payload."""
         return next((OTHER_CODINGS[tag] for tag in self.sections if tag in OTHER_CODINGS), None)
 
     @property
+    def coder_name(self) -> str:
+        """Of the range coder; its number if it is not known; empty in version 4."""
+        if self.version == PICTURE_VERSION:
+            return ""
+        return CODER_NAMES.get(self.coder, str(self.coder))
+
+    @property
     def checksummed_header(self) -> bytes:
-        """The fields that decide which image the symbols make; none in version 1."""
-        if self.version == 1:
+        """The fields that decide which image the symbols make; none in versions 1 and 4."""
+        if self.version in (1, PICTURE_VERSION):
             return b""
         quality = round(self.quality * QUALITY_STEPS)
         sizes = _varint(self.width) + _varint(self.height)
@@ -89,18 +112,15 @@ class LlicFile:
             ImageSizeError: No pixels, or a side above 2^20.
         """
         _check_size(self.width, self.height)
-        body = _PREFIX.pack(
-            MAGIC,
-            self.version,
-            self.fingerprint,
-            self.coder,
-            round(self.quality * QUALITY_STEPS),
-            self.symbols_crc,
-        )
-        if self.version > 1:
-            body += _UINT16.pack(self.shift_resolution)
+        body = _START.pack(MAGIC, self.version)
+        if self.version != PICTURE_VERSION:
+            quality = round(self.quality * QUALITY_STEPS)
+            body += _OF_NETWORKS.pack(self.fingerprint, self.coder, quality, self.symbols_crc)
+            if self.version > 1:
+                body += _UINT16.pack(self.shift_resolution)
         body += _varint(self.width) + _varint(self.height)
-        body += _varint(len(self.payload)) + self.payload
+        if self.version != PICTURE_VERSION:
+            body += _varint(len(self.payload)) + self.payload
         for tag, content in sorted(self.sections.items()):
             body += bytes([tag]) + _varint(len(content)) + content
         return body + _CHECKSUM.pack(zlib.crc32(body))
@@ -136,10 +156,10 @@ class LlicFile:
                 f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
                 "Is it an image to compress?"
             )
-        if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= VERSION:
+        if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= PICTURE_VERSION:
             raise VersionError(
                 f"The file is of format version {data[len(MAGIC)]}; this software reads versions "
-                f"1 to {VERSION}. Install a newer llic_jax."
+                f"1 to {PICTURE_VERSION}. Install a newer llic_jax."
             )
         try:
             file = _parse(data)
@@ -181,12 +201,9 @@ def as_bytes(data: Any) -> bytes:
 
 def _parse(data: bytes) -> LlicFile:
     reader = _Reader(data)
-    _, version, fingerprint, coder, quality, symbols_crc = _PREFIX.unpack(reader.take(_PREFIX.size))
-    (shift_resolution,) = _UINT16.unpack(reader.take(_UINT16.size)) if version > 1 else (0,)
-    width, height = reader.varint(), reader.varint()
-    payload = reader.take(reader.varint())
+    file = _before_sections(reader)
     sections: dict[int, bytes] = {}
-    while version > 1 and reader.left > _CHECKSUM.size:
+    while file.version > 1 and reader.left > _CHECKSUM.size:
         tag = reader.take(1)[0]
         if tag in sections or tag == 0:
             raise CorruptError(
@@ -203,18 +220,28 @@ def _parse(data: bytes) -> LlicFile:
             "The checksum does not fit: the file was damaged after it was written. "
             "Get it anew from where it came from."
         )
-    _check_size(width, height)
+    _check_size(file.width, file.height)
+    return dataclasses.replace(file, sections=sections)
+
+
+def _before_sections(reader: "_Reader") -> LlicFile:
+    """What comes before the sections."""
+    _, version = _START.unpack(reader.take(_START.size))
+    if version == PICTURE_VERSION:
+        return LlicFile.of_picture(reader.varint(), reader.varint(), {})
+    of_networks = reader.take(_OF_NETWORKS.size)
+    fingerprint, coder, quality, symbols_crc = _OF_NETWORKS.unpack(of_networks)
+    (shift_resolution,) = _UINT16.unpack(reader.take(_UINT16.size)) if version > 1 else (0,)
     return LlicFile(
         fingerprint,
         coder,
         quality / QUALITY_STEPS,
-        width,
-        height,
-        symbols_crc,
-        shift_resolution,
-        payload,
-        sections,
-        version,
+        width=reader.varint(),
+        height=reader.varint(),
+        symbols_crc=symbols_crc,
+        shift_resolution=shift_resolution,
+        payload=reader.take(reader.varint()),
+        version=version,
     )
 
 
@@ -222,10 +249,7 @@ def _following(data: bytes) -> int:
     """The number of bytes behind the end of a sound file; 0 if no sound file starts here."""
     reader = _Reader(data)
     try:
-        version = reader.take(_PREFIX.size)[len(MAGIC)]
-        reader.take(_UINT16.size if version > 1 else 0)
-        reader.varint(), reader.varint()
-        reader.take(reader.varint())
+        _before_sections(reader)
         start = crc = 0
         while reader.left > _CHECKSUM.size:
             end = reader.position

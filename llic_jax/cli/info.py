@@ -7,12 +7,14 @@ import struct
 import sys
 from typing import Any
 
-from llic_jax.bitstream.file import CODER_NAMES, LlicFile
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.tags import ALPHA, EXIF, GREY, ICC, RESOLUTION, XMP, inflated
 from llic_jax.errors import LlicError
 from llic_jax.images import folders
 from llic_jax.system import files
 from llic_jax.zoo.registry import registry
+
+_OF_NETWORKS = ("quality", "model", "payload")  # lines that a file without networks has not
 
 
 def info(args: argparse.Namespace) -> int:
@@ -56,17 +58,17 @@ def _figures(file: LlicFile, size: int) -> dict[str, Any]:
         "quality": file.quality or None,
         "qualities": model.qualities if model else None,
         "model": model.name if model else None,
-        "fingerprint": file.fingerprint.hex(),
+        "fingerprint": file.fingerprint.hex() or None,
         "coded_by": file.other_coding or "networks",
         "profile": None if icc is None else _profile_name(icc),
         "exif": EXIF in sections,
         "xmp": XMP in sections,
         "dpi": struct.unpack("<2f", dpi) if len(dpi) == 8 else None,
         "version": file.version,
-        "coder": CODER_NAMES.get(file.coder, str(file.coder)),
+        "coder": file.coder_name or None,
         "payload_bytes": len(file.payload),
         "symbols_crc": f"{file.symbols_crc:08x}",
-        "portable": bool(file.shift_resolution),
+        "portable": bool(file.shift_resolution or file.other_coding),
         "sections": {str(tag): len(content) for tag, content in sections.items()},
     }
 
@@ -85,15 +87,18 @@ def _text(name: str, said: dict[str, Any]) -> str:
         "image": f"{said['width']} x {said['height']} pixels, {channels}",
         "size": f"{said['bytes']} bytes, {said['bpp']:.4f} bpp; 1/{raw / said['bytes']:.0f} of "
         "the pixels",
+        "picture": "by the networks" if networks else f"as {said['coded_by']}",
         "quality": quality,
         "model": f"{said['model'] or 'none that was released'} ({said['fingerprint']})",
-        "picture": "by the networks" if networks else f"as {said['coded_by']}",
         "profile": said["profile"] or "none, so sRGB",
         "metadata": ", ".join(kept) or "none",
         "format": f"version {said['version']}, range coder {said['coder']}",
         "payload": f"{said['payload_bytes']} bytes, symbols' checksum {said['symbols_crc']}",
         "decodes": "anywhere" if said["portable"] else "for certain only where it was made",
     }
+    if said["fingerprint"] is None:  # neither networks nor range coder took part
+        lines["format"] = f"version {said['version']}"
+        lines = {title: lines[title] for title in lines if title not in _OF_NETWORKS}
     lines |= {f"section {tag}": f"{size} bytes" for tag, size in said["sections"].items()}
     return "\n".join([name, *(f"  {title:11} {content}" for title, content in lines.items())])
 

@@ -314,26 +314,25 @@ class Codec:
     ) -> Compressed | None:
         """The image coded another way; None if what the networks made is to be kept."""
         if encoded is not None:
-            file, quality = LlicFile.from_bytes(encoded.data), encoded.quality
+            quality, size = encoded.quality, len(LlicFile.from_bytes(encoded.data).payload)
         else:
             quality = self._quality(rate if isinstance(rate, Quality) else Quality())
-            batch = self._encoder.batch(_sizes([image]), quality)
-            file = self._encoder.header(batch, 0, sections)
+            size = None
         expected = fallback.expected_psnr(quality, self.model.lambdas)
         least = expected - fallback.SPOILT
         if isinstance(rate, TargetPsnr):
             expected = least = rate.value
         picture = fallback.choose(
             image,
-            None if encoded is None else len(file.payload),
+            size,
             lambda: self.reconstruct(encoded),  # type: ignore[arg-type]
             least,
             expected,
         )
         if picture is None:
             return None
-        data = fallback.file_with(file, picture).to_bytes()
         height, width = image.shape[:2]
+        data = LlicFile.of_picture(width, height, {**sections, picture[0]: picture[1]}).to_bytes()
         if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
             return None
         if encoded is not None:

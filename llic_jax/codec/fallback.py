@@ -2,7 +2,7 @@
 
 A codec that has learned from photographs spoils fine patterns of full contrast (stripes, checks,
 noise), and codes flat graphics with more bits than a lossless format does. Such a picture becomes a
-section of the file (`bitstream.file.OTHER_CODINGS`), and the payload stays empty:
+section of a file that names no model (`bitstream.file.OTHER_CODINGS`):
 
     network's file spoils it            the smallest of lossless WebP, and WebP and JPEG at the PSNR
                                         that photographs have at this quality
@@ -14,8 +14,8 @@ looked at further. (All our choice. Measured on `benchmarks/drawings.py`'s pictu
 held back from training and 12 of scikit-image's; docs/results.md has the figures.)
 """
 
-import dataclasses
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,7 +24,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from llic_jax.bitstream.file import JPEG, LOSSLESS, OTHER_CODINGS, WEBP, LlicFile
+from llic_jax.bitstream.file import (
+    JPEG,
+    LOSSLESS,
+    OTHER_CODINGS,
+    PICTURE_VERSION,
+    WEBP,
+    LlicFile,
+)
 from llic_jax.errors import CorruptError
 from llic_jax.images.read import without_pillows_limit
 from llic_jax.metrics.distortion import image_psnr
@@ -124,18 +131,31 @@ def choose(
     """
     if size is not None and not is_unlike_photographs(image, size):
         return None
-    lossless = _lossless(image)
+    lossless = coded(image, LOSSLESS)
     if size is not None:
         if lossless is not None and len(lossless) < size:
             return LOSSLESS, lossless
         if image_psnr(image, decoded()) >= least:
             return None
-    found = [(LOSSLESS, lossless)] if lossless is not None else []
-    for tag, kind in ((WEBP, "WEBP"), (JPEG, "JPEG")):
-        content = _smallest(image, kind, expected)
-        if content is not None:
-            found.append((tag, content))
+    contents = [(LOSSLESS, lossless), *((tag, coded(image, tag, expected)) for tag in (WEBP, JPEG))]
+    found = [(tag, content) for tag, content in contents if content is not None]
     return min(found, key=lambda picture: len(picture[1]), default=None)
+
+
+def coded(image: UInt8[np.ndarray, "h w 3"], tag: int, psnr: float = math.inf) -> bytes | None:
+    """The content of a section that holds a picture.
+
+    Args:
+        image: The pixels.
+        tag: Of the section, one of `OTHER_CODINGS`.
+        psnr: That the decoded image reaches at least, dB; all are reached by lossless WebP.
+
+    Returns:
+        The smallest that reaches it; None if the format has none.
+    """
+    if tag == LOSSLESS:
+        return _lossless(image)
+    return _smallest(image, "JPEG" if tag == JPEG else "WEBP", psnr)
 
 
 def _lossless(image: UInt8[np.ndarray, "h w 3"]) -> bytes | None:
@@ -199,17 +219,6 @@ def _pixels(content: bytes, kind: str) -> UInt8[np.ndarray, "h w 3"]:
         return np.array(image.convert("RGB"))
 
 
-def file_with(file: LlicFile, picture: Picture) -> LlicFile:
-    """The file with a picture in place of its payload."""
-    tag, content = picture
-    return dataclasses.replace(
-        file,
-        payload=b"",
-        symbols_crc=zlib.crc32(file.checksummed_header),  # of no symbols
-        sections={**file.sections, tag: content},
-    )
-
-
 def coding_of(file: LlicFile) -> int | None:
     """The way in which a file holds its picture.
 
@@ -220,12 +229,17 @@ def coding_of(file: LlicFile) -> int | None:
         The tag of the section that the picture is in; None: the networks' symbols are the picture.
 
     Raises:
-        CorruptError: Two such sections, or a payload beside one.
+        CorruptError: Two such sections, a payload beside one, or none in a file without networks.
     """
     tags = [tag for tag in file.sections if tag in OTHER_CODINGS]
     if not tags:
+        if file.version == PICTURE_VERSION:
+            raise CorruptError(
+                f"The file is of version {file.version} and has sections {list(file.sections)}; "
+                f"expected one of {list(OTHER_CODINGS)}, the picture. The file is damaged."
+            )
         return None
-    if file.symbols_crc != zlib.crc32(file.checksummed_header):
+    if file.version < PICTURE_VERSION and file.symbols_crc != zlib.crc32(file.checksummed_header):
         raise CorruptError(
             f"The symbols' checksum is {file.symbols_crc:08x}; a file that holds its picture in "
             f"section {tags[0]} has that of no symbols. The file is damaged."

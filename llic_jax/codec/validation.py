@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Array, UInt8
 
-from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.file import PICTURE_VERSION, LlicFile
 from llic_jax.codec import fallback
 from llic_jax.coding.range_coders.registry import CODERS, FORMER_CODERS, coder_by_id
 from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
@@ -126,6 +126,8 @@ def check_can_encode(params: Mapping[str, Any], fingerprint: bytes) -> None:
 def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
     """Refuses a file that another model has written, or a range coder that is not known.
 
+    A file that names no model passes.
+
     Args:
         file: Parsed.
         fingerprint: Of the model that is loaded.
@@ -136,6 +138,8 @@ def check_header(file: LlicFile, fingerprint: bytes, levels: int) -> None:
         UnknownCoderError: The file names a range coder that is not known.
         CorruptError: A shift resolution or a quality that no file has.
     """
+    if file.version == PICTURE_VERSION:
+        return
     if file.fingerprint != fingerprint:
         raise WrongModelError(
             f"The file was written with the model {file.fingerprint.hex()}; loaded is "

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from llic_jax.bitstream.file import CODER_NAMES, LlicFile
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.tags import ICC, inflated
 from llic_jax.zoo.registry import name_of
 
@@ -13,12 +13,12 @@ class Header(NamedTuple):
     Attributes:
         width: Of the image, pixels.
         height: Of the image, pixels.
-        fingerprint: Of the model that wrote the file, hexadecimal digits.
-        model: Its name; empty if it was never released.
-        quality: 1 to the model's number of levels; None for a model of one rate.
+        fingerprint: Of the model that wrote the file, hexadecimal digits; empty in version 4.
+        model: Its name; empty if it was never released, and in version 4.
+        quality: 1 to the model's number of levels; None for a model of one rate, and in version 4.
         profile: ICC profile; None: sRGB.
         version: Of the format.
-        coder: Name of the range coder; its number if it is not known.
+        coder: Name of the range coder; its number if it is not known; empty in version 4.
     """
 
     width: int
@@ -59,5 +59,5 @@ def header_of(file: LlicFile) -> Header:
         file.quality or None,
         inflated(file.sections, ICC),
         file.version,
-        CODER_NAMES.get(file.coder, str(file.coder)),
+        file.coder_name,
     )

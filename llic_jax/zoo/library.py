@@ -41,7 +41,7 @@ class ModelLibrary:
         self._lock = threading.Lock()
 
     def codec_for(self, data: Any) -> Codec:
-        """The codec of the model that wrote a file.
+        """The codec of the model that wrote a file; the recommended one's if it names none.
 
         Args:
             data: The file's bytes.
@@ -54,6 +54,8 @@ class ModelLibrary:
         if self._only is not None:
             return self._only
         fingerprint = LlicFile.from_bytes(data).fingerprint
+        if not fingerprint:
+            return self.codec_of()
         with self._lock:  # two threads that meet the same model wait for one loading
             if fingerprint not in self._codecs:
                 self._codecs[fingerprint] = self._load(model_of_file(fingerprint.hex()).folder)

@@ -55,6 +55,18 @@ def test_the_first_version_is_still_read():
     assert LlicFile.from_bytes(data) == FIRST and FIRST.checksummed_header == b""
 
 
+PICTURE = LlicFile.of_picture(513, 7, {2: b"a picture", 130: b""})
+
+
+def test_a_file_without_networks_has_size_and_sections():
+    data = PICTURE.to_bytes()
+    assert data[:5] == b"LLIC\x04" and data[5:8] == FILE.to_bytes()[22:25]
+    assert data[8:19] == bytes([2, 9]) + b"a picture" and data[19:21] == bytes([130, 0])
+    assert data[21:] == struct.pack("<I", zlib.crc32(data[:21]))
+    assert LlicFile.from_bytes(data) == PICTURE and PICTURE.other_coding == "WebP"
+    assert PICTURE.coder_name == ""
+
+
 def test_the_identity_tells_headers_apart():
     changes = [{"width": 514}, {"height": 8}, {"quality": 3.5}, {"shift_resolution": 401}]
     changes += [{"fingerprint": bytes(8)}, {}]
@@ -77,8 +89,9 @@ def test_a_section_stands_once():
         LlicFile.from_bytes(sealed(body + bytes([0, 0, 1, 0])))
 
 
-def test_every_flipped_bit_is_found():
-    data = FILE.to_bytes()
+@pytest.mark.parametrize("file", [FILE, PICTURE])
+def test_every_flipped_bit_is_found(file):
+    data = file.to_bytes()
     for position in range(len(data)):
         for bit in range(8):
             damaged = bytearray(data)
@@ -87,11 +100,16 @@ def test_every_flipped_bit_is_found():
                 LlicFile.from_bytes(bytes(damaged))
 
 
-def test_every_truncation_is_found():
-    data = FILE.to_bytes()
+@pytest.mark.parametrize("file", [FILE, PICTURE])
+def test_every_truncation_is_found(file):
+    data = file.to_bytes()
     for length in range(len(data)):
         with pytest.raises(BitstreamError):
             LlicFile.from_bytes(data[:length])
+
+
+def test_a_file_that_is_too_short_is_called_so():
+    data = FILE.to_bytes()
     for length in range(227):  # within header and payload the file is known to be too short
         with pytest.raises(TruncatedError, match=f"after {length} bytes"):
             LlicFile.from_bytes(data[:length])
@@ -102,6 +120,8 @@ def test_bytes_that_follow_are_found():
         LlicFile.from_bytes(FIRST.to_bytes() + b"abc")
     with pytest.raises(BitstreamError):
         LlicFile.from_bytes(FILE.to_bytes() + b"abc")
+    with pytest.raises(CorruptError, match="3 bytes follow"):
+        LlicFile.from_bytes(PICTURE.to_bytes() + b"abc")
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n0000", b"hello, world", b"llic"])
@@ -111,8 +131,8 @@ def test_other_files_are_told_apart(data):
 
 
 def test_a_newer_version_is_named():
-    with pytest.raises(VersionError, match="version 4"):
-        LlicFile.from_bytes(b"LLIC\x04" + FILE.to_bytes()[5:])
+    with pytest.raises(VersionError, match="version 5"):
+        LlicFile.from_bytes(b"LLIC\x05" + FILE.to_bytes()[5:])
 
 
 @pytest.mark.parametrize("width", [0, bitstream.MAX_SIDE + 1])

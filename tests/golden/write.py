@@ -4,7 +4,7 @@
 
 For each of the tiny models in `models` (made if there are none), a file by every range coder, named
 by the coder's number, and the image that they decode to, into the folder of the format's version.
-What is there already stays.
+For pictures that no model codes, a file by each of the other codings. What is there already stays.
 """
 
 import sys
@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from llic_jax.bitstream.file import VERSION
+from llic_jax.bitstream.file import OTHER_CODINGS, PICTURE_VERSION, VERSION, LlicFile
 from llic_jax.bitstream.sections import sections_of
+from llic_jax.codec import fallback
 from llic_jax.codec.rate_control import Quality
 from llic_jax.coding.range_coders.registry import CODERS, installed_coders
 from llic_jax.configs import smoke
@@ -82,6 +83,23 @@ def main() -> None:
             if not (files / "decoded.png").exists():
                 decoded = codec.decode_photographs([path.read_bytes()])[0]
                 write_photograph(files / "decoded.png", decoded)
+    write_pictures(whole, here / f"version_{PICTURE_VERSION}")
+
+
+def write_pictures(whole: Photograph, folder: Path) -> None:
+    """The photograph, by each way of coding that needs no model."""
+    codec = load_codec(folder.parent / "models" / "elic")
+    for tag in OTHER_CODINGS:
+        files = folder / f"section_{tag}"
+        if files.exists():
+            continue
+        files.mkdir(parents=True)
+        content = fallback.coded(whole.rgb, tag, psnr=30.0)
+        height, width = whole.rgb.shape[:2]
+        file = LlicFile.of_picture(width, height, {**sections_of(whole), tag: content})
+        (files / "picture.llic").write_bytes(file.to_bytes())
+        decoded = codec.decode_photographs([file.to_bytes()])[0]
+        write_photograph(files / "decoded.png", decoded)
 
 
 if __name__ == "__main__":
