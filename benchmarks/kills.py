@@ -336,7 +336,7 @@ def _try(folder: Path, args: argparse.Namespace) -> int:
                 if known and start.first is not None and start.first != known:
                     problems.append(f"{where}: it went on from {start.first}")
                 # Orbax logs the traceback of its own threads; what ends the run is a line.
-                told = start.status == 0 or "\ntrain.py: " in start.output
+                told = start.status == 0 or "\ntrain.py: " in "\n" + start.output
                 if HANGS in start.output or (start.how in ("full", "gone") and not told):
                     problems.append(f"{where}: not ended by a line\n{start.output[-3000:]}")
                 if start.how is None and start.status != 0:

@@ -166,6 +166,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 temporary.chmod(stat.S_IMODE(before.st_mode))
         temporary.replace(target)
+    except OSError as error:
+        if error.filename is None:  # a write that failed: the system does not say of what
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # else it would hide the error that is on its way
             temporary.unlink(missing_ok=True)

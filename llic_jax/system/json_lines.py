@@ -4,6 +4,8 @@ A process can be killed, or a disk can fill, while a line is written. The unfini
 ignored by `read` and removed by `repair`, so that the next line never continues it.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -81,9 +83,11 @@ def append(path: str | Path, entry: Mapping[str, Any]) -> None:
         before = file.seek(0, os.SEEK_END)
         try:
             if file.write(line) != len(line):
-                raise OSError(f"{path}: the disk took a part of a line only; is it full?")
-        except OSError:
-            file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = str(path)
+            with contextlib.suppress(OSError):  # would hide the error that is on its way
+                file.truncate(before)
             raise
 
 

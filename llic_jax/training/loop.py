@@ -220,11 +220,13 @@ class _Run:
         if causes := self.trainer.failure():
             state = self.trainer.host_state()
             raise fail(int(state.step) + 1, causes, self.folder.save_failed(state))
-        # The checkpoint comes first: whatever happens after it, the work is kept.
-        if due & {"checkpoint", "eval"}:
-            self.save()
+        # A line of figures takes no time. Behind the checkpoint a kill could lose it for good, for
+        # the run goes on from there; before it, a step that is trained again has its line again.
         if "log" in due:
             self.log.train(self.trainer.look(figures) | self.course.figures(step, moment))
+        # Then the checkpoint: whatever happens after it, the work is kept.
+        if due & {"checkpoint", "eval"}:
+            self.save()
         if "eval" in due:
             self.checkpoints.wait()
             if self.stop.signal is None and self.in_time("validate", "export"):

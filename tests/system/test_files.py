@@ -1,9 +1,12 @@
 """Outputs appear whole, wherever permissions cannot be set, and leave nothing behind."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from llic_jax.system import files
 
@@ -41,3 +44,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
     with files.whole_file(tmp_path / "a") as temporary:
         temporary.touch()
     assert sorted(os.listdir(tmp_path)) == sorted([living.name, elsewhere.name, "a"])
+
+
+def test_a_write_that_fails_has_the_output_s_name(tmp_path):
+    with pytest.raises(OSError, match="No space left") as error, files.whole_file(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert error.value.filename == str(tmp_path / "a") and not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,10 @@ def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):
 def test_a_number_that_is_not_finite_is_no_json(tmp_path):
     with pytest.raises(ValueError):
         json_lines.append(tmp_path / "a.jsonl", {"a": float("inf")})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_said_with_the_file_s_name():
+    with pytest.raises(OSError, match="No space left") as error:
+        json_lines.append("/dev/full", {"step": 1})
+    assert error.value.filename == "/dev/full"

@@ -309,6 +309,19 @@ def test_the_checkpoint_comes_before_validation(config, tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
 
 
+def test_a_kill_at_a_checkpoint_loses_no_figures(config, tmp_path, monkeypatch):
+    """The run goes on from the checkpoint and never trains its step again."""
+
+    def killed(*args, **kwargs):
+        raise SystemExit
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    config.train.steps, config.train.log_every, config.train.tensorboard = 2, 2, False
+    with pytest.raises(SystemExit):
+        loop.train(config, tmp_path)
+    assert [entry["step"] for entry in lines(tmp_path, "train")] == [2]
+
+
 def start(config, workdir, *flags, devices=1):
     """`train.py` as a process of its own, with this config."""
     module = workdir.parent / f"{workdir.name}_config.py"
