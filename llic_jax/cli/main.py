@@ -1,4 +1,4 @@
-"""The command line: `llic compress`, `llic decompress`, `llic info`, `llic models`.
+"""The command line: `llic compress`, `decompress`, `info`, `compare`, `models`.
 
 This module and `info` load neither JAX nor NumPy: `--help` and `llic info` answer at once.
 """
@@ -35,6 +35,7 @@ examples:
   llic decompress photo.llic photo.png
   llic compress photos/ compressed/           a folder with all below it
   llic info compressed/*.llic
+  llic compare photo.jpg                      a page: LLIC, JPEG, WebP, AVIF, JPEG XL
   eval "$(llic --print-completion bash)"      options complete at TAB
 
 Options may be written with hyphens or underscores.
@@ -65,6 +66,12 @@ examples:
   cat photo.llic | llic info -
 """
 
+_COMPARE_EXAMPLES = """\
+examples:
+  llic compare photo.jpg                      at equal size of file, opened in the browser
+  llic compare photo.jpg --quality 2 --equal psnr
+  llic compare *.png -o page.html --codecs JPEG AVIF --no-open
+"""
 
 _MODELS_EXAMPLES = """\
 examples:
@@ -164,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a .llic file, - for standard input",
     )  # fmt: skip
     show.add_argument("--json", action="store_true", help="print a line of JSON for each file")
+    _add_compare(commands)
     _add_models(commands)
     return parser
 
@@ -197,6 +205,12 @@ def _decompress(args: argparse.Namespace) -> int:
     from llic_jax.cli.decompress import decompress
 
     return decompress(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from llic_jax.cli.compare import compare
+
+    return compare(args)
 
 
 def _add_compress(commands: argparse._SubParsersAction) -> None:
@@ -270,6 +284,47 @@ def _add_decompress(commands: argparse._SubParsersAction) -> None:
         help="of images in a folder or stream: png, jpg, webp, tif, bmp, ppm (default: png)",
     )
     _add_resources(decompress)
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    compare = _add_command(
+        commands,
+        _compare,
+        "compare",
+        "a page that shows photographs by several codecs",
+        "Codes photographs with LLIC and with the codecs that people use, at equal size of file or "
+        "equal PSNR, and makes one HTML page of them, with a slider between any two.",
+        _COMPARE_EXAMPLES,
+    )
+    add = compare.add_argument
+    add("names", nargs="+", metavar="PHOTO", help="an image file")
+    add(
+        "-o", "--output", type=files.path_argument, metavar="PAGE",
+        help="the page (default: the first photograph's name with .compared.html, here)",
+    )  # fmt: skip
+    add("--force", action="store_true", help="replace a page that exists")
+    add(
+        "--quality", type=float, metavar="Q",
+        help="of LLIC, 1 to the model's levels (default: the middle)",
+    )  # fmt: skip
+    add(
+        "--equal", choices=("bytes", "psnr"), default="bytes",
+        help="what the files have in common with LLIC's (default: bytes)",
+    )  # fmt: skip
+    add(
+        "--codecs", nargs="+", default=["JPEG", "WebP", "AVIF (default tuning)", "JPEG XL"],
+        metavar="CODEC", help="the others (default: JPEG, WebP, AVIF, JPEG XL)",
+    )  # fmt: skip
+    add(
+        "--size", type=positive, default=1024, metavar="PIXELS",
+        help="side of the part that the page shows (default: 1024)",
+    )  # fmt: skip
+    add("--checkpoint", metavar="MODEL", help="a model's name or folder (default: the recommended)")
+    add(
+        "--no_open", dest="open", action="store_false",
+        help="leave the page closed; by default the browser opens it",
+    )  # fmt: skip
+    compare.set_defaults(loudness=0)
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:

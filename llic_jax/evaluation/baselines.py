@@ -20,6 +20,7 @@ from PIL import features
 
 from llic_jax.errors import BaselineError
 from llic_jax.evaluation.system import Image, Measurement, Quality
+from llic_jax.metrics import distortion
 
 PSNR, MS_SSIM = "psnr", "ms_ssim_db"  # figures that codecs are compared by (see `records`)
 
@@ -264,26 +265,46 @@ class Baseline:
         Returns:
           The quality and its file.
         """
-        low, high = self.format.span
-        tried: dict[float, bytes] = {}
+        return self._nearest(image, float(size), lambda data: float(len(data)))
 
-        def encode(quality: float) -> bytes:
+    def at_psnr(self, image: Image, psnr: float) -> tuple[float, bytes]:
+        """Finds the quality whose file comes nearest to a PSNR, by bisection.
+
+        Args:
+          image: uint8 `(H, W, 3)`.
+          psnr: Of the decoded image, dB.
+
+        Returns:
+          The quality and its file.
+        """
+        decode = self.format.decode
+        return self._nearest(image, psnr, lambda data: distortion.image_psnr(image, decode(data)))
+
+    def _nearest(
+        self, image: Image, value: float, figure: Callable[[bytes], float]
+    ) -> tuple[float, bytes]:
+        """The quality, and its file, whose figure, which rises with the rate, is nearest."""
+        low, high = self.format.span
+        tried: dict[float, tuple[float, bytes]] = {}
+
+        def found(quality: float) -> float:
             if quality not in tried:
-                tried[quality] = self.format.encode(image, quality)
-            return tried[quality]
+                data = self.format.encode(image, quality)
+                tried[quality] = figure(data), data
+            return tried[quality][0]
 
         for _ in range(9):
             # Ratios and distances matter by their proportions, qualities by their differences.
             middle = (low + high) // 2 if self.format.whole else (low * high) ** 0.5
-            if len(encode(middle)) > size:
+            if found(middle) > value:
                 high = middle
             else:
                 low = middle
             if self.format.whole and high - low <= 1:
-                encode(low), encode(high)
+                found(low), found(high)
                 break
-        quality = min(tried, key=lambda q: abs(len(tried[q]) - size))
-        return quality, tried[quality]
+        quality = min(tried, key=lambda q: abs(tried[q][0] - value))
+        return quality, tried[quality][1]
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from tqdm import tqdm
 
 from llic_jax.evaluation import baselines, published
@@ -22,8 +21,8 @@ from llic_jax.evaluation.output import Output
 from llic_jax.evaluation.results import Result, notes
 from llic_jax.evaluation.trials import Trial
 from llic_jax.report.figures import comparison_pictures, inside_pictures, middle_setting
-from llic_jax.report.markdown import Code, markdown_text
 from llic_jax.report.per_image import by_image
+from llic_jax.report.render import render
 from llic_jax.report.side_by_side import Crop, side_by_side
 from llic_jax.report.tables import ANCHORS, LABELS, Comparison, compare
 
@@ -111,24 +110,7 @@ def write_report(
 
 def _render(folder: Path, context: Mapping[str, Any]) -> None:
     for name in ("report.md", "report.html"):
-        text = _environment(name).get_template(name).render(context)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def _environment(template: str) -> jinja2.Environment:
-    """Escapes what templates fill in, by the rules of HTML or of Markdown."""
-    is_html = template.endswith(".html")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("llic_jax.report"),
-        autoescape=is_html,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    if not is_html:
-        environment.finalize = markdown_text
-        environment.filters["code"] = Code
-    return environment
+        (folder / name).write_text(render(name, context), encoding="utf-8")
 
 
 def _sources(

@@ -1,9 +1,11 @@
-"""The same part of an image from several codecs, at the size of file that ours needs."""
+"""The same part of an image from several codecs, at the size of file or the PSNR of ours."""
 
 import base64
+import builtins
 import dataclasses
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -11,6 +13,8 @@ from PIL import Image as PillowImage
 from llic_jax.evaluation.baselines import Baseline
 from llic_jax.evaluation.system import CodecUnderTest, Image, Quality
 from llic_jax.metrics import distortion
+
+Equal = Literal["bytes", "psnr"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Crop:
       bpp: Of the whole image; None for the original.
       psnr: Likewise, in dB.
       ms_ssim: Likewise; None also where the image is too small.
+      setting: Of the codec, in words.
+      bytes: Of its file.
+      icc: Profile of the pixels; None: sRGB.
     """
 
     label: str
@@ -30,13 +37,17 @@ class Crop:
     bpp: float | None = None
     psnr: float | None = None
     ms_ssim: float | None = None
+    setting: str | None = None
+    bytes: int | None = None
+    icc: builtins.bytes | None = None
 
     @property
-    def png(self) -> str:
-        """The crop as a PNG, base64."""
+    def uri(self) -> str:
+        """The crop as a lossless WebP, in a `data:` URI."""
         buffer = io.BytesIO()
-        PillowImage.fromarray(self.pixels).save(buffer, "PNG", optimize=True)
-        return base64.b64encode(buffer.getvalue()).decode()
+        image = PillowImage.fromarray(self.pixels)
+        image.save(buffer, "WEBP", lossless=True, icc_profile=self.icc)
+        return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def side_by_side(
@@ -45,15 +56,17 @@ def side_by_side(
     image: Image,
     others: Sequence[Baseline],
     size: int = 208,
+    equal: Equal = "bytes",
 ) -> list[Crop]:
-    """Codes an image with several codecs into files of about one size.
+    """Codes an image with several codecs into files of about one size, or about one PSNR.
 
     Args:
-      system: Our codec; its file's size is that of the others.
+      system: Our codec; the others are set to what its file is like.
       quality: Of our codec.
       image: uint8 `(H, W, 3)`.
       others: The other codecs.
       size: Side of the part in pixels, at most.
+      equal: What the files have in common.
 
     Returns:
       The part with the most detail: of the original, of ours, and of the others.
@@ -62,21 +75,35 @@ def side_by_side(
     ours = system.code(image, quality)
     crops = [
         Crop("original", image[window]),
-        _crop(system.name, image, ours.image, ours.bytes, window),
+        _crop(system, quality, image, ours.image, ours.bytes, window),
     ]
+    psnr = distortion.image_psnr(image, ours.image)
     for other in others:
-        _, data = other.at_size(image, ours.bytes)
-        crops.append(_crop(other.name, image, other.format.decode(data), len(data), window))
+        if equal == "psnr":
+            found, data = other.at_psnr(image, psnr)
+        else:
+            found, data = other.at_size(image, ours.bytes)
+        decoded = other.format.decode(data)
+        crops.append(_crop(other, found, image, decoded, len(data), window))
     return crops
 
 
-def _crop(label: str, image: Image, decoded: Image, size: int, window: tuple[slice, slice]) -> Crop:
+def _crop(
+    codec: CodecUnderTest,
+    quality: Quality,
+    image: Image,
+    decoded: Image,
+    size: int,
+    window: tuple[slice, slice],
+) -> Crop:
     return Crop(
-        label,
+        codec.name,
         decoded[window],
         8 * size / (image.shape[0] * image.shape[1]),
         distortion.image_psnr(image, decoded),
         distortion.image_ms_ssim(image, decoded),
+        codec.setting(quality),
+        size,
     )
 
 

@@ -42,6 +42,16 @@ def test_a_file_of_a_wanted_size_is_found(name):
     assert len(smallest) <= codec.code(IMAGE, codec.qualities[0]).bytes
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_a_wanted_psnr_is_found(name):
+    codec = Baseline(name)
+    wanted = distortion.image_psnr(IMAGE, codec.code(IMAGE, codec.qualities[4]).image)
+    _, found = codec.at_psnr(IMAGE, wanted)
+    assert distortion.image_psnr(IMAGE, codec.format.decode(found)) == pytest.approx(
+        wanted, abs=0.5
+    )
+
+
 def test_names_in_any_spelling():
     assert [codec.name for codec in by_names(["jpeg2000", "JPEG-XL", "avif", "jxl"])] == [
         "JPEG 2000",
