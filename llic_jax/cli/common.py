@@ -133,8 +133,8 @@ class Compiling:
                 return
             if not self._said:
                 tqdm.write(
-                    "llic: compiling programs for images of this size, which takes some ten "
-                    f"seconds; they are {self.kept}",
+                    "llic: compiling programs for images of this size, which takes ten seconds "
+                    f"to a minute; they are {self.kept}",
                     file=sys.stderr,
                 )
             self._said = True
