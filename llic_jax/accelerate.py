@@ -8,8 +8,9 @@
 
 `pack`, `config` and `compile` run at home. `compile` writes the programs of the run's steps to
 `PACKAGE/programs`, for a GPU that is absent (docs/ahead_of_time.md) or for the devices that are
-there; `run` uses them where they fit. `run` needs JAX, Flax, optax, orbax, jaxtyping, Pillow,
-safetensors, SciPy and tqdm, and neither ml_collections nor TensorFlow. It ends within the given
+there; `run` uses them where they fit. PACKAGE may be several, with commas in between. `run` needs
+JAX, Flax, optax, orbax, jaxtyping, Pillow, safetensors, SciPy and tqdm, and neither ml_collections
+nor TensorFlow. It ends within the given
 minutes, all included, with a learning rate of zero; on SIGTERM it ends at once. OUTPUT then holds
 a few files of limited size: `manifest.json` and `state.*` (weights, see `training/transfer.py`),
 `metrics.jsonl`, `runs.jsonl`, `log.txt`. They are written before anything is compiled, and anew
@@ -102,7 +103,7 @@ def resolve_config(path: str | Path, assignments: Sequence[str]) -> dict[str, An
 
 
 def run(
-    package: Path,
+    package: str | Path,
     config: dict[str, Any],
     output: Path,
     minutes: float,
@@ -122,7 +123,7 @@ def run(
     most. Errors of validation and of exports are logged and cost nothing else.
 
     Args:
-        package: Of photographs.
+        package: Of photographs; several with commas in between.
         config: A whole one; see `carried_config`.
         output: Folder for what is to be taken home.
         minutes: Until the end, counted from `started`.
@@ -187,22 +188,25 @@ def run(
 
 
 def carried_config(
-    package: Path, config: dict[str, Any], minutes: float, export_minutes: float = 2.0
+    package: str | Path, config: dict[str, Any], minutes: float, export_minutes: float = 2.0
 ) -> dict[str, Any]:
     """The config of a run on a package.
 
     Args:
-        package: Of photographs.
-        config: A whole one. Its schedule becomes "time", its data the package. Where it does not
-            say how many minutes lie between checkpoints and between validations, these are
-            `export_minutes` and a quarter of `minutes`.
+        package: Of photographs; several with commas in between.
+        config: A whole one. Its schedule becomes "time", its data the package. With
+            `data.held_back` 0 there is no validation. Where it does not say how many minutes lie
+            between checkpoints and between validations, these are `export_minutes` and a quarter of
+            `minutes`.
         minutes: Of the run.
         export_minutes: Between two exports.
     """
     config = overridden(config, ())
+    packages = str(package).split(",")
+    validation = packages if config["data"]["held_back"] else []
     config["data"] |= {
-        "source": f"package:{package}:training",
-        "validation": f"package:{package}:validation",
+        "source": ",".join(f"package:{folder}:training" for folder in packages),
+        "validation": ",".join(f"package:{folder}:validation" for folder in validation),
     }
     train = config["train"]
     train |= {"schedule": "time", "minutes": minutes}
@@ -236,7 +240,7 @@ def _run(args: argparse.Namespace, started: float) -> None:
 
     program_cache.enable()
     pieces = args.files - _HISTORY_FILES
-    programs = args.programs or args.package / _PROGRAMS
+    programs = args.programs or _programs_in(args.package)
     piece = int(args.piece_mib * _MIB)
     try:
         step = run(
@@ -261,6 +265,11 @@ def _run(args: argparse.Namespace, started: float) -> None:
         log.close()
 
 
+def _programs_in(package: str) -> Path:
+    """The programs that come with packages: with the first."""
+    return Path(package.split(",")[0]) / _PROGRAMS
+
+
 def _compile(args: argparse.Namespace) -> None:
     import jax
 
@@ -275,7 +284,7 @@ def _compile(args: argparse.Namespace) -> None:
         devices = [ahead_of_time.target_device(args.target, autotune)]
     else:
         devices = jax.local_devices()
-    save_programs(args.programs or args.package / _PROGRAMS, config, devices, autotune)
+    save_programs(args.programs or _programs_in(args.package), config, devices, autotune)
 
 
 def _pack(args: argparse.Namespace) -> None:
@@ -317,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("source", help="folders, with commas in between")
     packing.add_argument("package", type=Path)
     packing.add_argument(
-        "--validation", required=True, help="folders of photographs never to be trained on"
+        "--validation", default="", help="folders of photographs never to be trained on"
     )
     packing.add_argument("--mib", type=above_zero, default=50, help="of the package, at most")
     packing.add_argument(
@@ -333,13 +342,13 @@ def _parser() -> argparse.ArgumentParser:
     resolving.add_argument("json", type=Path)
     resolving.add_argument("set", nargs="*", help="section.field=VALUE")
     compiling = commands.add_parser("compile", help="a run's programs, into PACKAGE/programs")
-    compiling.add_argument("package", type=Path)
+    compiling.add_argument("package", help="of photographs; several with commas in between")
     compiling.add_argument("config", type=Path, help="JSON")
     compiling.add_argument("set", nargs="*", help="section.field=VALUE")
     compiling.add_argument("--target", choices=("h100", "h200"), help="default: what is there")
     compiling.add_argument("--programs", type=Path, help="another folder for the programs")
     running = commands.add_parser("run", help="train, within the given minutes")
-    running.add_argument("package", type=Path)
+    running.add_argument("package", help="of photographs; several with commas in between")
     running.add_argument("config", type=Path, help="JSON")
     running.add_argument("output", type=Path)
     running.add_argument("set", nargs="*", help="section.field=VALUE")

@@ -116,7 +116,7 @@ def write_package(
 
     Args:
         source: Folders of image files to learn from, with commas in between.
-        validation: Folders of image files to validate with, likewise.
+        validation: Folders of image files to validate with, likewise; "" for none.
         folder: A new or empty one.
         budget_bytes: Of all photographs, at most.
         piece_bytes: Of a file of the package, at most.
@@ -133,7 +133,7 @@ def write_package(
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; name a new folder.")
     files = sorted(_files(source), key=lambda path: hashlib.sha256(path.name.encode()).digest())
-    held = _files(validation)
+    held = _files(validation) if validation else []
     kept = [_as_it_is(path) for path in held]
     of_validation = [photo for photo in kept if photo is not None]
     left = budget_bytes - sum(len(photo.content) for photo in of_validation)

@@ -86,14 +86,23 @@ def init_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
     Returns:
         The collection "params", drawn with NumPy.
     """
-    root = jax.random.key(seed)
-    with _noted_initializers() as initializers:
-        shapes = jax.eval_shape(lambda *x: module.init(root, *x)["params"], *inputs)
-    values = {}
-    for path in traverse_util.flatten_dict(shapes):
-        key = jax.random.fold_in(root, zlib.crc32("/".join(path).encode()))
-        values[path] = jnp.asarray(initializers[path](key))
-    return traverse_util.unflatten_dict(values)
+    with _on_cpu():  # an accelerator takes longer to compile for, and nothing here is large
+        root = jax.random.key(seed)
+        with _noted_initializers() as initializers:
+            shapes = jax.eval_shape(lambda *x: module.init(root, *x)["params"], *inputs)
+        drawn = {}
+        for path in traverse_util.flatten_dict(shapes):
+            key = jax.random.fold_in(root, zlib.crc32("/".join(path).encode()))
+            drawn[path] = np.asarray(initializers[path](key))
+    return traverse_util.unflatten_dict(jax.device_put(drawn))
+
+
+def _on_cpu() -> contextlib.AbstractContextManager[Any]:
+    """Arrays are made on the CPU, unless `JAX_PLATFORMS` leaves it out."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 _noting = threading.Lock()

@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
-
 from llic_jax.configs.upgrade import upgrade
 from llic_jax.models.build import build_model
 from llic_jax.system.provenance import public_source
@@ -28,7 +26,7 @@ def export_run(workdir: Path, folder: Path, step: int | None, mean: Sequence[Pat
     """
     from llic_jax.training.checkpoints import Checkpoints
     from llic_jax.training.settings import TrainSettings
-    from llic_jax.training.state import create_state
+    from llic_jax.training.state import create_state, unflatten
 
     config = json.loads((workdir / "config.json").read_text())
     model = build_model(upgrade(config)["model"])
@@ -50,7 +48,7 @@ def export_run(workdir: Path, folder: Path, step: int | None, mean: Sequence[Pat
     config["trained_sizes"] = sorted({*before["trained_sizes"], *config["data"]["crops"]})
     if mean:
         config["mean_with"] = [path.name for path in mean]
-    average = workdir, unravel(jnp.asarray(state.ema))
+    average = workdir, unflatten(state.ema, unravel)
     params = mean_params([average, *((path, load_weights(path)) for path in mean)])
     save_release(folder, config, params)
 

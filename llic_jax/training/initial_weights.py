@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.flatten_util import ravel_pytree
 
 from llic_jax.training.growth import grow
 from llic_jax.training.principal_components import start_from_components
 from llic_jax.training.settings import RunSettings
-from llic_jax.training.state import TrainState, new_state
+from llic_jax.training.state import TrainState, flatten, new_state, unflatten
 from llic_jax.zoo.weights import mean_weights
 
 
@@ -39,19 +38,18 @@ def initial_state(
     start = settings.train.start
     if start == "random":
         return state
+    fresh = unflatten(state.params, unravel)
     if start == "pca":
         # From the whole batches, whatever the number of processes: all must start alike.
         sample = itertools.islice(batches(), 256 // settings.train.batch_size + 1)
         crops = [np.asarray(multihost_utils.process_allgather(b, tiled=True)) for b in sample]
         params = start_from_components(
-            unravel(state.params),
+            fresh,
             crops,
             settings.model["channels"],
             settings.model["strides"],
             settings.train.lmbdas,
         )
     else:
-        params = grow(
-            unravel(state.params), mean_weights(*map(os.path.expanduser, start.split(",")))
-        )
-    return new_state(ravel_pytree(params)[0], optimizer)
+        params = grow(fresh, mean_weights(*map(os.path.expanduser, start.split(","))))
+    return new_state(flatten(params)[0], optimizer)

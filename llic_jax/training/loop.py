@@ -149,7 +149,8 @@ class _Run:
         tasks: list[tuple[Any, Callable[[], object]]] = [
             (program, partial(self._try_out, state, *program)) for program in self.programs
         ]
-        tasks.insert(1, (_VALIDATION, partial(self._try_validation, self.trainer.average())))
+        if self.pictures.held_out:
+            tasks.insert(1, (_VALIDATION, partial(self._try_validation, self.trainer.average())))
         self.preparation = Preparation(tasks)
         now, stopping = time.monotonic(), self._stopping
         if not self.preparation.wait(self.programs[0], deadline and deadline - 1, stopping):

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import flax
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
@@ -53,9 +55,38 @@ def create_state(
     Returns:
         The state, the optimizer, and `unravel`: from a vector of parameters to their tree.
     """
-    params, unravel = ravel_pytree(initialize(model, seed))
+    params, unravel = flatten(initialize(model, seed))
     optimizer = build_optimizer(settings, unravel)
     return new_state(params, optimizer), optimizer, unravel
+
+
+def flatten(tree: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """JAX's `ravel_pytree` with nothing compiled, where that compiles a program for every shape.
+
+    Args:
+        tree: Of float32 arrays.
+
+    Returns:
+        The vector `(n,)` of all of them, and the way back, for jitted functions; `unflatten` is
+        the one outside of them.
+    """
+    kept: list[Callable[[Array], Any]] = []
+    jax.eval_shape(lambda x: kept.append(ravel_pytree(x)[1]), tree)
+    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
+    return jax.device_put(np.concatenate(leaves)), kept[0]
+
+
+def unflatten(vector: Any, unravel: Callable[[Array], Any]) -> Any:
+    """The tree of a vector, with nothing compiled.
+
+    Args:
+        vector: `(n,)`.
+        unravel: From `flatten`.
+    """
+    shapes, structure = jax.tree.flatten(jax.eval_shape(unravel, vector))
+    parts = np.split(np.asarray(vector), np.cumsum([shape.size for shape in shapes])[:-1])
+    shaped = [part.reshape(shape.shape) for part, shape in zip(parts, shapes, strict=True)]
+    return jax.device_put(structure.unflatten(shaped))
 
 
 def new_state(params: Array, optimizer: optax.GradientTransformation) -> TrainState:

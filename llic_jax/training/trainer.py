@@ -24,7 +24,7 @@ from llic_jax.training.objective import Objective
 from llic_jax.training.phases import Phase
 from llic_jax.training.pictures import Pictures, host_batches
 from llic_jax.training.settings import RunSettings, check_frozen
-from llic_jax.training.state import CAUSES, TrainState, create_state
+from llic_jax.training.state import CAUSES, TrainState, create_state, unflatten
 from llic_jax.training.step import Step, make_step
 
 COMPILING = "compile"  # name of the thread that compiles
@@ -60,7 +60,7 @@ class Trainer:
         state, self._optimizer, self._unravel = create_state(
             self.model, settings.train, settings.seed
         )
-        check_frozen(self._unravel(state.params), settings.train.frozen)
+        check_frozen(jax.eval_shape(self._unravel, state.params), settings.train.frozen)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
             logging.info("going on from step %d", int(state.step))
@@ -129,7 +129,7 @@ class Trainer:
 
     def average(self) -> Any:
         """The moving average of the parameters, a tree."""
-        return self._unravel(_local(self._state.ema))
+        return unflatten(_local(self._state.ema), self._unravel)
 
     def _rates(self, moment: Moment) -> tuple[np.ndarray, ...]:
         return () if moment.rate is None else (np.full(self._devices, moment.rate, np.float32),)

@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from safetensors.numpy import load, load_file, save
 
 from llic_jax.configs.config import Config
@@ -37,7 +36,7 @@ from llic_jax.system.arguments import above_zero
 from llic_jax.system.streams import run_command
 from llic_jax.training.checkpoints import Checkpoints
 from llic_jax.training.settings import TrainSettings
-from llic_jax.training.state import TrainState, create_state, new_state
+from llic_jax.training.state import TrainState, create_state, flatten, new_state, unflatten
 from llic_jax.zoo.weights import restored_weights, stored_weights
 
 FORMS = FULL, AVERAGE, RELEASED = "full", "average", "released"
@@ -196,7 +195,8 @@ def _arrays(form: str, config: Config, state: TrainState) -> dict[str, np.ndarra
     if form == AVERAGE:
         return {_EMA: _narrow(state.ema)}
     unravel = _create(config)[2]
-    return {name: np.asarray(a) for name, a in stored_weights(unravel(state.ema)).items()}
+    stored = stored_weights(unflatten(state.ema, unravel))
+    return {name: np.asarray(a) for name, a in stored.items()}
 
 
 def _state(form: str, config: Config, arrays: dict[str, np.ndarray], step: int) -> TrainState:
@@ -208,7 +208,7 @@ def _state(form: str, config: Config, arrays: dict[str, np.ndarray], step: int) 
     if form == AVERAGE:
         average = _widen(arrays[_EMA], like.ema)
     else:
-        average = ravel_pytree(restored_weights(arrays))[0]
+        average = flatten(restored_weights(arrays))[0]
     state = new_state(jnp.asarray(average), optimizer)
     return dataclasses.replace(state, step=np.asarray(step, np.int32))
 

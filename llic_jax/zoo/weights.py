@@ -65,7 +65,7 @@ def mean_params(of: Sequence[tuple[str | Path, dict[str, Any]]]) -> dict[str, An
                 "have no mean. Name folders of one model."
             )
         total = jax.tree.map(jnp.add, total, weights)
-    return jax.tree.map(lambda p: p / len(of), total)
+    return total if not others else jax.tree.map(lambda p: p / len(of), total)
 
 
 def stored_weights(params: Any) -> dict[str, Any]:
@@ -116,5 +116,5 @@ def restored_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
         if not name.endswith(_SCALE):
             full = np.asarray(value).astype(np.float32)
             scale = weights.get(name + _SCALE)
-            flat[name] = jnp.asarray(full if scale is None else full * np.asarray(scale))
-    return traverse_util.unflatten_dict(flat, sep=".")
+            flat[name] = full if scale is None else full * np.asarray(scale)
+    return traverse_util.unflatten_dict(jax.device_put(flat), sep=".")
