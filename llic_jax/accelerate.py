@@ -115,6 +115,8 @@ def run(
     limit_bytes: int = 60 * _MIB,
     export_minutes: float = 2.0,
     programs: Path | None = None,
+    least_crops: float = 0.0,
+    autotune: bool = False,
     wrap_step: Callable[..., Any] | None = None,
 ) -> int:
     """Trains on a package until its time is over.
@@ -134,13 +136,16 @@ def run(
         limit_bytes: Of all pieces together, at most.
         export_minutes: Between two exports.
         programs: Folder of compiled steps.
+        least_crops: A second: fewer end the run early (`course.Hooks`).
+        autotune: What is compiled on a GPU is autotuned: it takes minutes, and may run faster.
         wrap_step: See `course.Hooks`.
 
     Returns:
         The last step that was done.
 
     Raises:
-        OutOfTimeError: Compiling took all of the time; `output` holds the weights at the start.
+        OutOfTimeError: Compiling took all of the time, or the steps are too slow; `output` holds
+            the weights at the start.
         LlicError: Something else ends the run; what was exported before is in `output`.
     """
     from llic_jax.training import loop, transfer
@@ -167,6 +172,8 @@ def run(
 
     hooks = Hooks(
         deadline=deadline,
+        compile_quickly=not autotune,
+        least_crops=least_crops,
         export=export,
         export_minutes=export_minutes,
         wrap_step=wrap_step,
@@ -255,6 +262,8 @@ def _run(args: argparse.Namespace, started: float) -> None:
             limit_bytes=min(int(args.limit_mib * _MIB), pieces * piece),
             export_minutes=args.export_minutes,
             programs=programs if args.programs or programs.is_dir() else None,
+            least_crops=args.least_crops,
+            autotune=args.autotune,
         )
         logging.info("done: step %d, %.2f minutes", step, (time.monotonic() - started) / 60)
     except Exception:
@@ -356,6 +365,12 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--start_from", type=Path, help="OUTPUT of an earlier run")
     running.add_argument("--programs", type=Path, help="default: PACKAGE/programs, if it is there")
     running.add_argument("--workdir", type=Path, help="default: a temporary folder")
+    running.add_argument(
+        "--least_crops", type=above_zero, default=0.0, help="a second: fewer end the run early"
+    )
+    running.add_argument(
+        "--autotune", action="store_true", help="what is compiled on a GPU: minutes, maybe faster"
+    )
     running.add_argument("--export_minutes", type=above_zero, default=2.0)
     running.add_argument("--piece_mib", type=above_zero, default=15.5, help="of a file, at most")
     running.add_argument("--limit_mib", type=above_zero, default=60, help="of all pieces, at most")

@@ -114,7 +114,7 @@ class TrainingError(LlicError, RuntimeError):
 
 
 class OutOfTimeError(TrainingError):
-    """The time of a run was over before its first step."""
+    """The time of a run was over before its first step, or its steps are too slow for it."""
 
 
 class CheckpointError(LlicError, RuntimeError):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from llic_jax import accelerate
 from llic_jax.data.package import Encoding, write_package
+from llic_jax.data.sources import open_source
 from llic_jax.errors import ConfigError, OutOfTimeError, TrainingError
 from llic_jax.release import main as release
 from llic_jax.training import loop, transfer
@@ -139,6 +140,23 @@ def test_a_validation_that_fails_costs_nothing_else(
     assert json.loads((tmp_path / "output" / "manifest.json").read_text())["step"] == step
 
 
+@pytest.mark.slow
+def test_a_run_on_two_packages_without_validation_that_is_too_slow_ends_early(
+    package, config, tmp_path, patient, monkeypatch
+):
+    """What is left of the time serves for something else."""
+    monkeypatch.setattr(loop, "SLOW_SECONDS", 0)
+    config["data"]["held_back"] = 0
+    both = f"{package},{package}"
+    assert accelerate.carried_config(both, config, 1.0)["data"]["validation"] == ""
+    arguments = {"started": time.monotonic(), "workdir": tmp_path / "work"}
+    with pytest.raises(OutOfTimeError, match=r"crops a second in the first .* expected 1e\+09"):
+        accelerate.run(both, config, tmp_path / "output", 5.0, least_crops=1e9, **arguments)
+    assert not (tmp_path / "work" / "metrics.jsonl").exists()  # else there was a validation
+    source = accelerate.carried_config(both, config, 1.0)["data"]["source"]
+    assert len(open_source(source)) == 2 * 4
+
+
 def test_fields_are_set_by_name(config, tmp_path):
     changed = accelerate.overridden(
         config, ["train.batch_size=8", "model.dtype=bfloat16", "seed=3"]
@@ -226,7 +244,7 @@ def test_programs_are_carried_in_the_package_and_sigterm_leaves_an_export(
     running.send_signal(signal.SIGTERM)
     text, _ = running.communicate(timeout=60)
     assert running.returncode == 0 and "stopped by SIGTERM" in text, text
-    assert "carried program all-64: first step in" in text
+    assert "carried program all-64: first step in" in text, text
     step = json.loads((output / "manifest.json").read_text())["step"]
     assert step == read_metrics(tmp_path / "work", "train")[-1]["step"] > 0
     assert transfer.unpack(output, tmp_path / "again") == step

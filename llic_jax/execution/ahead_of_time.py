@@ -6,9 +6,11 @@ cost model instead of autotuning, unless results of an earlier autotuning on suc
 Environment and limits: docs/ahead_of_time.md.
 """
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -140,6 +142,30 @@ def absent_gpu_options(autotune: Path | None = None) -> dict[str, bool | str]:
     if autotune is not None and (results := autotune / "results.textproto").exists():
         options["xla_gpu_load_autotune_results_from"] = str(results)
     return options
+
+
+def quickly_compiled(step: Any) -> Callable[..., Any]:
+    """A jitted function whose programs are compiled without autotuning, for a GPU that is there.
+
+    Autotuning tries some 20 tilings for each product: minutes for a training step.
+
+    Args:
+        step: The function; its programs differ by the shape of its second argument alone.
+    """
+    programs: dict[tuple[int, ...], Any] = {}
+    options = {"xla_gpu_autotune_level": 0, **absent_gpu_options(None)}
+
+    def run(state: Any, images: Any, *rest: Any) -> Any:
+        shape = tuple(images.shape)
+        if shape not in programs:
+            try:
+                programs[shape] = step.lower(state, images, *rest).compile(options)
+            except Exception as error:  # an option that this XLA does not know
+                logging.warning("compiled with autotuning, for the quick way failed: %s", error)
+                programs[shape] = step
+        return programs[shape](state, images, *rest)
+
+    return run
 
 
 def sharding_on(device: jax.Device) -> jax.sharding.NamedSharding:

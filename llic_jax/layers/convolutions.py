@@ -4,9 +4,7 @@ A 1x1 convolution is a matrix product over the channels and is written as one: X
 fastest thing it has on every platform.
 """
 
-import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from llic_jax.layers.chain import Local, Locality
+from llic_jax.layers.conv2d import conv2d, conv2d_transpose
 from llic_jax.layers.initializers import fan_in_normal
 from llic_jax.layers.platform import target_platform
 from llic_jax.layers.types import at_least_float32
@@ -147,119 +146,6 @@ class Weights(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv2d(
-    x: Float[Array, "b h w c"], kernel: Any, stride: int = 1
-) -> Float[Array, "b out_h out_w features"]:
-    """K x K convolution, K odd, with zero padding `K // 2` on every side.
-
-    On CPUs some gradients are written in another way than XLA's, equal but faster (see below).
-
-    Args:
-        x: The input.
-        kernel: `(K, K, C, features)`, of any array type: JAX's own lazy initialization hands
-            NumPy's on.
-        stride: In both directions.
-
-    Returns:
-        `(B, ceil(H / stride), ceil(W / stride), features)`.
-    """
-    return _direct(x, kernel, stride)
-
-
-def _direct(x: Array, kernel: Any, stride: int) -> Array:
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def _conv2d_forward(x: Array, kernel: Any, stride: int) -> tuple[Array, tuple[Array, Any]]:
-    return _direct(x, kernel, stride), (x, kernel)
-
-
-def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    size, _, c, features = kernel.shape
-    direct: Callable[[Array, Array], Array] = partial(_direct, stride=stride)
-    if target_platform() == "cpu":
-        if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
-            by_kernel = _strided_kernel_gradient(x, g, size, size // 2)
-            return _strided_input_gradient(kernel, g), by_kernel
-        if stride == 1 and size**2 * features <= c:
-            _, by_x = jax.vjp(lambda x: direct(x, kernel), x)
-            return *by_x(g), _narrow_kernel_gradient(x, g, size)
-    return jax.vjp(direct, x, kernel)[1](g)
-
-
-conv2d.defvjp(_conv2d_forward, _conv2d_backward)
-
-
-def _strided_input_gradient(kernel: Array, g: Array) -> Array:
-    """The gradient by the input of a convolution of stride 2.
-
-    One dense convolution of `g` for each of the four parities of an input position, with the taps
-    that meet it. XLA's own spreads `g` out with zeros in between and multiplies with those too.
-    """
-    pad = kernel.shape[0] // 2
-    kernel = kernel.swapaxes(2, 3)
-    parts = []
-    for parity in itertools.product((0, 1), repeat=2):
-        # Input 2 i + p meets output o by tap a where 2 o + a - pad = 2 i + p.
-        taps = [range((p + pad) % 2, kernel.shape[0], 2) for p in parity]
-        padding = [
-            ((a[-1] - p - pad) // 2, (p + pad - a[0]) // 2)
-            for p, a in zip(parity, taps, strict=True)
-        ]
-        met = kernel[taps[0].start :: 2, taps[1].start :: 2][::-1, ::-1]
-        parts.append(
-            jax.lax.conv_general_dilated(
-                g, met, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-        )
-    return depth_to_space(jnp.concatenate(parts, axis=-1))
-
-
-def _strided_kernel_gradient(x: Array, g: Array, size: int, pad: int) -> Array:
-    """The gradient by the kernel of a convolution of stride 2: a product for every tap.
-
-    There are `pad` zeros before the first row and column.
-    """
-    _, h, w, features = g.shape
-    c = x.shape[-1]
-    around = (pad, size - 1 - pad)
-    padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
-    # Of each parity of a position, so that a tap's inputs lie side by side.
-    even_odd = [[padded[:, i::2, j::2] for j in (0, 1)] for i in (0, 1)]
-    flat = g.reshape(-1, features)
-
-    def of_tap(i: int, j: int) -> Array:
-        met = even_odd[i % 2][j % 2][:, i // 2 : i // 2 + h, j // 2 : j // 2 + w]
-        return met.reshape(-1, c).T @ flat
-
-    taps = [of_tap(i, j) for i in range(size) for j in range(size)]
-    return jnp.stack(taps).reshape(size, size, c, features)
-
-
-def _narrow_kernel_gradient(x: Array, g: Array, size: int) -> Array:
-    """The gradient by the kernel of a convolution to few features.
-
-    One product of `x` with `g` at all its `size^2` shifts, side by side.
-    """
-    b, h, w, c = x.shape
-    pad = size // 2
-    padded = jnp.pad(g, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    starts = [2 * pad - i for i in range(size)]
-    shifted = [padded[:, i : i + h, j : j + w] for i in starts for j in starts]
-    columns = jnp.concatenate(shifted, axis=-1).reshape(b * h * w, -1)
-    gradient = (x.reshape(-1, c).T @ columns).reshape(c, size, size, -1)
-    return gradient.transpose(1, 2, 0, 3)
-
-
 @jax.custom_vjp
 def add_bias(x: Float[Array, "*b c"], bias: Any) -> Float[Array, "*b c"]:
     """`x + bias`, with a gradient by the bias that is a product with ones on a CPU.
@@ -379,48 +265,6 @@ class TransposedConv(Local):
         kernel, bias = Weights((5, 5), self.features, 4.0, name="conv")(x.shape[-1])
         x = conv2d_transpose(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
         return add_bias(x, jnp.asarray(bias, self.dtype))
-
-
-@jax.custom_vjp
-def conv2d_transpose(
-    x: Float[Array, "b h w c"], kernel: Any
-) -> Float[Array, "b out_h out_w features"]:
-    """Transposed 5x5 convolution to twice the size.
-
-    Output `o` meets input `i` by tap `a` where `o + a - 3 = 2 i`. On CPUs the gradient by the
-    kernel is written as products, where XLA has a plain loop.
-
-    Args:
-        x: The input.
-        kernel: `(5, 5, C, features)`.
-
-    Returns:
-        `(B, 2 H, 2 W, features)`.
-    """
-    return _transposed(x, kernel)
-
-
-def _transposed(x: Array, kernel: Any) -> Array:
-    return jax.lax.conv_transpose(
-        x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _conv2d_transpose_forward(x: Array, kernel: Any) -> tuple[Array, tuple[Array, Any]]:
-    return _transposed(x, kernel), (x, kernel)
-
-
-def _conv2d_transpose_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    if target_platform() != "cpu":
-        return jax.vjp(_transposed, x, kernel)[1](g)
-    _, by_x = jax.vjp(lambda x: _transposed(x, kernel), x)
-    # Seen from the output it is a convolution of stride 2, its taps in reverse.
-    flipped = _strided_kernel_gradient(g, x, kernel.shape[0], pad=1)
-    return *by_x(g), flipped[::-1, ::-1].swapaxes(2, 3)
-
-
-conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 
 
 class ConvStack(nn.Module):

@@ -9,6 +9,7 @@ A folder has `manifest.json` and one file for each program, its pickled executab
 code: load only folders that you trust.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from llic_jax.training.step import Step, make_step, step_arguments
 from llic_jax.training.time_schedule import TimeSchedule
 
 MANIFEST = "manifest.json"
+_CUDNN = "__cudnn$"
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
 # Fields of `train` that only the host looks at.
 _ON_HOST = {
@@ -123,7 +125,13 @@ def compile_steps(
         objective = Objective(model, settings.train, planned.phase, settings.options)
         step: Any = make_step(objective, optimizer, unravel, settings.seed, devices)
         lowered = step.lower(*step_arguments(state, settings.train, planned.crop, len(devices)))
-        program = lowered.compile(compiler_options(devices[0], autotune) or None)
+        options = compiler_options(devices[0], autotune)
+        program = lowered.compile(options or None)
+        if options and _CUDNN in program.as_text():
+            logging.warning(
+                "%s has convolutions of cuDNN, whose algorithms are not known ahead of time: it is "
+                "likely to fail on the GPU", planned.name,
+            )  # fmt: skip
         seconds = time.perf_counter() - started
         logging.info("%s: compiled in %.0f s", planned.name, seconds)
         compiled.append(CompiledStep(planned, program, seconds))
@@ -134,9 +142,6 @@ def save_programs(
     folder: Path, config: Config, devices: Sequence[jax.Device], autotune: Path | None = None
 ) -> None:
     """Compiles all planned steps of a config and writes them into a folder, with a manifest.
-
-    JAX's compilation cache has to be off: an executable that was loaded from it cannot be
-    serialized again.
 
     Args:
         folder: Made if need be.
@@ -150,7 +155,9 @@ def save_programs(
     settings = RunSettings.of(config)
     needed = requirements(settings, devices)  # before sources may change
     entries = {}
-    for planned, program, seconds in compile_steps(settings, devices, autotune):
+    with _without_cache():
+        compiled = compile_steps(settings, devices, autotune)
+    for planned, program, seconds in compiled:
         data = pickle.dumps(serialize_executable.serialize(program))
         path = folder / f"{planned.name}.program"
         path.write_bytes(data)
@@ -168,6 +175,21 @@ def save_programs(
         "config": as_dict(config),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """JAX's compilation cache is off: what was loaded from it cannot be serialized again."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # else JAX keeps what it decided at its first compilation
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def requirements(settings: RunSettings, devices: Sequence[jax.Device]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class Hooks:
             `export_minutes`, and at the end.
         export_minutes: Between two exports.
         wrap_step: From a phase and its step function to the one that is used.
+        compile_quickly: On a GPU, what is not carried is compiled without autotuning.
+        least_crops: A second. A run that does fewer in its first `SLOW_SECONDS` of steps ends with
+            an error, so that the time that is left serves for something else.
         tolerant: An error of validation or export is logged, and training goes on.
     """
 
@@ -34,10 +37,13 @@ class Hooks:
     export: Callable[[TrainState], object] | None = None
     export_minutes: float = 2.0
     wrap_step: Callable[[Phase, Step], Step] | None = None
+    compile_quickly: bool = False
+    least_crops: float = 0.0
     tolerant: bool = False
 
 
 NO_HOOKS = Hooks()
+SLOW_SECONDS = 15.0
 
 
 class Moment(NamedTuple):

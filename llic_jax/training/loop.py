@@ -17,7 +17,15 @@ from llic_jax.configs.config import Config
 from llic_jax.data.image_files import Notes
 from llic_jax.data.photographs import Photographs
 from llic_jax.errors import OutOfTimeError
-from llic_jax.training.course import NO_HOOKS, BySteps, ByTime, Events, Hooks, Moment
+from llic_jax.training.course import (
+    NO_HOOKS,
+    SLOW_SECONDS,
+    BySteps,
+    ByTime,
+    Events,
+    Hooks,
+    Moment,
+)
 from llic_jax.training.log import TrainingLog
 from llic_jax.training.phases import Phase
 from llic_jax.training.pictures import Feed, Pictures, open_pictures
@@ -118,6 +126,7 @@ class _Run:
         self.validation = Validation(self.trainer.model, train, settings.options)
         self.events = Events(train, hooks)
         self.preparation: Preparation | None = None
+        self._first, self._quick_enough = first, False
         self.seconds: dict[str, float] = {}  # that validation and export took the last time
         self.log = TrainingLog(
             folder.path,
@@ -214,6 +223,7 @@ class _Run:
         Raises:
             TrainingError: Something was not finite.
         """
+        self._refuse_slowness()
         step, names = self.trainer.step, ("log", "checkpoint", "eval", "export")
         due = {name for name in names if self.events.due(name, step) or last}
         if not due:
@@ -234,6 +244,23 @@ class _Run:
                 self.validate()
         if "export" in due:
             self._attempt(self.export)
+
+    def _refuse_slowness(self) -> None:
+        """Ends a run that is too slow to be worth its time (`Hooks.least_crops`)."""
+        clock, least = self.course.clock, self.hooks.least_crops
+        if not least or clock is None or self._quick_enough:
+            return
+        seconds = 60 * clock.minutes() - clock.used
+        if seconds < SLOW_SECONDS:
+            return
+        self._quick_enough = True
+        done = (self.trainer.step - self._first) * self.settings.train.batch_size / seconds
+        if done < least:
+            raise OutOfTimeError(
+                f"{done:.0f} crops a second in the first {seconds:.0f} seconds; expected {least:g} "
+                "at least. The rest of the time is left for something else: look at the log for "
+                "programs that were not used, or lower the limit."
+            )
 
     def save(self) -> None:
         """Starts to write a checkpoint."""

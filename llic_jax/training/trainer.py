@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llic_jax.errors import TrainingError
+from llic_jax.execution.ahead_of_time import quickly_compiled
 from llic_jax.models.build import build_model
 from llic_jax.training.carried_programs import CarriedPrograms
 from llic_jax.training.checkpoints import Checkpoints
@@ -140,6 +141,8 @@ class Trainer:
                 settings, wrap = self.settings, self._hooks.wrap_step
                 objective = Objective(self.model, settings.train, phase, settings.options)
                 step = make_step(objective, self._optimizer, self._unravel, settings.seed)
+                if self._hooks.compile_quickly and jax.default_backend() == "gpu":
+                    step = quickly_compiled(step)
                 step = self._carried.step(phase, step) if self._carried else step
                 self._steps[phase] = wrap(phase, step) if wrap else step
             return self._steps[phase]

@@ -206,10 +206,10 @@ def _state(form: str, config: Config, arrays: dict[str, np.ndarray], step: int) 
         leaves = [_widen(arrays[name], leaf) for name, leaf in _named(like).items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
     if form == AVERAGE:
-        average = _widen(arrays[_EMA], like.ema)
+        average = jnp.asarray(_widen(arrays[_EMA], like.ema))
     else:
         average = flatten(restored_weights(arrays))[0]
-    state = new_state(jnp.asarray(average), optimizer)
+    state = new_state(average, optimizer)
     return dataclasses.replace(state, step=np.asarray(step, np.int32))
 
 

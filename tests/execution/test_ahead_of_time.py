@@ -3,8 +3,10 @@
 import importlib.metadata
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from llic_jax.errors import ConfigError
@@ -29,6 +31,18 @@ def test_an_absent_gpu(target):
     device = ahead_of_time.target_device(target)
     assert (device.platform, device.compute_capability) == ("gpu", "9.0")
     assert device.device_kind == ahead_of_time.TARGETS[target].name
+
+
+def test_what_is_compiled_quickly_computes_the_same(caplog):
+    """Also where the compiler does not know the options."""
+    step = jax.jit(lambda state, images: state + images.sum())
+    quick = ahead_of_time.quickly_compiled(step)
+    for size in (3, 3, 4):
+        assert quick(1.0, jnp.ones(size)) == 1 + size
+    refusing = SimpleNamespace(lower=lambda *_: 1 / 0)
+    with pytest.raises(TypeError, match="not callable"):
+        ahead_of_time.quickly_compiled(refusing)(1.0, jnp.ones(3))
+    assert "the quick way failed" in caplog.text
 
 
 def test_options_for_devices_that_are_there_and_absent(tmp_path):

@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.layers import conv2d as conv2d_module
 from llic_jax.layers.chain import mean_over_positions
-from llic_jax.layers.convolutions import Conv, add_bias, conv2d, conv2d_transpose
+from llic_jax.layers.conv2d import conv2d, conv2d_transpose
+from llic_jax.layers.convolutions import Conv, add_bias
 from llic_jax.ops.shapes import depth_to_space, space_to_depth
 
 
@@ -19,6 +21,13 @@ def plain(x, kernel, stride):
     )
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def platform(request, monkeypatch):
+    """As a convolution is written for each: the numbers are the same wherever they are computed."""
+    monkeypatch.setattr(conv2d_module, "target_platform", lambda: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize(
     ("size", "stride", "shape", "features"),
     [
@@ -31,7 +40,7 @@ def plain(x, kernel, stride):
         (3, 1, (2, 6, 7, 4), 8),
     ],
 )
-def test_gradients_are_those_of_the_plain_convolution(size, stride, shape, features):
+def test_gradients_are_those_of_the_plain_convolution(size, stride, shape, features, platform):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((size, size, shape[-1], features)), jnp.float32)
@@ -43,7 +52,7 @@ def test_gradients_are_those_of_the_plain_convolution(size, stride, shape, featu
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
 
 
-def test_a_transposed_convolution_and_its_gradients():
+def test_a_transposed_convolution_and_its_gradients(platform):
     """By its definition, tap by tap, and by JAX's own derivative."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 3, 4, 5)), jnp.float32)
@@ -63,6 +72,24 @@ def test_a_transposed_convolution_and_its_gradients():
     g = jnp.asarray(rng.standard_normal(found.shape), jnp.float32)
     for ours, theirs in zip(pull(g), jax.vjp(plain, x, kernel)[1](g), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [2, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_training_on_a_gpu_has_no_convolution(stride, features, monkeypatch):
+    """cuDNN's can neither be compiled ahead of time nor chosen without minutes of trying."""
+    monkeypatch.setattr(conv2d_module, "target_platform", lambda: "gpu")
+
+    def both_ways(x, kernel, transposed):
+        y, pull = jax.vjp(
+            lambda x, k: conv2d_transpose(conv2d(x, k, stride), transposed), x, kernel
+        )
+        return pull(y)
+
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((5, 5, 4, features))
+    program = jax.make_jaxpr(both_ways)(x, kernel, jnp.ones((5, 5, features, 3)))
+    assert "dot_general" in str(program)
+    assert "conv_general_dilated" not in str(program)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
