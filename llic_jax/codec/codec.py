@@ -314,25 +314,25 @@ class Codec:
     ) -> Compressed | None:
         """The image coded another way; None if what the networks made is to be kept."""
         if encoded is not None:
-            quality, size = encoded.quality, len(LlicFile.from_bytes(encoded.data).payload)
+            quality, networks = encoded.quality, LlicFile.from_bytes(encoded.data)
         else:
             quality = self._quality(rate if isinstance(rate, Quality) else Quality())
-            size = None
+            networks = None
         expected = fallback.expected_psnr(quality, self.model.lambdas)
         least = expected - fallback.SPOILT
         if isinstance(rate, TargetPsnr):
             expected = least = rate.value
-        picture = fallback.choose(
+        data = fallback.choose(
             image,
-            size,
+            sections,
+            networks,
             lambda: self.reconstruct(encoded),  # type: ignore[arg-type]
             least,
             expected,
         )
-        if picture is None:
+        if data is None:
             return None
         height, width = image.shape[:2]
-        data = LlicFile.of_picture(width, height, {**sections, picture[0]: picture[1]}).to_bytes()
         if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
             return None
         if encoded is not None:

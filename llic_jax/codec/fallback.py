@@ -18,7 +18,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,8 +50,6 @@ _MAX_SIDE = (1 << 14) - 1  # of a WebP image, pixels
 _RIFF = struct.Struct("<4sI4s4sI")
 _MOST_THOROUGH = 1 << 20  # pixels for WebP's slowest settings, 1 s
 _VP8L = struct.Struct("<BI")  # signature; width - 1 and height - 1 in 14 bits each, alpha, version
-
-Picture = tuple[int, bytes]  # the section's tag and content
 
 
 def expected_psnr(quality: float | None, lambdas: Sequence[float]) -> float:
@@ -112,34 +110,44 @@ def _entropy(values: np.ndarray) -> float:
 
 def choose(
     image: UInt8[np.ndarray, "h w 3"],
-    size: int | None,
+    sections: Mapping[int, bytes],
+    networks: LlicFile | None,
     decoded: Callable[[], UInt8[np.ndarray, "h w 3"]],
     least: float,
     expected: float,
-) -> Picture | None:
-    """What goes into the file in place of the network's payload.
+) -> bytes | None:
+    """The file that takes the place of the networks'.
+
+    Whole files are compared, with all their sections.
 
     Args:
         image: The pixels.
-        size: Of the network's payload, bytes; None where it could not code the image.
-        decoded: Makes the image that is decoded from the network's file.
+        sections: What the file holds beside the picture.
+        networks: The networks' file; None where they could not code the image.
+        decoded: Makes the image that is decoded from it.
         least: PSNR of the decoded image below which the image is spoilt, dB.
         expected: PSNR that takes its place, dB.
 
     Returns:
-        None where the network's file is the better one.
+        None where the networks' file is the better one.
     """
-    if size is not None and not is_unlike_photographs(image, size):
+    if networks is not None and not is_unlike_photographs(image, len(networks.payload)):
         return None
-    lossless = coded(image, LOSSLESS)
-    if size is not None:
-        if lossless is not None and len(lossless) < size:
-            return LOSSLESS, lossless
+    height, width = image.shape[:2]
+
+    def file(tag: int, psnr: float = math.inf) -> list[bytes]:
+        content = coded(image, tag, psnr)
+        if content is None:
+            return []
+        return [LlicFile.of_picture(width, height, {**sections, tag: content}).to_bytes()]
+
+    lossless = file(LOSSLESS)
+    if networks is not None:
+        if lossless and len(lossless[0]) < len(networks.to_bytes()):
+            return lossless[0]
         if image_psnr(image, decoded()) >= least:
             return None
-    contents = [(LOSSLESS, lossless), *((tag, coded(image, tag, expected)) for tag in (WEBP, JPEG))]
-    found = [(tag, content) for tag, content in contents if content is not None]
-    return min(found, key=lambda picture: len(picture[1]), default=None)
+    return min([*lossless, *file(WEBP, expected), *file(JPEG, expected)], key=len, default=None)
 
 
 def coded(image: UInt8[np.ndarray, "h w 3"], tag: int, psnr: float = math.inf) -> bytes | None:

@@ -56,26 +56,52 @@ def test_a_lossless_picture_is_smaller_than_its_webp(tiny_codec):
         assert len(tiny_codec.compress(image, 1.0)) < len(webp(image))
 
 
-def test_photographs_are_the_networks(photograph):
+@pytest.fixture
+def networks(tiny_codec):
+    """The networks' file of an image, with a payload of so many bytes."""
+
+    def file(image, size):
+        whole = LlicFile.from_bytes(tiny_codec.compress(image, 1.0, strict_llic=True))
+        return dataclasses.replace(whole, payload=bytes(size))
+
+    return file
+
+
+def test_whole_files_are_compared(networks):
+    """A picture that no network spoils is in the smaller of the two files, to the byte."""
+    image, sections = noise(2), {128: b"a section of another program"}
+    lossless = fallback.choose(image, sections, None, lambda: image, 20.0, 25.0)
+    assert LlicFile.from_bytes(lossless).sections.keys() == {LOSSLESS, 128}
+    large = dataclasses.replace(networks(image, 5000), sections=sections)
+    beyond = len(large.to_bytes()) - len(lossless)
+    for apart in (-1, 0, 1):
+        file = dataclasses.replace(large, payload=bytes(5000 - beyond + apart))
+        assert len(file.to_bytes()) == len(lossless) + apart
+        found = fallback.choose(image, sections, file, lambda: image, 20.0, 25.0)
+        assert found == (lossless if apart > 0 else None)
+
+
+def test_photographs_are_the_networks(photograph, networks):
     """Not even looked at: no time is lost on them."""
     for image in (photograph, photograph[:64, :64]):
-        size = image[..., 0].size // 16  # half a bit per pixel
+        file = networks(image, image[..., 0].size // 16)  # half a bit per pixel
 
         def decoded():
             raise AssertionError("compared")
 
-        assert fallback.choose(image, size, decoded, 20.0, 30.0) is None
+        assert fallback.choose(image, {}, file, decoded, 20.0, 30.0) is None
 
 
-def test_the_smallest_that_is_good_enough_takes_the_place_of_a_spoilt_picture():
+def test_the_smallest_that_is_good_enough_takes_the_place_of_a_spoilt_picture(networks):
     image = noise(256)
-    tag, content = fallback.choose(image, 10**6, lambda: 255 - image, 20.0, 25.0)
-    assert tag == LOSSLESS or len(content) < image.size
-    found = fallback.choose(image, 100, lambda: 255 - image, 20.0, 25.0)
-    assert found is not None and found[0] in (WEBP, JPEG)
-    file = LlicFile.of_picture(image.shape[1], image.shape[0], dict([found]))
+    large, small = networks(image, 10**6), networks(image, 100)
+    found = fallback.choose(image, {}, large, lambda: 255 - image, 20.0, 25.0)
+    assert LOSSLESS in LlicFile.from_bytes(found).sections or len(found) < image.size
+    found = fallback.choose(image, {}, small, lambda: 255 - image, 20.0, 25.0)
+    file = LlicFile.from_bytes(found)
+    assert file.sections.keys() <= {WEBP, JPEG}
     assert image_psnr(image, fallback.decode(file)) >= 25.0
-    assert fallback.choose(image, 100, lambda: image, 20.0, 25.0) is None  # not spoilt
+    assert fallback.choose(image, {}, small, lambda: image, 20.0, 25.0) is None  # not spoilt
 
 
 def test_what_the_networks_cannot_code_is_no_error(tiny_codec, photograph, monkeypatch):
