@@ -17,7 +17,7 @@ Options of `save`:
     target_bpp     in its place: the best quality within so many bits per pixel
     target_psnr    in its place: the smallest file of so many dB
     effort         gradient steps on the image's latents before they are coded
-    effort_seconds bounds them by time
+    effort_seconds bounds them by time; alone, as many as it allows
     strict_llic    code drawings and patterns by the networks, too
     model          name or folder of a model, or a `Codec`
     icc_profile    that of the image by default; None for sRGB

@@ -1,6 +1,7 @@
 """`llic compress`: photographs to .llic files."""
 
 import argparse
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,12 @@ from llic_jax.cli.arguments import split_names
 from llic_jax.cli.common import check_output, elapsed, image_source, open_codec, rounded_size
 from llic_jax.errors import LlicError
 from llic_jax.system import files
+from llic_jax.system.interrupts import Search
 
 if TYPE_CHECKING:
     from llic_jax.codec.results import Compressed
+
+_BAR = "effort {percentage:3.0f} %|{bar}| {elapsed}, {remaining} left"
 
 
 def compress(args: argparse.Namespace) -> int:
@@ -29,12 +33,11 @@ def compress(args: argparse.Namespace) -> int:
         LlicError: Arguments that do not go together.
     """
     to_target = args.target_bpp is not None or args.target_psnr is not None
-    if to_target and args.effort:
-        raise LlicError("--effort changes rate and PSNR after a target is met; name a --quality.")
-    if args.batch > 1 and (to_target or args.effort):
+    steps, time_limit = args.effort
+    time_limit = min(time_limit, args.effort_seconds)
+    searches = steps > 0 or time_limit < math.inf
+    if args.batch > 1 and (to_target or searches):
         raise LlicError("--effort and targets are for each image alone; leave --batch out.")
-    if args.effort_seconds != math.inf and not args.effort:
-        raise LlicError("--effort_seconds bounds --effort; name its number of steps, too.")
     from llic_jax.images import folders
 
     inputs, output = split_names(args.names, args.output, folders.is_image_suffix)
@@ -64,7 +67,7 @@ def compress(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         return batch.announce(found)
-    codec = open_codec(args, args.coder)
+    codec, search = open_codec(args, args.coder), Search()
 
     def encode(photographs: list[Photograph]) -> list["Compressed"]:
         rgb = [photograph.colours_to_code() for photograph in photographs]
@@ -73,12 +76,20 @@ def compress(args: argparse.Namespace) -> int:
         if to_target:
             visible = photographs[0].visible
             rate = target(bpp=args.target_bpp, psnr=args.target_psnr, visible=visible)
-        no_bar = None if args.effort else True  # None: where standard error is a terminal
-        with tqdm(total=args.effort, unit="step", leave=False, disable=no_bar) as bar:
-            refinement = Refinement(args.effort, args.effort_seconds, lambda *_: bar.update())
+        no_bar = None if searches else True  # None: where standard error is a terminal
+        with tqdm(total=1.0, bar_format=_BAR, leave=False, disable=no_bar) as bar:
+
+            def progress(share: float) -> bool:
+                search.begun.set()
+                bar.update(share - bar.n)
+                return search.ended.is_set()
+
+            refinement = Refinement(steps, time_limit, progress)
             return codec.encode(rgb, rate, refinement, sections, not args.strict_llic)
 
     def code(tasks: Sequence[batch.FileTask]) -> list[batch.FileResult]:
+        if search.ended.is_set():
+            raise KeyboardInterrupt
         started = time.perf_counter()
         photographs = [
             read_photograph(
@@ -103,6 +114,12 @@ def compress(args: argparse.Namespace) -> int:
             elif encoded.quality is not None:
                 line += f"  quality {encoded.quality:g}"
                 figures["quality"] = encoded.quality
+            if gained := encoded.effort:
+                line += (
+                    f"  effort {gained.bytes_before} -> {size} bytes, "
+                    f"{gained.psnr_before:.2f} -> {gained.psnr:.2f} dB"
+                )
+                figures["effort"] = dataclasses.asdict(gained)
             if args.psnr:
                 decoded = codec.reconstruct(encoded)
                 psnr = distortion.image_psnr(photograph.rgb, decoded, photograph.visible)
@@ -115,13 +132,19 @@ def compress(args: argparse.Namespace) -> int:
             notes = [*photograph.notes]
             if args.exif and photograph.comments:
                 notes.append("comments are not kept")
+            if search.ended.is_set():
+                notes.append("interrupted; the best file so far is kept")
             if to_target and not other:
                 notes += _end_of_range(args, encoded.quality, codec.network.levels, figures["bpp"])
             done.append(batch.FileResult(line, width * height, size, notes, figures))
         return done
 
     speech = batch.Speech(args.json, args.loudness < 0)
-    return batch.run(found, code, args.workers, args.batch, rounded_size(image_size), speech)
+    with search.answers_interrupts():
+        status = batch.run(found, code, args.workers, args.batch, rounded_size(image_size), speech)
+    if search.ended.is_set():
+        raise KeyboardInterrupt
+    return status
 
 
 def _end_of_range(

@@ -18,7 +18,7 @@ from llic_jax.cli.arguments import PrintCompletion, underscored
 from llic_jax.cli.info import info
 from llic_jax.cli.models import add, list_models, restore
 from llic_jax.system import files
-from llic_jax.system.arguments import above_zero, not_negative, positive, seconds
+from llic_jax.system.arguments import above_zero, effort, positive, seconds
 from llic_jax.system.streams import run_command
 
 _EXIT_STATUS = """\
@@ -239,13 +239,14 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     coding = compress.add_argument_group("coding")
     coding.add_argument(
-        "--effort", type=not_negative, default=0, metavar="N",
-        help="refine the latents of each image with N gradient steps before coding: smaller files "
-        "at equal quality; a step takes two to three times as long as decompressing (default: 0)",
+        "--effort", type=effort, default=(0, math.inf), metavar="N",
+        help="search each image's latents with N gradient steps, or for a time such as 30s: a "
+        "smaller file at the same PSNR; at --target_bpp a higher PSNR. A step takes two to three "
+        "times as long as decompressing; Ctrl-C keeps the best so far (default: 0)",
     )  # fmt: skip
     coding.add_argument(
         "--effort_seconds", type=seconds, default=math.inf, metavar="S",
-        help="with --effort: as many of these steps as S seconds an image allow",
+        help="the same as --effort Ss; with --effort N: no more than S seconds an image",
     )  # fmt: skip
     coding.add_argument("--coder", help="range coder: tfc or constriction (default: first there)")
     coding.add_argument(

@@ -21,11 +21,12 @@ from llic_jax.bitstream.file import QUALITY_STEPS, LlicFile
 from llic_jax.bitstream.sections import photograph_fields
 from llic_jax.codec import fallback, validation
 from llic_jax.codec.decoder import Decoder
+from llic_jax.codec.effort import Visible, improve
 from llic_jax.codec.encoder import Encoder
 from llic_jax.codec.model import USUAL, CodecModel, Limits
 from llic_jax.codec.networks import CompiledNetworks, quality_array
 from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr, search
-from llic_jax.codec.refinement import Refinement, Refiner
+from llic_jax.codec.refinement import Goal, Refinement, Refiner
 from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
 from llic_jax.errors import ArgumentTypeError, ForkError, InputError, LatentError
@@ -137,8 +138,9 @@ class Codec:
         Args:
             images: Each `(H, W, 3)`, uint8; or an opaque Pillow image.
             rate: A quality, or a target.
-            refinement: Gradient steps on the latents of each image (`refinement.py`). What costs
-                least, by the real file and its decoded image, is returned, refined or not.
+            refinement: Gradient steps on the latents of each image (`refinement.py`), for a smaller
+                file at the PSNR that it has without them, or at the target's; with a target rate
+                for a higher PSNR (`effort.py`).
             sections: Further parts of each file (`bitstream/sections.py`), by tag.
             fall_back: Code an image another way where the networks spoil it, or where lossless
                 WebP is smaller (`fallback.py`).
@@ -336,7 +338,9 @@ class Codec:
         if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
             return None
         if encoded is not None:
-            return dataclasses.replace(encoded, data=data, y_hat=None, bits=8.0 * len(data))
+            return dataclasses.replace(
+                encoded, data=data, y_hat=None, bits=8.0 * len(data), effort=None
+            )
         return Compressed(data, quality, height, width, None, 8.0 * len(data), 0.0, 0.0)
 
     def _encode_one(
@@ -346,39 +350,32 @@ class Codec:
         refinement: Refinement,
         sections: Mapping[int, bytes],
     ) -> Compressed:
-        if not isinstance(rate, Quality):
-            if refinement.steps:
-                raise InputError(
-                    "Effort changes rate and PSNR after a target is met; name a quality."
-                )
+        if not refinement.is_none:
+            self._refiner.check(*image.shape[:2])
+        if isinstance(rate, Quality):
+            batch = self._encoder.batch(_sizes([image]), self._quality(rate))
+            latents = self._encoder.analyze(batch, [image])
+            plain = self._encoder.encode(batch, latents, [sections], self.options.rdoq_weight)[0]
+        else:
 
             def at(quality: float) -> Compressed:
                 return self._encode([image], Quality(quality), None, [sections])[0]
 
-            return search(at, self.reconstruct, image, rate, self.network.levels)
-        if refinement.steps:
-            self._refiner.check(*image.shape[:2])
-        batch = self._encoder.batch(_sizes([image]), self._quality(rate))
-        latents = self._encoder.analyze(batch, [image])
-        plain = self._encoder.encode(batch, latents, [sections], self.options.rdoq_weight)[0]
-        if not refinement.steps:
+            plain = search(at, self.reconstruct, image, rate, self.network.levels)
+        if refinement.is_none:
             return plain
-        start = Latents(*map(batch.canvas.crop, latents))
-        refined = self._refiner.refine(image, start, batch.quality, refinement)
-        on_canvas = Latents(*map(batch.canvas.place, refined))
-        # Refined latents have weighed their cost: they become the nearest integers.
-        other = self._encoder.encode(batch, on_canvas, [sections], 0.0)[0]
-        lmbda = self._refiner.lmbda(batch.quality)
+        batch = self._encoder.batch(_sizes([image]), plain.quality)
 
-        def cost(compressed: Compressed) -> float:
-            error = image.astype(np.float64) - self.reconstruct(compressed)
-            return 8 * len(compressed.data) + lmbda * float(np.sum(np.square(error))) / 3
+        def refine(goal: Goal, visible: Visible) -> Latents | None:
+            start = Latents(*map(batch.canvas.crop, self._encoder.analyze(batch, [image])))
+            return self._refiner.refine(image, start, plain.quality, refinement, goal, visible)
 
-        return dataclasses.replace(
-            min(plain, other, key=cost),
-            network_seconds=other.network_seconds,  # the batch's clock has run on
-            coder_seconds=other.coder_seconds,
-        )
+        def encode(latents: Latents) -> Compressed:
+            # Refined latents have weighed their cost: they become the nearest integers.
+            on_canvas = Latents(*map(batch.canvas.place, latents))
+            return self._encoder.encode(batch, on_canvas, [sections], 0.0)[0]
+
+        return improve(image, rate, plain, refine, encode, self.reconstruct)
 
     def _parse(self, files: Iterable[Any]) -> list[LlicFile]:
         """Parses and checks every file; nothing is allocated for images yet."""

@@ -7,6 +7,21 @@ from jaxtyping import Array, Float, UInt8
 
 
 @dataclasses.dataclass(frozen=True)
+class Effort:
+    """What refinement (`refinement.py`) made of a file.
+
+    Attributes:
+        bytes_before: Of the file without it.
+        psnr_before: Of that file's image, dB, over RGB and what counts of the image.
+        psnr: Of the file's own.
+    """
+
+    bytes_before: int
+    psnr_before: float
+    psnr: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Compressed:
     """A compressed image.
 
@@ -20,6 +35,7 @@ class Compressed:
         bits: The file's size as estimated: the model's own estimate for y and z, and the header.
         network_seconds: Spent in the networks.
         coder_seconds: Spent in the range coder while no network was at work.
+        effort: What refinement gained; None without it.
     """
 
     data: bytes
@@ -30,6 +46,7 @@ class Compressed:
     bits: float
     network_seconds: float
     coder_seconds: float
+    effort: Effort | None = None
 
     @property
     def bpp(self) -> float:

@@ -34,6 +34,26 @@ def not_negative(text: str) -> int:
     return value
 
 
+def effort(text: str) -> tuple[int, float]:
+    """How long to search: steps ("60"), or a time ("30s").
+
+    Args:
+        text: From the command line.
+
+    Returns:
+        Steps, 0 for as many as the time allows; and seconds, infinite where steps are named.
+
+    Raises:
+        ArgumentTypeError: It is neither, or less than 0.
+    """
+    try:
+        return (0, seconds(text[:-1])) if text.endswith("s") else (not_negative(text), math.inf)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no effort; name steps, such as 60, or a time, such as 30s"
+        ) from error
+
+
 def seconds(text: str) -> float:
     """A time, 0 or more.
 

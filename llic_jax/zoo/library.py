@@ -129,8 +129,9 @@ def compress(
         quality: 1 to the model's number of levels; the middle by default.
         target_bpp: In its place: the best quality within so many bits per pixel.
         target_psnr: In its place: the smallest file that reaches this PSNR, dB.
-        effort: Gradient steps on the latents.
-        effort_seconds: Bounds them by time.
+        effort: Gradient steps on the latents, for a smaller file at the same PSNR, or a higher PSNR
+            within `target_bpp`.
+        effort_seconds: Bounds them by time; without `effort`, as many as it allows.
         keep_exif: Whether EXIF, XMP and resolution go along; they may tell who and where.
         strict_llic: Code drawings and patterns by the networks, too.
         model: A codec, or as for `load_codec`.

@@ -221,6 +221,9 @@ def test_16_bits_are_refused_or_converted_when_told_to(tmp_path, llic, capsys):
         (("--memory_gb", "-1"), "-1 is no number above 0"),
         (("--effort", "1", "--effort_seconds", "nan"), "nan is no time"),
         (("--effort", "-1"), "-1 is less than 0"),
+        (("--effort", "nans"), "nan is no time"),
+        (("--effort", "much"), "'much' is no effort; name steps, such as 60, or a time"),
+        (("--effort", "s"), "'s' is no effort"),
         (("--workers", "0"), "0 is less than 1"),
     ],
 )
@@ -233,8 +236,9 @@ def test_numbers_that_are_none_are_bad_usage(pictures, llic, capsys, arguments, 
 def test_options_that_go_nowhere_are_refused(pictures, llic, capsys):
     assert llic("decompress", pictures / "a.llic", pictures / "new/", "--format", "") == 1
     assert "--format ''" in capsys.readouterr().err
-    assert llic("compress", pictures / "a.png", pictures / "x.llic", "--effort_seconds", 3) == 1
-    assert "--effort" in capsys.readouterr().err
+    batch = ("--effort_seconds", 3, "--batch", 2)
+    assert llic("compress", pictures / "a.png", pictures / "x.llic", *batch) == 1
+    assert "leave --batch out" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs signals")

@@ -8,8 +8,10 @@ import pytest
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import refinement
 from llic_jax.codec.codec import Codec
-from llic_jax.codec.rate_control import Quality
+from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
 from llic_jax.errors import InputError
+from llic_jax.metrics.distortion import image_psnr
+from llic_jax.zoo.folder import load_codec
 
 QUALITY = 1.5
 STEPS = 40
@@ -35,26 +37,72 @@ def refined(tiny_codec, image):
     return refined_file(tiny_codec, image, steps=STEPS)
 
 
-def cost(codec, image, encoded) -> float:
-    """Of the real file and the decoded image, in bits."""
-    lmbda = np.sqrt(np.prod(codec.model.lambdas))  # half way between the two levels
-    error = image.astype(float) - codec.decompress(encoded.data)
-    return 8 * len(encoded.data) + lmbda * image.shape[0] * image.shape[1] * np.mean(error**2)
+def psnr(codec, image, encoded) -> float:
+    """Of the real file."""
+    return image_psnr(image, codec.decompress(encoded.data))
 
 
-def test_refined_files_cost_less_and_decode(tiny_codec, image, plain, refined):
-    assert cost(tiny_codec, image, refined) < cost(tiny_codec, image, plain)
+def test_a_refined_file_is_smaller_at_the_same_psnr(tiny_codec, image, plain, refined):
+    before, after = (psnr(tiny_codec, image, encoded) for encoded in (plain, refined))
+    assert len(refined.data) < len(plain.data) and before <= after < before + 0.3
+    assert refined.effort.bytes_before == len(plain.data)
+    np.testing.assert_allclose((refined.effort.psnr_before, refined.effort.psnr), (before, after))
     assert LlicFile.from_bytes(refined.data).quality == QUALITY
     np.testing.assert_array_equal(
         tiny_codec.decompress(refined.data), tiny_codec.reconstruct(refined)
     )
 
 
+def test_with_a_target_psnr_the_file_is_smaller_and_reaches_it(tiny_codec, image, plain):
+    target = TargetPsnr(psnr(tiny_codec, image, plain) - 0.02)
+    found, searched = (
+        tiny_codec.encode([image], target, refinement.Refinement(steps))[0] for steps in (0, STEPS)
+    )
+    assert len(searched.data) < len(found.data)
+    assert psnr(tiny_codec, image, searched) >= target.value
+
+
+def test_with_a_target_psnr_only_visible_pixels_count(tiny_codec, image):
+    visible = np.zeros(image.shape[:2], bool)
+    visible[:, :30] = True
+    full = tiny_codec.encode([image], Quality(QUALITY))[0]
+    target = TargetPsnr(image_psnr(image, tiny_codec.reconstruct(full), visible) - 0.02, visible)
+    searched = tiny_codec.encode([image], target, refinement.Refinement(STEPS))[0]
+    assert image_psnr(image, tiny_codec.reconstruct(searched), visible) >= target.value
+    assert searched.effort.psnr >= target.value
+
+
+@pytest.mark.slow
+def test_with_a_target_rate_the_psnr_is_higher_within_it(photograph):
+    """With the released model: the estimate of one that has learnt nothing is none."""
+    codec, image = load_codec(), photograph[:128, :128]
+    target = TargetBpp(1.0)
+    found, searched = (
+        codec.encode([image], target, refinement.Refinement(steps))[0] for steps in (0, STEPS)
+    )
+    assert searched.bpp <= target.value and found.bpp <= target.value
+    assert psnr(codec, image, searched) > psnr(codec, image, found)
+    assert searched.effort.psnr > searched.effort.psnr_before
+
+
 def test_equal_steps_make_equal_files(tiny_codec, image, refined):
-    calls = []
-    again = refined_file(tiny_codec, image, steps=STEPS, progress=lambda *call: calls.append(call))
+    shares = []
+    again = refined_file(tiny_codec, image, steps=STEPS, progress=shares.append)
     assert again.data == refined.data
-    assert calls == [(done, STEPS) for done in range(1, STEPS + 1)]
+    np.testing.assert_allclose(shares, [done / STEPS for done in range(1, STEPS + 1)])
+
+
+def test_a_search_that_is_ended_keeps_the_best_so_far(tiny_codec, image, plain, refined):
+    shares = []
+
+    def end_at_half(share: float) -> bool:
+        shares.append(share)
+        return share >= 0.5
+
+    ended = refined_file(tiny_codec, image, steps=STEPS, progress=end_at_half)
+    assert max(shares) == 0.5
+    assert len(refined.data) <= len(ended.data) <= len(plain.data)
+    assert psnr(tiny_codec, image, ended) >= psnr(tiny_codec, image, plain)
 
 
 @pytest.mark.parametrize("limit", [{"steps": 0}, {"steps": STEPS, "seconds": 0.0}])
@@ -62,17 +110,19 @@ def test_no_effort_changes_nothing(tiny_codec, image, plain, limit):
     assert refined_file(tiny_codec, image, **limit).data == plain.data
 
 
-def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch):
-    """On a clock that a step moves on by one second."""
-    now = [0.0]
+@pytest.mark.parametrize("steps", [0, 1000])
+def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch, steps):
+    """On a clock that a step moves on by one second; a time may be all that is named."""
+    now, shares = [0.0], []
     monkeypatch.setattr(refinement.time, "perf_counter", lambda: now[0])
 
-    def tick(done: int, steps: int) -> None:
-        now[0] = float(done)
+    def tick(share: float) -> None:
+        now[0] += 1
+        shares.append(share)
 
-    limited = refined_file(tiny_codec, image, steps=1000, seconds=float(STEPS), progress=tick)
-    assert now[0] == STEPS
-    assert cost(tiny_codec, image, limited) < cost(tiny_codec, image, plain)
+    limited = refined_file(tiny_codec, image, steps=steps, seconds=float(STEPS), progress=tick)
+    assert now[0] == STEPS == len(shares) and max(shares) <= 1
+    assert len(limited.data) < len(plain.data)
 
 
 def test_a_search_that_makes_things_worse_is_thrown_away(tiny_codec, image, plain, monkeypatch):

@@ -1,0 +1,75 @@
+"""Effort: a refined file in the place of the plain one, where it is the better of the two.
+
+    quality, target PSNR    fewer bytes at no lower a PSNR
+    target rate             a higher PSNR at no more bits
+
+Both files are real: the refined one is coded, and its image is the one that a decoder makes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from llic_jax.bitstream.file import LlicFile
+from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
+from llic_jax.codec.refinement import Goal
+from llic_jax.codec.results import Compressed, Effort
+from llic_jax.models.llic import Latents
+
+_OF_ESTIMATE = 0.99  # of the bits that a target rate allows: the estimate of a file may lack some
+
+Visible = Bool[np.ndarray, "h w"] | None
+
+
+def improve(
+    image: UInt8[np.ndarray, "h w 3"],
+    rate: Quality | TargetBpp | TargetPsnr,
+    plain: Compressed,
+    refine: Callable[[Goal, Visible], Latents | None],
+    encode: Callable[[Latents], Compressed],
+    reconstruct: Callable[[Compressed], UInt8[np.ndarray, "h w 3"]],
+) -> Compressed:
+    """The better file of an image, with what effort gained.
+
+    Args:
+        image: The pixels.
+        rate: What `plain` was made for.
+        plain: Without effort.
+        refine: Searches latents that meet a goal; None if it finds none.
+        encode: Codes latents.
+        reconstruct: The image that a decoder will make.
+    """
+    visible = rate.visible if isinstance(rate, TargetPsnr) else None
+    count = 3 * (image[..., 0].size if visible is None else int(visible.sum()))
+
+    def squared_error(compressed: Compressed) -> float:
+        error = np.square(image.astype(np.float64) - reconstruct(compressed))
+        return float(error.sum() if visible is None else error[visible].sum())
+
+    def psnr(error: float) -> float:
+        return 10 * math.log10(255**2 * count / error) if error else math.inf
+
+    before = squared_error(plain)
+    most_bits = rate.value * image[..., 0].size if isinstance(rate, TargetBpp) else math.inf
+    if isinstance(rate, TargetBpp):
+        payload = len(LlicFile.from_bytes(plain.data).payload)
+        goal = Goal(bits=_OF_ESTIMATE * (most_bits - 8 * (len(plain.data) - payload)))
+    elif isinstance(rate, TargetPsnr):
+        goal = Goal(squared_error=255**2 * count / 10 ** (rate.value / 10))
+    else:
+        goal = Goal(squared_error=before)
+    chosen, after = plain, before
+    refined = refine(goal, visible) if before else None  # no error: nothing is to be gained
+    if refined is not None:
+        other = encode(refined)
+        error = squared_error(other)
+        if isinstance(rate, TargetBpp):
+            is_better = 8 * len(other.data) <= most_bits and error < before
+        else:
+            is_better = len(other.data) < len(plain.data) and error <= goal.squared_error
+        if is_better:
+            chosen, after = other, error
+    return dataclasses.replace(chosen, effort=Effort(len(plain.data), psnr(before), psnr(after)))
