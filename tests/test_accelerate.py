@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import logging
 import shutil
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 from llic_jax import accelerate
@@ -155,6 +157,24 @@ def test_a_run_on_two_packages_without_validation_that_is_too_slow_ends_early(
     assert not (tmp_path / "work" / "metrics.jsonl").exists()  # else there was a validation
     source = accelerate.carried_config(both, config, 1.0)["data"]["source"]
     assert len(open_source(source)) == 2 * 4
+
+
+def test_a_run_needs_few_packages():
+    """docs/training.md names them: a machine that is lent for minutes has what it has."""
+    code = """
+import sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None  # as if it were not installed
+import llic_jax.accelerate, llic_jax.training.loop, llic_jax.training.transfer
+import llic_jax.data.package, llic_jax.execution.program_cache
+llic_jax.execution.program_cache.enable()
+"""
+    needed = {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxtyping", "pillow"}
+    needed |= {"safetensors", "scipy", "tqdm", "numpy"}
+    declared = {Requirement(text).name for text in importlib.metadata.requires("llic_jax")}
+    missing = {name.replace("-", "_") for name in declared - needed}
+    assert {"ml_collections", "platformdirs", "constriction"} <= missing
+    subprocess.run([sys.executable, "-c", code, *missing], check=True)
 
 
 def test_fields_are_set_by_name(config, tmp_path):

@@ -19,8 +19,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from llic_jax.errors import LlicError
 
 STANDARD = Path("-")  # this very object stands for standard input and standard output
@@ -257,11 +255,13 @@ def user_cache_folder() -> Path | None:
 
     Returns:
         On Linux `$XDG_CACHE_HOME/llic_jax`, or `~/.cache/llic_jax`. None where no home folder is
-        known.
+        known, or where a carried run (`accelerate.py`) has no platformdirs.
     """
     try:
+        from platformdirs import user_cache_path
+
         folder = user_cache_path("llic_jax", appauthor=False)
-    except RuntimeError:
+    except (ImportError, RuntimeError):
         return None
     return folder if folder.is_absolute() else None
 

@@ -11,8 +11,6 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from platformdirs import user_data_path
-
 from llic_jax.bitstream.file import FINGERPRINT_BYTES
 from llic_jax.errors import RegistryError
 
@@ -136,6 +134,8 @@ def _wrong(entry: Any) -> str | None:
 
 def user_folder() -> Path:
     """Where `llic models add` puts models: the user's data folder."""
+    from platformdirs import user_data_path  # which carried runs (`accelerate.py`) go without
+
     return user_data_path("llic_jax", appauthor=False) / "models"
 
 
