@@ -33,7 +33,7 @@ from llic_jax.bitstream.file import (
     LlicFile,
 )
 from llic_jax.errors import CorruptError
-from llic_jax.images.read import without_pillows_limit
+from llic_jax.images.opening import without_pillows_limit
 from llic_jax.metrics.distortion import image_psnr
 
 SPOILT = 8.0  # dB below `expected_psnr`; no photograph is more than 6.3 dB below it

@@ -93,7 +93,8 @@ def init_params(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
         drawn = {}
         for path in traverse_util.flatten_dict(shapes):
             key = jax.random.fold_in(root, zlib.crc32("/".join(path).encode()))
-            drawn[path] = np.asarray(initializers[path](key))
+            value = initializers[path](key)
+            drawn[path] = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
     return traverse_util.unflatten_dict(jax.device_put(drawn))
 
 

@@ -37,7 +37,7 @@ from llic_jax.training.time_schedule import Clock, minutes_used, note_minutes
 from llic_jax.training.trainer import Preparation, Trainer, fail
 from llic_jax.training.validation import Validation
 
-_COMPILING_SHARE = 0.4  # of the time that is left: what is not compiled by then comes later
+_COMPILING_SHARE = 0.15  # of the time that is left: what is not compiled by then comes later
 _VALIDATION = "validation"
 
 

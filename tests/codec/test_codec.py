@@ -10,7 +10,7 @@ import pytest
 from llic_jax.bitstream import file as bitstream
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.codec import Codec
-from llic_jax.codec.rate_control import Quality, TargetBpp
+from llic_jax.codec.rate_control import Quality
 from llic_jax.codec.refinement import Refinement
 from llic_jax.errors import (
     ArgumentTypeError,
@@ -221,11 +221,6 @@ def test_a_file_is_parsed_once_and_its_quality_known(tiny_codec, photograph, mon
     assert (encoded.height, encoded.width) == (60, 50)
     tiny_codec.decode_photographs([encoded.data])
     assert len(calls) == 1
-
-
-def test_a_target_and_refinement_exclude_each_other(tiny_codec, photograph):
-    with pytest.raises(InputError, match="after a target is met"):
-        tiny_codec.encode([photograph], TargetBpp(1.0), Refinement(1))
 
 
 def test_latents_of_another_size_are_refused(tiny_codec, photograph):
