@@ -234,16 +234,12 @@ def _cost(
     temperature: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Bits + lambda 255^2 squared error per channel, of softly rounded latents."""
-    y, z = map(jnp.asarray, latents)
-    z_soft = _soft_round(z, jax.random.fold_in(key, len(model.steps)), temperature)
-    walk, bits = Walk(model, model.hyper_synthesize(z_soft, level), y.shape), jnp.zeros(())
-    for k, (step, mean, scale) in enumerate(walk):
-        soft = _soft_round(step.gather(y) - mean, jax.random.fold_in(key, k), temperature)
-        bits = bits + jnp.sum(gaussian_bits(soft, scale))
-        walk.fill(soft + mean)
-    error = inside * (jnp.clip(model.synthesize(walk.y_hat, level), 0, 1) - x)
-    rate = bits + jnp.sum(model.prior_bits(z_soft))
-    return rate + lmbda * 255**2 / 3 * jnp.sum(jnp.square(error))
+
+    def soft_round(x: Array, step: int) -> Array:
+        return _soft_round(x, jax.random.fold_in(key, step), temperature)
+
+    bits, decoded = _walked(model, latents, level, soft_round)
+    return bits + lmbda * 255**2 / 3 * jnp.sum(jnp.square(inside * (decoded - x)))
 
 
 def _rounded(
@@ -254,16 +250,30 @@ def _rounded(
     level: Float[Array, "1"] | None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Bits and squared error, 0 to 255, of latents as they are coded and decoded."""
+    bits, decoded = _walked(model, latents, level, lambda x, _: jnp.round(x))
+    error = inside * (jnp.round(255 * decoded) - 255 * x)
+    return bits, jnp.sum(jnp.square(error))
+
+
+def _walked(
+    model: LLIC,
+    latents: Latents,
+    level: Float[Array, "1"] | None,
+    rounded: Callable[[Array, int], Array],
+) -> tuple[Float[Array, ""], Float[Array, "1 h w 3"]]:
+    """Bits of rounded latents, and the image from 0 to 1 that they decode to.
+
+    `rounded` takes values and the number of their step; that of `z` is behind the last of `y`.
+    """
     y, z = map(jnp.asarray, latents)
-    z = jnp.round(z)
+    z = rounded(z, len(model.steps))
     walk, bits = Walk(model, model.hyper_synthesize(z, level), y.shape), jnp.zeros(())
-    for step, mean, scale in walk:
-        symbols = jnp.round(step.gather(y) - mean)
+    for k, (step, mean, scale) in enumerate(walk):
+        symbols = rounded(step.gather(y) - mean, k)
         bits = bits + jnp.sum(gaussian_bits(symbols, scale))
         walk.fill(symbols + mean)
-    decoded = jnp.round(255 * jnp.clip(model.synthesize(walk.y_hat, level), 0, 1))
-    error = inside * (decoded - 255 * x)
-    return bits + jnp.sum(model.prior_bits(z)), jnp.sum(jnp.square(error))
+    decoded = jnp.clip(model.synthesize(walk.y_hat, level), 0, 1)
+    return bits + jnp.sum(model.prior_bits(z)), decoded
 
 
 def _soft_round(
