@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream.file import LlicFile
-from llic_jax.codec import refinement
+from llic_jax.codec import effort, refinement
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
 from llic_jax.errors import InputError
@@ -127,7 +127,11 @@ def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch, ste
 
 def test_a_search_that_makes_things_worse_is_thrown_away(tiny_codec, image, plain, monkeypatch):
     monkeypatch.setattr(refinement, "_LEARNING_RATE", -1.0)  # uphill
-    assert refined_file(tiny_codec, image, steps=6).data == plain.data
+    shown = []
+    monkeypatch.setattr(effort.time, "perf_counter", lambda: 100.0 * len(shown))
+    found = refined_file(tiny_codec, image, steps=6, progress=shown.append)
+    assert found.data == plain.data
+    assert found.seconds >= 600  # the search took its time all the same
 
 
 def test_soft_rounding_becomes_rounding():
