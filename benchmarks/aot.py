@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import hlo_cost
+import hlo_text
 from ml_collections import ConfigDict
 
 from llic_jax.execution import ahead_of_time
@@ -162,7 +163,7 @@ def report(
         movers: rows of each table.
     """
     rates = hlo_cost.RATES[target]
-    modules = [hlo_cost.parse(one) for one in ([text] if before is None else [text, before])]
+    modules = [hlo_text.parse(one) for one in ([text] if before is None else [text, before])]
     found = [hlo_cost.kernels(module) for module in modules]
     sums = [hlo_cost.totals(one, rates) for one in found]
     for name in hlo_cost.Totals._fields:

@@ -1,6 +1,4 @@
-"""Memory traffic, kernels and a lower bound of the time of an optimized HLO module, from its text.
-
-The text is `compiled.as_text()` of a program of one device. Reading it needs nothing but Python.
+"""Memory traffic, kernels and a lower bound of the time of an optimized HLO module (`hlo_text.py`).
 
 Kernels: every instruction of the entry computation that is launched: fusions, library and custom
 calls, copies. Instructions of a loop's body count as often as it runs.
@@ -20,6 +18,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from hlo_text import Instruction, Module, arrays, byte_size, elements, field, in_package, short_path
+
 LAUNCH_SECONDS = 2e-6  # from one kernel to the next, at least
 
 
@@ -38,25 +38,6 @@ class Rates(NamedTuple):
 # Memory: some 90 % of the data sheet's. Products: some 80 % of it, with matrix units.
 _PRODUCTS = {"f32": 400e12, "bf16": 800e12, "f16": 800e12}
 RATES = {"h100": Rates(3.0e12, _PRODUCTS, 67e12), "h200": Rates(4.3e12, _PRODUCTS, 67e12)}
-
-
-class Instruction(NamedTuple):
-    """One line of a computation. attributes: all that follows the operands."""
-
-    name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-
-
-class Module(NamedTuple):
-    """computations: by name, in the order of execution; entry: the name of the one that is run;
-    frames: for each stack frame the place in this package that it stands for."""
-
-    computations: dict[str, list[Instruction]]
-    entry: str
-    frames: dict[str, str]
 
 
 class Kernel(NamedTuple):
@@ -82,114 +63,6 @@ class Kernel(NamedTuple):
             self.depthwise / rates.plain,
         )
 
-
-# ---- Reading the text
-
-_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
-_ARRAY = re.compile(r"\b(pred|token|[a-z]+\d\w*)\[([\d,]*)\]")
-_TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
-
-
-def parse(text: str) -> Module:
-    """Reads a module's text.
-
-    Raises:
-        ValueError: if it has no entry computation.
-    """
-    computations: dict[str, list[Instruction]] = {}
-    tables: dict[str, dict[str, str]] = {name: {} for name in _TABLES}
-    entry, body, table = "", None, None
-    for line in text.splitlines():
-        if found := _COMPUTATION.match(line):
-            body = computations[found[2]] = []
-            entry = found[2] if found[1] else entry
-        elif body is not None and (found := _INSTRUCTION.match(line)):
-            body.append(_instruction(found[1], re.sub(r"/\*.*?\*/", "", found[2])))
-        elif body is None and line in _TABLES:
-            table = tables[line]
-        elif body is None and table is not None and (found := re.match(r"(\d+) (.*)", line)):
-            table[found[1]] = found[2]
-    if not entry:
-        raise ValueError("The text has no ENTRY computation; expected an optimized HLO module.")
-    return Module(computations, entry, {i: _frame(tables, i) for i in tables["StackFrames"]})
-
-
-def _instruction(name: str, text: str) -> Instruction:
-    """`TYPE OPCODE(OPERANDS), ATTRIBUTES`; a tuple's type is in parentheses itself."""
-    type_end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
-    start = text.index("(", type_end)
-    end = _closing(text, start)
-    opcode, inside = text[type_end:start].strip(), text[start + 1 : end]
-    operands = () if opcode in ("parameter", "constant") else _operands(inside)
-    return Instruction(name, text[:type_end], opcode, operands, text[end + 1 :])
-
-
-def _operands(inside: str) -> tuple[str, ...]:
-    """Names; some versions write an operand's type before its name."""
-    return tuple(re.findall(r"%([\w.\-]+)", inside))
-
-
-def _closing(text: str, start: int) -> int:
-    depth = 0
-    for i in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[i], 0)
-        if depth == 0:
-            return i
-    raise ValueError(f"a parenthesis is not closed: {text[start : start + 60]}")
-
-
-def _frame(tables: Mapping[str, Mapping[str, str]], frame: str) -> str:
-    """The innermost place of this package on the stack of a frame."""
-    visited: set[str] = set()
-    while frame in tables["StackFrames"] and frame not in visited:
-        visited.add(frame)
-        row = tables["StackFrames"][frame]
-        location = tables["FileLocations"][_field(row, "file_location_id")]
-        path = tables["FileNames"][_field(location, "file_name_id")].strip('"')
-        if _in_package(path):
-            return f"{_short(path)}:{_field(location, 'line')}"
-        frame = _field(row, "parent_frame_id")
-    return "elsewhere"
-
-
-def _field(row: str, name: str) -> str:
-    found = re.search(rf"\b{name}=(\d+)", row)
-    return found[1] if found else ""
-
-
-def _in_package(path: str) -> bool:
-    return "llic_jax/" in path and "/site-packages/" not in path.rpartition("llic_jax/")[2]
-
-
-def _short(path: str) -> str:
-    return path.rpartition("llic_jax/")[2]
-
-
-def arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Element type and dimensions of each array in a type; a tuple has several."""
-    return [
-        (kind, tuple(int(n) for n in dims.split(",") if n)) for kind, dims in _ARRAY.findall(type_)
-    ]
-
-
-def byte_size(type_: str) -> float:
-    """Bytes of all arrays in a type."""
-    return sum(_item_bytes(kind) * math.prod(dims) for kind, dims in arrays(type_))
-
-
-def _item_bytes(kind: str) -> float:
-    if kind in ("pred", "token"):
-        return float(kind == "pred")
-    bits = re.search(r"\d+", kind)
-    return int(bits[0]) / 8 if bits else 0.0
-
-
-def _elements(instruction: Instruction) -> int:
-    return sum(math.prod(dims) for _, dims in arrays(instruction.type))
-
-
-# ---- What each kernel costs
 
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"} | {
     "opt-barrier", "partition-id", "replica-id", "copy-done", "async-done", "async-update"
@@ -235,7 +108,7 @@ def _fusion(one: Instruction, computation: Sequence[Instruction], runs: int) -> 
     body = {inner.name: inner for inner in computation}
     needed = _needed(computation, body)
     read = sum(
-        byte_size(inner.type) * needed[inner.name] / _elements(inner)
+        byte_size(inner.type) * needed[inner.name] / elements(inner)
         for inner in computation
         if inner.opcode == "parameter" and needed[inner.name]
     )
@@ -262,10 +135,10 @@ def _needed(
     used[computation[-1].name] = math.inf
     needed: dict[str, float] = {}
     for one in reversed(computation):
-        whole = _elements(one)
+        whole = elements(one)
         count = needed[one.name] = min(sliced[one.name] + used[one.name], whole)
         for position, name in enumerate(one.operands if count else ()):
-            size = _elements(body[name])
+            size = elements(body[name])
             if one.opcode in _SLICES and position == 0:
                 sliced[name] += min(count, size)
             elif one.opcode == "dynamic-update-slice" and position == 0:
@@ -344,7 +217,7 @@ def _gate_flop(one: Instruction, body: Mapping[str, Instruction]) -> float:
     """FLOP of this package's fused kernels of the gate (layers/kernels/gate_gpu.py): forward, of x,
     matrix of 2 C^2, bias, matrix of C^2, bias, perhaps gains; backward, of x, dy, matrix, bias,
     matrix, perhaps gains, with five results."""
-    sizes = [_elements(body[name]) for name in one.operands]
+    sizes = [elements(body[name]) for name in one.operands]
     backward = len(arrays(one.type)) == 5
     matrices = sizes[2:5:2] if backward else sizes[1:4:2]
     if "pallas_call" not in one.attributes or len(matrices) < 2 or matrices[0] != 2 * matrices[1]:
@@ -364,7 +237,7 @@ def _depthwise_flop(one: Instruction, body: Mapping[str, Instruction]) -> float:
     x = body[one.operands[0]]
     while x.opcode == "bitcast":
         x = body[x.operands[0]]
-    sizes = [_elements(operand) for operand in (*(body[name] for name in one.operands), one)]
+    sizes = [elements(operand) for operand in (*(body[name] for name in one.operands), one)]
     areas = min(sizes) // arrays(x.type)[0][1][-1]
     size = next((k for k in range(13, 1, -2) if areas and areas % k**2 == 0), 0)
     return 2.0 * max(sizes) * size**2
@@ -422,10 +295,10 @@ def shares(found: Sequence[Kernel], key: Callable[[Kernel], str], rates: Rates) 
 def source_line(one: Kernel, module: Module) -> str:
     """The line of this package that a kernel comes from, and the direction."""
     attributes = one.instruction.attributes
-    path, line = re.search(r'source_file="([^"]*)"', attributes), _field(attributes, "source_line")
-    place = module.frames.get(_field(attributes, "stack_frame_id"), "elsewhere")
-    if path and _in_package(path[1]):  # JAX up to 0.7
-        place = f"{_short(path[1])}:{line}"
+    path, line = re.search(r'source_file="([^"]*)"', attributes), field(attributes, "source_line")
+    place = module.frames.get(field(attributes, "stack_frame_id"), "elsewhere")
+    if path and in_package(path[1]):  # JAX up to 0.7
+        place = f"{short_path(path[1])}:{line}"
     return place + _direction(one)
 
 

@@ -1,41 +1,38 @@
 """Images to `.llic` bytes and back, for one model.
 
-    encode     images -> encoder.py -> files      [rate_control.py, refinement.py]
+    encode     images -> image_encoder.py -> encoder.py -> files
     decode     files -> parsed once -> decoder.py -> images
 
 The table that a symbol is coded with depends on a scale that the networks compute, and no two
 platforms compute it alike to the last digit; `coding/row_shifts.py` makes them agree.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from jaxtyping import Array, UInt8
 
-from llic_jax.bitstream.file import QUALITY_STEPS, LlicFile
+from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import photograph_fields
 from llic_jax.codec import fallback, validation
 from llic_jax.codec.decoder import Decoder
-from llic_jax.codec.effort import Visible, improve
 from llic_jax.codec.encoder import Encoder
+from llic_jax.codec.image_encoder import ImageEncoder
 from llic_jax.codec.model import USUAL, CodecModel, Limits
-from llic_jax.codec.networks import CompiledNetworks, quality_array
-from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr, search
-from llic_jax.codec.refinement import Goal, Refinement, Refiner
+from llic_jax.codec.networks import CompiledNetworks
+from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr
+from llic_jax.codec.refinement import Refinement
 from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
-from llic_jax.errors import ArgumentTypeError, ForkError, InputError, LatentError
+from llic_jax.errors import ArgumentTypeError, ForkError, InputError
 from llic_jax.images.photograph import Photograph
 from llic_jax.metrics import distortion
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC, Latents
 
-_NO_REFINEMENT = Refinement(0)
 _first_process: int | None = None  # in which a codec was made, and so JAX started
 
 
@@ -53,6 +50,7 @@ class Codec:
 
     Attributes:
         networks: The model's, compiled.
+        coder: Name of the range coder that files are written with.
 
     Raises:
         InputError: An option that cannot be.
@@ -70,7 +68,9 @@ class Codec:
         tables = with_all_rows(model.tables)
         self.model, self.options, self.limits = model, options, limits
         self.networks = networks or CompiledNetworks(model.network, model.params, limits.memory_gb)
-        self._encoder = Encoder(model, tables, self.networks, options, limits)
+        encoder = Encoder(model, tables, self.networks, options, limits)
+        self.coder = encoder.coder
+        self._encoder = ImageEncoder(encoder, self.networks, model.lambdas, options)
         self._decoder = Decoder(model, tables, self.networks, limits)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,15 +87,9 @@ class Codec:
         return self.model.fingerprint
 
     @property
-    def coder(self) -> str:
-        """Name of the range coder that files are written with."""
-        return self._encoder.coder
-
-    @property
     def default_quality(self) -> float | None:
         """The middle of the range; None for a model of one rate."""
-        levels = self.network.levels
-        return (1 + levels) / 2 if levels > 1 else None
+        return self._encoder.default_quality
 
     def compress(
         self, image: Any, quality: float | None = None, strict_llic: bool = False
@@ -158,7 +152,7 @@ class Codec:
         tags = [{}] * len(pixels) if sections is None else sections
         if len(tags) != len(pixels):
             raise InputError(f"Found sections for {len(tags)} images; expected {len(pixels)}.")
-        encode = self._encode_or_fall_back if fall_back else self._encode
+        encode = self._encoder.encode_or_fall_back if fall_back else self._encoder.encode
         return encode(pixels, rate, refinement, tags)
 
     def decode(self, files: Iterable[Any]) -> list[Decompressed]:
@@ -199,13 +193,7 @@ class Codec:
         Args:
             compressed: From `encode`.
         """
-        if compressed.y_hat is None:  # not coded by the networks
-            return fallback.decode(LlicFile.from_bytes(compressed.data))
-        height, width = compressed.height, compressed.width
-        canvas = self.networks.canvas_for([(height, width)])
-        y_hat = canvas.place(compressed.y_hat)
-        image = self.networks.synthesize(canvas, y_hat, quality_array([compressed.quality]))
-        return np.array(image[0, :height, :width])
+        return self._encoder.reconstruct(compressed)
 
     def psnr(self, image: Any, compressed: Compressed) -> float:
         """PSNR over RGB of the image that the decoder will make, dB.
@@ -227,9 +215,8 @@ class Codec:
             InputError: As `encode`.
         """
         _check_process()
-        pixels = [validation.as_image(image)]
-        batch = self._encoder.batch(_sizes(pixels), self._quality(Quality(quality)))
-        return Latents(*map(batch.canvas.crop, self._encoder.analyze(batch, pixels)))
+        of_file = self._encoder.quality(Quality(quality))
+        return self._encoder.analyze(validation.as_image(image), of_file)
 
     def encode_latents(
         self,
@@ -251,131 +238,8 @@ class Codec:
         Raises:
             InputError: As `encode`; or latents of another shape, too large, or not finite.
         """
-        batch = self._encoder.batch([(height, width)], self._quality(Quality(quality)))
-        expected = self._latent_shapes(*batch.canvas.unpadded().blocks)
-        if (latents.y.shape, latents.z.shape) != expected:
-            raise InputError(
-                f"Found latents y {latents.y.shape} and z {latents.z.shape}; expected "
-                f"{expected[0]} and {expected[1]} for an image of {width} x {height} pixels."
-            )
-        on_canvas = Latents(*map(batch.canvas.place, latents))
-        return self._encoder.encode(batch, on_canvas, [sections or {}], 0.0)[0]
-
-    def _encode(
-        self,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-        rate: Quality | TargetBpp | TargetPsnr,
-        refinement: Refinement | None,
-        sections: Sequence[Mapping[int, bytes]],
-    ) -> list[Compressed]:
-        """`encode` by the networks alone."""
-        if not images:
-            return []
-        if refinement is None or refinement.is_none:
-            refinement = _NO_REFINEMENT
-            # Without row shifts, files stand on the last digits of what the networks compute.
-            if isinstance(rate, Quality) and (self.options.shift_resolution or len(images) == 1):
-                batch = self._encoder.batch(_sizes(images), self._quality(rate))
-                latents = self._encoder.analyze(batch, images)
-                return self._encoder.encode(batch, latents, sections, self.options.rdoq_weight)
-        return [
-            self._encode_one(image, rate, refinement, of_image)
-            for image, of_image in zip(images, sections, strict=True)
-        ]
-
-    def _encode_or_fall_back(
-        self,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-        rate: Quality | TargetBpp | TargetPsnr,
-        refinement: Refinement | None,
-        sections: Sequence[Mapping[int, bytes]],
-    ) -> list[Compressed]:
-        try:
-            encoded = self._encode(images, rate, refinement, sections)
-        except LatentError:
-            if len(images) == 1:
-                other = self._fall_back(images[0], rate, None, sections[0])
-                if other is None:
-                    raise
-                return [other]
-            return [  # one image must not spoil the others
-                self._encode_or_fall_back([image], rate, refinement, [of_image])[0]
-                for image, of_image in zip(images, sections, strict=True)
-            ]
-        return [
-            self._fall_back(image, rate, of_networks, of_image) or of_networks
-            for image, of_networks, of_image in zip(images, encoded, sections, strict=True)
-        ]
-
-    def _fall_back(
-        self,
-        image: UInt8[np.ndarray, "h w 3"],
-        rate: Quality | TargetBpp | TargetPsnr,
-        encoded: Compressed | None,
-        sections: Mapping[int, bytes],
-    ) -> Compressed | None:
-        """The image coded another way; None if what the networks made is to be kept."""
-        if encoded is not None:
-            quality, networks = encoded.quality, LlicFile.from_bytes(encoded.data)
-        else:
-            quality = self._quality(rate if isinstance(rate, Quality) else Quality())
-            networks = None
-        expected = fallback.expected_psnr(quality, self.model.lambdas)
-        least = expected - fallback.SPOILT
-        if isinstance(rate, TargetPsnr):
-            expected = least = rate.value
-        data = fallback.choose(
-            image,
-            sections,
-            networks,
-            lambda: self.reconstruct(encoded),  # type: ignore[arg-type]
-            least,
-            expected,
-        )
-        if data is None:
-            return None
-        height, width = image.shape[:2]
-        if isinstance(rate, TargetBpp) and 8 * len(data) > rate.value * height * width:
-            return None
-        if encoded is not None:
-            return dataclasses.replace(
-                encoded, data=data, y_hat=None, bits=8.0 * len(data), effort=None
-            )
-        return Compressed(data, quality, height, width, None, 8.0 * len(data), 0.0, 0.0)
-
-    def _encode_one(
-        self,
-        image: UInt8[np.ndarray, "h w 3"],
-        rate: Quality | TargetBpp | TargetPsnr,
-        refinement: Refinement,
-        sections: Mapping[int, bytes],
-    ) -> Compressed:
-        if not refinement.is_none:
-            self._refiner.check(*image.shape[:2])
-        if isinstance(rate, Quality):
-            batch = self._encoder.batch(_sizes([image]), self._quality(rate))
-            latents = self._encoder.analyze(batch, [image])
-            plain = self._encoder.encode(batch, latents, [sections], self.options.rdoq_weight)[0]
-        else:
-
-            def at(quality: float) -> Compressed:
-                return self._encode([image], Quality(quality), None, [sections])[0]
-
-            plain = search(at, self.reconstruct, image, rate, self.network.levels)
-        if refinement.is_none:
-            return plain
-        batch = self._encoder.batch(_sizes([image]), plain.quality)
-
-        def refine(goal: Goal, visible: Visible) -> Latents | None:
-            start = Latents(*map(batch.canvas.crop, self._encoder.analyze(batch, [image])))
-            return self._refiner.refine(image, start, plain.quality, refinement, goal, visible)
-
-        def encode(latents: Latents) -> Compressed:
-            # Refined latents have weighed their cost: they become the nearest integers.
-            on_canvas = Latents(*map(batch.canvas.place, latents))
-            return self._encoder.encode(batch, on_canvas, [sections], 0.0)[0]
-
-        return improve(image, rate, plain, refine, encode, self.reconstruct)
+        of_file = self._encoder.quality(Quality(quality))
+        return self._encoder.encode_latents(latents, (height, width), of_file, sections or {})
 
     def _parse(self, files: Iterable[Any]) -> list[LlicFile]:
         """Parses and checks every file; nothing is allocated for images yet."""
@@ -402,32 +266,6 @@ class Codec:
         if len(files) == 1 or (files and all(file.shift_resolution for file in files)):
             return self._decoder.decode(files)
         return [self._decoder.decode([file])[0] for file in files]
-
-    def _quality(self, rate: Quality) -> float | None:
-        """The quality or the default, in the steps that a file can hold."""
-        quality, levels = rate.value, self.network.levels
-        if levels == 1:
-            if quality is not None:
-                raise InputError("This model has one rate; leave quality out.")
-            return None
-        quality = self.default_quality if quality is None else quality
-        assert quality is not None
-        if not 1 <= quality <= levels:
-            raise InputError(f"quality is {quality}; this model takes 1 to {levels}.")
-        return round(quality * QUALITY_STEPS) / QUALITY_STEPS
-
-    def _latent_shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shapes of `y` and `z` for an image of so many blocks of 64 pixels."""
-        y_shape = (1, 4 * height, 4 * width, self.network.latent_channels)
-        return y_shape, (1, height, width, self.model.tables.hyper_rows)
-
-    @cached_property
-    def _refiner(self) -> Refiner:
-        return Refiner(self.network, self.model.params, self.model.lambdas)
-
-
-def _sizes(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[tuple[int, int]]:
-    return [(image.shape[0], image.shape[1]) for image in images]
 
 
 def _several(items: Iterable[Any]) -> Iterable[Any]:

@@ -90,6 +90,11 @@ class Encoder:
         self._model, self._tables, self._networks = model, tables, networks
         self._options, self._limits = options, limits
 
+    @property
+    def hyper_channels(self) -> int:
+        """Channels of `z`."""
+        return self._model.tables.hyper_rows
+
     def batch(self, sizes: Sequence[tuple[int, int]], quality: float | None) -> Batch:
         """Begins with images, and starts the clock.
 

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import hlo_cost
+import hlo_text
 
 MODULE = """HloModule jit_made, is_scheduled=true
 
@@ -91,7 +92,7 @@ ENTRY %main (v: f32[4096], x: f32[100,8], u: f32[1,8], a: bf16[8,128,64], b: bf1
 
 @pytest.fixture(scope="module")
 def made():
-    module = hlo_cost.parse(MODULE)
+    module = hlo_text.parse(MODULE)
     return module, {one.instruction.name: one for one in hlo_cost.kernels(module)}
 
 
@@ -140,7 +141,7 @@ ENTRY %main (x: bf16[2,48,32], w: bf16[2048], b: f32[64], p: bf16[1024], q: f32[
 
 def test_products_of_the_fused_gate():
     """Of 96 positions and 32 channels: forward 3 C^2 each, backward 5 C^2."""
-    module = hlo_cost.parse(GATE)
+    module = hlo_text.parse(GATE)
     there, back = hlo_cost.kernels(module)
     assert there.products == 2 * 96 * 3 * 32**2 and back.products == 2 * 96 * 5 * 32**2
     assert there.product_type == "bf16" and there.depthwise == back.depthwise == 0
@@ -180,11 +181,11 @@ def test_where_kernels_come_from(made):
 
 def test_text_without_a_program_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
-        hlo_cost.parse("HloModule nothing")
+        hlo_text.parse("HloModule nothing")
 
 
 def cost(function, *arguments):
-    module = hlo_cost.parse(jax.jit(function).lower(*arguments).compile().as_text())
+    module = hlo_text.parse(jax.jit(function).lower(*arguments).compile().as_text())
     return hlo_cost.totals(hlo_cost.kernels(module), hlo_cost.RATES["h200"])
 
 
