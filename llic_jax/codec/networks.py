@@ -227,6 +227,17 @@ class CompiledNetworks:
             f"memory; allowed are {self._memory_gb:g}. A larger memory_gb allows more."
         )
 
+    def walk_gib(self, height: int, width: int) -> float:
+        """GiB that coding an image takes beside the transforms, the reserve included.
+
+        An estimate from a trace (`codec/memory.py`). With less allowed, the image is refused.
+
+        Args:
+            height: Of the image, pixels.
+            width: Of the image, pixels.
+        """
+        return self._memory.needed_gib(1, Canvas.of_size(height, width))
+
     def _walk(self, canvas: Canvas, y: Array) -> Any:
         """The encoder's walk: all that waits for the range coder."""
         quality = None if self.network.levels == 1 else jnp.ones(1)
