@@ -23,8 +23,8 @@ import numpy as np
 from common import timed
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality
-from llic_jax.codec.refinement import Refinement
 from llic_jax.data import sources
 from llic_jax.data.photographs import split_held_out
 from llic_jax.execution import program_cache

@@ -13,6 +13,7 @@ from pathlib import Path
 from llic_jax.errors import LlicError
 from llic_jax.system import streams
 from llic_jax.system.arguments import not_negative, positive
+from llic_jax.system.extras import install_command
 from llic_jax.system.files import path_argument, print_any_name
 
 
@@ -51,7 +52,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> None:
     except ModuleNotFoundError as error:  # jinja2 or matplotlib
         raise LlicError(
             f"The report needs {error.name}, which is not installed: "
-            "`pip install 'llic_jax[eval]'` brings it."
+            f"`{install_command('eval')}` brings it."
         ) from error
     from llic_jax.system.files import write_json
     from llic_jax.zoo.folder import DEFAULT_FOLDER

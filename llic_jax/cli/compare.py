@@ -9,6 +9,7 @@ from pathlib import Path
 from llic_jax.cli.common import prepare
 from llic_jax.errors import BaselineError, LlicError
 from llic_jax.system import files
+from llic_jax.system.extras import install_command
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -34,7 +35,7 @@ def compare(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:  # jinja2
         raise LlicError(
             f"The page needs {error.name}, which is not installed: "
-            "`pip install 'llic_jax[eval]'` brings it."
+            f"`{install_command('eval')}` brings it."
         ) from error
     from llic_jax.evaluation import baselines
     from llic_jax.evaluation.llic_system import LlicSystem

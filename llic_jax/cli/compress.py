@@ -47,8 +47,8 @@ def compress(args: argparse.Namespace) -> int:
     from llic_jax.bitstream.file import LlicFile
     from llic_jax.bitstream.sections import sections_of
     from llic_jax.cli import batch
+    from llic_jax.codec.effort import Refinement
     from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
-    from llic_jax.codec.refinement import Refinement
     from llic_jax.images.photograph import SUFFIXES, Photograph
     from llic_jax.images.read import image_size, read_photograph
     from llic_jax.metrics import distortion

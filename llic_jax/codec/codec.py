@@ -19,12 +19,12 @@ from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import photograph_fields
 from llic_jax.codec import fallback, validation
 from llic_jax.codec.decoder import Decoder
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.encoder import Encoder
 from llic_jax.codec.image_encoder import ImageEncoder
 from llic_jax.codec.model import USUAL, CodecModel, Limits
 from llic_jax.codec.networks import CompiledNetworks
 from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr
-from llic_jax.codec.refinement import Refinement
 from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
 from llic_jax.errors import ArgumentTypeError, ForkError, InputError

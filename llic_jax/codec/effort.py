@@ -10,19 +10,63 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
-from llic_jax.codec.refinement import Goal
 from llic_jax.codec.results import Compressed, Effort
+from llic_jax.errors import InputError
 from llic_jax.models.llic import Latents
 
 _OF_ESTIMATE = 0.99  # of the bits that a target rate allows: the estimate of a file may lack some
 
 Visible = Bool[np.ndarray, "h w"] | None
+Progress = Callable[[float], object]
+
+
+class Refinement(NamedTuple):
+    """How long to refine.
+
+    Attributes:
+        steps: Of gradient descent. Equal steps make equal files. 0: as many as `seconds` allow.
+        seconds: No step starts later than that; the schedule is then run through faster. The first
+            step on a new image size compiles, which counts.
+        progress: Called after every step with the share of the search that is done, 0 to 1. What it
+            returns ends the search if it is true; the best so far is kept.
+    """
+
+    steps: int
+    seconds: float = math.inf
+    progress: Progress | None = None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether there is nothing to do: neither steps nor a time, or no time.
+
+        Raises:
+            InputError: Steps or seconds below zero.
+        """
+        if self.steps < 0 or self.seconds < 0:
+            raise InputError(
+                f"Effort is {self.steps} steps in {self.seconds:g} seconds; neither goes below 0."
+            )
+        return self.seconds == 0 or (self.steps == 0 and self.seconds == math.inf)
+
+
+class Goal(NamedTuple):
+    """What a refined image has to keep: one of the two.
+
+    Attributes:
+        squared_error: Of the decoded image, at most; summed over pixels and channels, 0 to 255. The
+            search is for fewer bits.
+        bits: Of the symbols, by the model's estimate, at most. The search is for a smaller error.
+    """
+
+    squared_error: float = math.inf
+    bits: float = math.inf
 
 
 def improve(

@@ -9,21 +9,24 @@ with fall_back     fallback.py                    another way, what the networks
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from llic_jax.bitstream.file import QUALITY_STEPS, LlicFile
 from llic_jax.codec import fallback
-from llic_jax.codec.effort import Visible, improve
+from llic_jax.codec.effort import Goal, Refinement, Visible, improve
 from llic_jax.codec.encoder import Encoder
 from llic_jax.codec.networks import CompiledNetworks, quality_array
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, search
-from llic_jax.codec.refinement import Goal, Refinement, Refiner
 from llic_jax.codec.results import Compressed
 from llic_jax.errors import InputError, LatentError
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import Latents
+
+if TYPE_CHECKING:
+    from llic_jax.codec.refinement import Refiner
 
 _NO_REFINEMENT = Refinement(0)
 
@@ -240,7 +243,9 @@ class ImageEncoder:
         return Compressed(data, quality, height, width, None, 8.0 * len(data), 0.0, 0.0)
 
     @cached_property
-    def _refiner(self) -> Refiner:
+    def _refiner(self) -> "Refiner":
+        from llic_jax.codec.refinement import Refiner  # with optax, which takes time to load
+
         return Refiner(self._networks.network, self._networks.params, self._lambdas)
 
 

@@ -60,7 +60,7 @@ class CompiledNetworks:
         self.programs |= {
             "to_uint8": cached_jit(shapes.to_uint8),
             "largest": cached_jit(_largest),
-            "quantize": cached_jit(_quantize, static_argnums=(1, 2, 3)),
+            "quantize": cached_jit(_quantize, static_argnums=(1, 2)),
             "positions": cached_jit(scale_position),
             "dequantize": cached_jit(_dequantize),
         }
@@ -163,7 +163,8 @@ class CompiledNetworks:
             Symbols (int32), their decoded values, and the bits of each image's symbols.
         """
         program = self.programs["quantize"]
-        return program(canvas, step, rdoq_weight, self.network.mixture, y, mean, scale)
+        # The elements are taken out before, so that steps of one size share a program.
+        return program(canvas, rdoq_weight, self.network.mixture, step.gather(y), mean, scale)
 
     def positions(self, scale: Values) -> Values:
         """Positions on the scale table.
@@ -335,8 +336,8 @@ def _functions(network: LLIC) -> Sequence[Callable[..., Any]]:
     return scale, unscale, hyper_analyze, round_hyper
 
 
-def _quantize(canvas, step, rdoq_weight, mixture, y, mean, scale):
-    symbols = quantize_rdo(step.gather(y) - mean, scale, rdoq_weight)
+def _quantize(canvas, rdoq_weight, mixture, y, mean, scale):
+    symbols = quantize_rdo(y - mean, scale, rdoq_weight)
     bits = jnp.sum(canvas.mask(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
     return symbols.astype(jnp.int32), symbols + mean, bits
 

@@ -22,7 +22,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,6 +31,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
+from llic_jax.codec.effort import Goal, Refinement
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import Walk
 from llic_jax.errors import InputError
@@ -47,50 +48,6 @@ _EVERY = 5  # steps after which lambda is set anew
 _POWER = 4.0  # of the distance from the goal that lambda changes by; 1 is too weak for 60 steps
 _FURTHEST = 10.0  # that lambda goes from the model's own, up or down
 _MARGIN = 10**-0.001  # of the squared error, 0.01 dB better than the goal
-
-Progress = Callable[[float], object]
-
-
-class Refinement(NamedTuple):
-    """How long to refine.
-
-    Attributes:
-        steps: Of gradient descent. Equal steps make equal files. 0: as many as `seconds` allow.
-        seconds: No step starts later than that; the schedule is then run through faster. The first
-            step on a new image size compiles, which counts.
-        progress: Called after every step with the share of the search that is done, 0 to 1. What it
-            returns ends the search if it is true; the best so far is kept.
-    """
-
-    steps: int
-    seconds: float = math.inf
-    progress: Progress | None = None
-
-    @property
-    def is_none(self) -> bool:
-        """Whether there is nothing to do: neither steps nor a time, or no time.
-
-        Raises:
-            InputError: Steps or seconds below zero.
-        """
-        if self.steps < 0 or self.seconds < 0:
-            raise InputError(
-                f"Effort is {self.steps} steps in {self.seconds:g} seconds; neither goes below 0."
-            )
-        return self.seconds == 0 or (self.steps == 0 and self.seconds == math.inf)
-
-
-class Goal(NamedTuple):
-    """What a refined image has to keep: one of the two.
-
-    Attributes:
-        squared_error: Of the decoded image, at most; summed over pixels and channels, 0 to 255. The
-            search is for fewer bits.
-        bits: Of the symbols, by the model's estimate, at most. The search is for a smaller error.
-    """
-
-    squared_error: float = math.inf
-    bits: float = math.inf
 
 
 class Refiner:

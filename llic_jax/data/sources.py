@@ -26,6 +26,7 @@ from llic_jax.data.image_files import SMALLEST, ImageFiles, Notes, decode, image
 from llic_jax.data.photographs import Photographs
 from llic_jax.data.tf_example import bytes_feature
 from llic_jax.errors import DataError
+from llic_jax.system.extras import install_command
 
 PACKAGE_PREFIX = "package:"
 TFDS_PREFIX = "tfds:"
@@ -93,7 +94,8 @@ class TfdsImages:
             import tensorflow_datasets as tfds  # heavy, and only here
         except ImportError as error:
             raise DataError(
-                f"{TFDS_PREFIX}{name} needs TensorFlow Datasets; install llic_jax[data,tfc]."
+                f"{TFDS_PREFIX}{name} needs TensorFlow Datasets: "
+                f"`{install_command('data,tfc')}` brings it."
             ) from error
         self.notes = Notes()
         self.set_name = name

@@ -6,9 +6,10 @@ so its integral over a unit interval is the probability of an integer. All float
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+from jax.scipy.special import erfc, log_ndtr
 from jaxtyping import Array, Float, Int
 
 from llic_jax.errors import ConfigError
@@ -22,6 +23,7 @@ PRECISION = 16  # bits of a probability; the most that TFC's coder takes
 TAIL_MASS = 2.0**-12  # a row leaves at most so much to its escape symbol
 Mixture = tuple[tuple[float, ...], ...]  # of zero-mean Gaussians: weights and relative scales
 GAUSSIAN: Mixture = ((1.0, 1.0),)
+_LEAST = 2.0**-PRECISION  # probability in a table
 _LOG_STEP = (math.log(SCALE_MAX) - math.log(SCALE_MIN)) / (SCALE_ROWS - 1)
 
 
@@ -64,25 +66,6 @@ def mixture_of(pairs: Sequence[Sequence[float]]) -> Mixture:
     return mixture
 
 
-def mixture_bits(
-    residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture
-) -> Float[Array, "*shape"]:
-    """Bits of residuals under several zero-mean Gaussians.
-
-    Args:
-        residual: `y - mean`.
-        scale: Predicted standard deviations.
-        mixture: Weights, and scales relative to the predicted one.
-    """
-    if mixture == GAUSSIAN:
-        return gaussian_bits(residual, scale)
-    parts = [
-        math.log(weight) - math.log(2) * gaussian_bits(residual, relative * scale)
-        for weight, relative in mixture
-    ]
-    return -logsumexp(jnp.stack(parts), axis=0) / math.log(2)
-
-
 def coded_bits(
     symbols: Float[Array, "*shape"], scale: Float[Array, "*shape"], mixture: Mixture = GAUSSIAN
 ) -> Float[Array, "*shape"]:
@@ -102,12 +85,22 @@ def coded_bits(
     # component of a mixture is used for the tails: those of the others are negligible.
     weight, relative = max(mixture, key=lambda part: part[1])
     widest = relative * scale
-    half = jnp.maximum(1.0, jnp.ceil(-ndtri(TAIL_MASS / 2 / weight) * widest - 0.5))
-    tail = jnp.maximum(2 * weight * ndtr(-(half + 0.5) / widest), 2.0**-PRECISION)
+    reach = -NormalDist().inv_cdf(TAIL_MASS / 2 / weight)
+    half = jnp.maximum(1.0, jnp.ceil(reach * widest - 0.5))
+    tail = jnp.maximum(2 * weight * _upper_tail((half + 0.5) / widest), _LEAST)
     excess = jnp.maximum(2 * (magnitude - half) - 1, 1.0)
     escaped = 1 - jnp.log2(tail) + 2 * jnp.floor(jnp.log2(excess))
-    listed = jnp.minimum(mixture_bits(symbols, scale, mixture), PRECISION)
-    return jnp.where(magnitude > half, escaped, listed)
+    # A difference of tails has digits enough for all that is above _LEAST.
+    listed = sum(
+        part * (_upper_tail((magnitude - 0.5) / s) - _upper_tail((magnitude + 0.5) / s))
+        for part, s in ((part, relative * scale) for part, relative in mixture)
+    )
+    return jnp.where(magnitude > half, escaped, -jnp.log2(jnp.maximum(listed, _LEAST)))
+
+
+def _upper_tail(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The probability that a standard Gaussian is above `x`."""
+    return 0.5 * erfc(math.sqrt(0.5) * x)
 
 
 def quantize_rdo(
@@ -132,7 +125,9 @@ def quantize_rdo(
     if not rdoq_weight:
         return nearest
     lower = nearest - jnp.sign(nearest)
-    saved = jnp.minimum(gaussian_bits(nearest, scale), PRECISION) - gaussian_bits(lower, scale)
+    both = jnp.stack([nearest, lower])  # in one call: its program is large
+    bits = gaussian_bits(both, jnp.broadcast_to(scale, both.shape))
+    saved = jnp.minimum(bits[0], PRECISION) - bits[1]
     lost = rdoq_weight * (jnp.square(residual - lower) - jnp.square(residual - nearest))
     return jnp.where(saved > lost, lower, nearest)
 

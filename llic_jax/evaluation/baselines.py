@@ -21,6 +21,7 @@ from PIL import features
 from llic_jax.errors import BaselineError
 from llic_jax.evaluation.system import Image, Measurement, Quality
 from llic_jax.metrics import distortion
+from llic_jax.system.extras import install_command
 
 PSNR, MS_SSIM = "psnr", "ms_ssim_db"  # figures that codecs are compared by (see `records`)
 
@@ -90,8 +91,8 @@ def _imagecodecs() -> Any:
         import imagecodecs
     except ImportError as error:
         raise BaselineError(
-            "JPEG XL needs imagecodecs, which is not installed; install llic_jax[eval], or leave "
-            "it out of --codecs."
+            f"JPEG XL needs imagecodecs, which is not installed: `{install_command('eval')}` "
+            "brings it. Or leave JPEG XL out of --codecs."
         ) from error
     return imagecodecs
 

@@ -13,6 +13,7 @@ from llic_jax.errors import DataError, ImageFileError
 from llic_jax.evaluation.system import Image
 from llic_jax.images.photograph import SUFFIXES
 from llic_jax.images.read import read_image
+from llic_jax.system.extras import install_command
 
 # Photographs that scikit-image ships with its package (no download).
 EMBEDDED = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")
@@ -136,8 +137,8 @@ def _embedded() -> Images:
         from skimage import data
     except ImportError as error:
         raise DataError(
-            "The embedded photographs come with scikit-image, which is not installed; install "
-            "llic_jax[eval] or name a folder with --data_dir."
+            "The embedded photographs come with scikit-image, which is not installed: "
+            f"`{install_command('eval')}` brings it. Or name a folder with --data_dir."
         ) from error
     images = {name: getattr(data, name)() for name in EMBEDDED if name != "motorcycle"}
     images["motorcycle"] = data.stereo_motorcycle()[0]

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality as AtQuality
-from llic_jax.codec.refinement import Refinement
 from llic_jax.configs.upgrade import upgrade
 from llic_jax.errors import TrialError
 from llic_jax.evaluation import baselines

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
@@ -75,11 +76,16 @@ class EncoderOptions(NamedTuple):
         """
         if not self.back_projection:
             return None
-        table = jnp.asarray(self.back_projection)
-        return table if quality is None else interpolate_levels(table[:, None], quality)[:, 0]
+        table = np.array(self.back_projection, np.float32)
+        return jnp.asarray(table) if quality is None else _factors(table, quality)
 
 
 PLAIN = EncoderOptions()
+
+
+@cached_jit
+def _factors(table: Float[Array | np.ndarray, " levels"], quality: Quality) -> Float[Array, "b"]:
+    return interpolate_levels(jnp.asarray(table)[:, None], quality)[:, 0]
 
 
 def project_back(

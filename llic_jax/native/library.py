@@ -34,7 +34,7 @@ def _library() -> ctypes.CDLL | None:
         if jax.default_backend() == "cpu":
             logging.getLogger("llic_jax").warning(
                 "%s has no native depth-wise kernel, so everything takes many times as long. "
-                "`pip install .` builds it, where there is a C++ compiler.",
+                "`pip install -e .` in that folder builds it, where there is a C++ compiler.",
                 Path(__file__).parents[1],
             )
         return None

@@ -30,7 +30,6 @@ from safetensors.numpy import load_file  # the other one compiles a program for 
 from llic_jax.bitstream.file import FINGERPRINT_BYTES
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.model import USUAL, CodecModel, Limits
-from llic_jax.coding.table_design import build_tables
 from llic_jax.coding.tables import Tables
 from llic_jax.configs.upgrade import history, upgrade
 from llic_jax.errors import ReleaseError
@@ -86,6 +85,8 @@ def save_release(folder: str | Path, config: Mapping[str, Any], params: Any) -> 
     Raises:
         ReleaseError: The folder holds an installed model.
     """
+    from llic_jax.coding.table_design import build_tables  # with scipy, which takes time to load
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists():

@@ -16,8 +16,8 @@ from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.sections import sections_of
 from llic_jax.codec import validation
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, target
-from llic_jax.codec.refinement import Refinement
 from llic_jax.errors import InputError
 from llic_jax.images.from_pillow import photograph_of
 from llic_jax.images.photograph import Photograph

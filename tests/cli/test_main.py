@@ -12,8 +12,8 @@ from llic_jax.bitstream.file import LlicFile
 from llic_jax.cli import common
 from llic_jax.cli.main import main
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality
-from llic_jax.codec.refinement import Refinement
 from llic_jax.images.photograph import Photograph
 from llic_jax.images.read import read_image, read_photograph
 from llic_jax.images.write import write_image, write_photograph

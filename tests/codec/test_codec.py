@@ -10,8 +10,8 @@ import pytest
 from llic_jax.bitstream import file as bitstream
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality
-from llic_jax.codec.refinement import Refinement
 from llic_jax.errors import (
     ArgumentTypeError,
     BitstreamError,

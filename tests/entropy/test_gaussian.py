@@ -33,7 +33,7 @@ def test_coded_bits_are_the_gaussian_s_within_a_row_and_grow_slowly_beyond(scale
     bits = np.asarray(gaussian.coded_bits(values, scales))
     ideal = np.asarray(gaussian.gaussian_bits(values, scales))
     near = values < 3 * scale
-    np.testing.assert_allclose(bits[near], np.minimum(ideal, gaussian.PRECISION)[near], rtol=1e-6)
+    np.testing.assert_allclose(bits[near], np.minimum(ideal, gaussian.PRECISION)[near], 1e-5, 1e-6)
     assert bits.max() < gaussian.PRECISION + 1 + 2 * np.log2(6000) and ideal.max() > 1000
     np.testing.assert_array_equal(bits, gaussian.coded_bits(-values, scales))
     assert 2 * np.sum(2.0**-bits) - 2.0 ** -bits[0] < 1.01  # nothing is promised twice
@@ -48,11 +48,10 @@ def test_a_mixture_costs_what_its_parts_promise_together(scale):
         weight * 2.0 ** -np.asarray(gaussian.gaussian_bits(values, by * scales), np.float64)
         for weight, by in mixture
     )
-    found = np.asarray(gaussian.mixture_bits(values, scales, mixture))
-    np.testing.assert_allclose(found[promised > 1e-30], -np.log2(promised[promised > 1e-30]), 1e-4)
     coded = np.asarray(gaussian.coded_bits(values, scales, mixture))
     near = values < 2 * scale
-    np.testing.assert_allclose(coded[near], np.minimum(found, gaussian.PRECISION)[near], rtol=1e-6)
+    expected = -np.log2(np.maximum(promised[near], 2.0**-gaussian.PRECISION))
+    np.testing.assert_allclose(coded[near], expected, 1e-5, 1e-6)
     assert 2 * np.sum(2.0**-coded) - 2.0 ** -coded[0] < 1.01
     by_symbol = jax.grad(lambda v: gaussian.coded_bits(v, scales, mixture).sum())(values)
     assert jnp.isfinite(by_symbol).all()

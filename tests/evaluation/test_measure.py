@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from llic_jax import evaluate
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import Quality
-from llic_jax.codec.refinement import Refinement
 from llic_jax.data.image_files import image_files
 from llic_jax.errors import DataError, OutputError, ResultsError, TrialError
 from llic_jax.evaluation import measure as evaluation

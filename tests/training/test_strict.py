@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llic_jax.codec.effort import Refinement
 from llic_jax.codec.rate_control import TargetPsnr
-from llic_jax.codec.refinement import Refinement
 from llic_jax.configs import llic_elic_small, llic_stf_small, llic_tcm_small
 from llic_jax.metrics import distortion
 from llic_jax.models.build import build_model

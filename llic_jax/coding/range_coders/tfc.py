@@ -8,6 +8,7 @@ from llic_jax.coding.range_coders import tensorflow_core
 from llic_jax.coding.tables import Tables
 from llic_jax.entropy.gaussian import PRECISION
 from llic_jax.errors import CoderUnavailableError, CorruptError
+from llic_jax.system.extras import install_command
 
 _AT_ONCE = 1 << 15  # symbols
 _MOST_BYTES = 12  # of a symbol: 16 bits, an escape's twice 32, a sign
@@ -112,6 +113,7 @@ def _tfc_ops():
         return tensorflow_core.compression_ops()  # takes a second, so only when coding
     except ImportError as error:
         raise CoderUnavailableError(
-            f"tensorflow-compression-ops does not load ({error}). Install llic_jax[tfc] anew, or "
-            "set LLIC_TFC=native: the files are the same."
+            f"tensorflow-compression-ops does not load ({error}). "
+            f"`{install_command('tfc')} --force-reinstall` brings it anew. Or set LLIC_TFC=native: "
+            "the files are the same."
         ) from error
