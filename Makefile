@@ -103,5 +103,5 @@ $(AOT)/ready: setup.cfg pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(DOCS) $(AOT) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(DOCS) $(AOT) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache
 	rm -f llic_jax/native/*.so

@@ -5,11 +5,14 @@ public names of `llic_jax`. A room or public name without a page cannot be.
 """
 
 import ast
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "llic_jax"
@@ -35,6 +38,22 @@ def on_files(files: Files, config: Any) -> Files:
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
+    """Turns the links of a notebook to other sources into links to their pages."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def to_page(link: re.Match[str]) -> str:
+        path = posixpath.join(posixpath.dirname(page.file.src_uri), link[1])
+        if files.get_file_from_path(posixpath.normpath(path)) is None:
+            raise PluginError(
+                f"{page.file.src_uri} has a link to {link[1]}; no page is made of it."
+            )
+        return f'href="{posixpath.splitext(link[1])[0]}.html'
+
+    return re.sub(r'href="([\w./]+\.(?:md|ipynb))', to_page, html)
 
 
 def reference_pages() -> dict[str, str]:

@@ -37,14 +37,31 @@ from llic_jax.models.build import build_model, initialize  # noqa: E402
 from llic_jax.models.llic import LLIC  # noqa: E402
 from llic_jax.zoo.folder import load_codec, save_release  # noqa: E402
 
+KEPT_BYTES = 2 << 30  # of programs, from one run of the tests to the next
+
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs compiled by one test serve the others, of all workers and of child processes."""
+def compiled_programs(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Programs compiled by one test serve the others, of all workers, child processes and later
+    runs: `pytest --cache-clear` begins anew."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("programs")
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        _make_room(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(_shared(tmp_path_factory) / "jax"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
         program_cache.enable()
         yield
+
+
+def _make_room(folder: Path) -> None:
+    """Removes the oldest programs beyond `KEPT_BYTES`."""
+    total = 0
+    found = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
+    for status, path in sorted(found, key=lambda item: item[0].st_mtime, reverse=True):
+        total += status.st_size
+        if total > KEPT_BYTES:
+            path.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +74,6 @@ def few_memory_maps() -> Iterator[None]:
     if compiled and maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
         gc.collect()
-
-
-def _shared(tmp_path_factory: pytest.TempPathFactory):
-    """The folder that the workers of one run (pytest-xdist) have in common."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if folder.name.startswith("popen-") else folder
 
 
 @pytest.fixture(scope="session")
