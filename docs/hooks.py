@@ -33,8 +33,9 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages to the files."""
     pages = {f"reference/{name}.md": text for name, text in reference_pages().items()}
-    pages["changelog.md"] = (ROOT / "CHANGELOG.md").read_text()
-    pages["contributing.md"] = (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
+    for name in ("changelog", "contributing"):
+        text = (ROOT / f"{name.upper()}.md").read_text()
+        pages[f"{name}.md"] = text.replace("](docs/", "](")
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files

@@ -1,4 +1,4 @@
-"""Do the files of a suite decode here, to the pictures that they should?
+"""Decodes the files of a suite, and compares the pictures with the expected ones.
 
     python -m llic_jax.conformance                  # tests/conformance of a clone
     python -m llic_jax.conformance FOLDER           # a suite that was written elsewhere

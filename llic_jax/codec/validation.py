@@ -1,4 +1,4 @@
-"""Refusals: checks of images and files before anything is allocated for them."""
+"""Checks of images and files, made before anything is allocated for them."""
 
 import math
 from collections.abc import Mapping

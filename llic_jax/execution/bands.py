@@ -1,14 +1,16 @@
-"""Transforms of images of any size: in horizontal bands, within a budget of memory.
+"""Computes transforms in horizontal bands, so that images of any size fit into a budget of memory.
 
-The layers are local (`layers/chain.py`) but for the means over all positions that SCST and SCCT
-make their weights from. So a chain is computed in passes over the image, each up to the input of
-the next pooling layer. A pass takes that input's mean, and stores it in host memory if the budget
-has room; the next pass sets out from there, or else from where this one did, computing it again.
+The layers are local (`layers/chain.py`): a row of the output needs a few rows of the input. SCST
+and SCCT are the exception. They make their weights from means over all positions.
 
-A pass is computed band by band. A band's window has as many rows more than the band as its layers
-reach: a border that cuts through the image spoils those only, and true borders are borders of the
-window. All windows of a pass have one shape, hence one program. The outcome is that of the whole
-image at once, up to rounding. (All our choice.)
+So a chain is computed in passes over the image. A pass ends at the input of the next layer that
+takes a mean. It adds up that mean, and it stores the input in host memory if the budget has room.
+The next pass begins there; without room it begins where this one did, and computes the input again.
+
+A pass is computed band by band. A band's window has more rows than the band, as many as its layers
+reach. Where a border of the window cuts through the image, it spoils only these rows. All windows
+of a pass have one shape, so they share a program. The result is that of the whole image at once, up
+to rounding. (All our choice.)
 """
 
 import itertools

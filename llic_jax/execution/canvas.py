@@ -1,11 +1,17 @@
-"""Images of many sizes through few programs: each in the corner of a canvas, a size of its own.
+"""Runs images of many sizes through few compiled programs.
 
-XLA compiles a program for every shape, which takes longer than to code a photograph. So networks
-run on canvases, of which there are few, and are told how much of one the image covers. Whatever
-lies beyond is kept at zero in front of every layer, which is what a layer's own padding shows it
-beyond the border of an image; means are taken over the image, and attention sees no other
-position. What comes out is what the image's own size would give, up to rounding; only the image's
-part of it is coded. (All our choice.)
+XLA compiles a program for every shape, which takes longer than to code a photograph. So an image is
+put into the corner of a larger array, its canvas. There are few sizes of canvas. The program is
+told how much of the canvas the image covers.
+
+The result is that of the image's own size, up to rounding:
+
+* Before every layer, whatever lies beyond the image is set to zero. Zeros are what a layer's own
+  padding puts there.
+* Means are taken over the image alone.
+* Attention sees positions of the image alone.
+
+Only the image's part of the latent is coded. (All our choice.)
 """
 
 from collections.abc import Callable
