@@ -35,6 +35,7 @@ from llic_jax.codec.effort import Goal, Refinement
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import Walk
 from llic_jax.errors import InputError
+from llic_jax.execution.program_cache import cached_jit
 from llic_jax.layers.quality import lmbda_of_quality
 from llic_jax.models.llic import LLIC, Latents
 from llic_jax.ops.shapes import to_float
@@ -65,19 +66,31 @@ class Refiner:
         self._network, self._params, self._lambdas = network, params, lambdas
         gradient = jax.grad(nn.apply(_cost, network), argnums=1)
 
-        @jax.jit
-        def step(latents, state, params, *args):
-            """One step of Adam; compiled once per padded image size."""
-            *rest, learning_rate = args
-            gradients = gradient({"params": params}, latents, *rest)
+        def refine_step(params, latents, state, x, inside, level, lmbda, seed, *schedule):
+            """One step of Adam."""
+            temperature, learning_rate = schedule
+            gradients = gradient(
+                {"params": params},
+                latents,
+                x,
+                inside,
+                level,
+                lmbda,
+                jax.random.key(seed),
+                temperature,
+            )
             # optax leaves types to JAX (0.2.8: `decay**count`), also where a program forbids that.
             with jax.numpy_dtype_promotion("standard"):
                 updates, state = _ADAM.update(gradients, state)
             moved = jax.tree.map(lambda v, update: v - learning_rate * update, latents, updates)
             return moved, state
 
-        self._step = step
-        self._measure = jax.jit(nn.apply(_rounded, network))
+        def refine_measure(params, *args):
+            return nn.apply(_rounded, network)({"params": params}, *args)
+
+        # Of foreign modules nothing is stored (`CompiledNetworks`).
+        identity = f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
+        self._step, self._measure = (cached_jit(f, identity) for f in (refine_step, refine_measure))
 
     def check(self, height: int, width: int) -> None:
         """Refuses images that cannot be refined.
@@ -147,9 +160,7 @@ class Refiner:
             way = max(done / steps, (time.perf_counter() - started) / seconds)
             ends = way >= 1 or stopped
             if done and (ends or done % _EVERY == 0):
-                bits, error = map(
-                    float, self._measure({"params": self._params}, latents, x, inside, level)
-                )
+                bits, error = map(float, self._measure(self._params, latents, x, inside, level))
                 by_error = math.isfinite(goal.squared_error)
                 figure, met = (
                     (bits, error <= goal.squared_error) if by_error else (error, bits <= goal.bits)
@@ -162,16 +173,16 @@ class Refiner:
                 return best
             latents, state = jax.block_until_ready(
                 self._step(
+                    self._params,
                     latents,
                     state,
-                    self._params,
                     x,
                     inside,
                     level,
-                    lmbda,
-                    jax.random.key(done),
-                    first * (last / first) ** way,
-                    _LEARNING_RATE * (1 + math.cos(math.pi * way)) / 2,
+                    np.float32(lmbda),
+                    np.int32(done),
+                    np.float32(first * (last / first) ** way),
+                    np.float32(_LEARNING_RATE * (1 + math.cos(math.pi * way)) / 2),
                 )
             )
             if progress is not None:

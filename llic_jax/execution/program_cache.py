@@ -10,6 +10,11 @@ lowered again before it is looked up, and what JAX stores has no checksum.
 
 A stored program is executable code. It is read only from a folder that nobody else can write to,
 and only if its checksum is right.
+
+JAX before 0.6.2 loses a loop when it loads a CPU's program from disk, if the number of its rounds
+is not known when it is compiled (`lax.while_loop`): the loop runs no round, and nothing is said. So
+on these versions JAX's own cache, which would hold any program of the process, is left as it is,
+and a program with such a loop is not stored. This package's programs have none.
 """
 
 import collections
@@ -33,6 +38,7 @@ import jax
 
 from llic_jax.system.files import user_cache_folder, whole_file
 
+_LOADS_LOOPS = (0, 6, 2)  # the first JAX that does
 _folder: Path | None = None  # of stored programs
 _MAX_BYTES = 1 << 30  # on disk; a codec has some sixty programs for a size of images, 10 MB
 _MAX_SIZES = 6  # in memory, of each function; a portrait and a landscape are two
@@ -62,13 +68,28 @@ def enable() -> None:
             Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
     if not chosen:
         return
-    jax.config.update("jax_compilation_cache_dir", chosen)
+    if _loads_loops():
+        enable_jax_cache(chosen)
+    _folder = Path(chosen) / "whole"
+
+
+def enable_jax_cache(folder: str) -> None:
+    """Switches JAX's own cache on, for all programs of this process.
+
+    Args:
+        folder: Where it lies.
+    """
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     # JAX warns of every program that it cannot write.
-    writable = os.access(chosen, os.W_OK) or not Path(chosen).exists()
+    writable = os.access(folder, os.W_OK) or not Path(folder).exists()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1 if writable else math.inf)
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    _folder = Path(chosen) / "whole"
+
+
+def _loads_loops() -> bool:
+    """Whether this JAX loads programs from disk with all their loops."""
+    return jax.__version_info__ >= _LOADS_LOOPS
 
 
 def folder() -> Path | None:
@@ -211,7 +232,8 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         program = _read(path)
         if program is None:
             program = self._compile(args, digest)
-            _write(path, program)
+            if _loads_loops() or not has_open_loop(program):
+                _write(path, program)
         return program
 
     def _compile(self, args: tuple[Any, ...], digest: str) -> Any:
@@ -285,6 +307,16 @@ def _warn_of(folder: Path) -> None:
         "them (chmod go-w), or choose another folder by JAX_COMPILATION_CACHE_DIR.",
         folder,
     )
+
+
+def has_open_loop(program: Any) -> bool:
+    """Whether a compiled program has a loop whose number of rounds was not known to the compiler.
+
+    Args:
+        program: From `jax.jit(...).lower(...).compile()`.
+    """
+    lines = program.as_text().splitlines()
+    return any(" while(" in line and "known_trip_count" not in line for line in lines)
 
 
 def _read(path: Path) -> Any:

@@ -255,6 +255,59 @@ def test_what_threads_compile_is_not_in_jax_s_cache_too(folder, tmp_path, monkey
     assert len(list((tmp_path / "cache" / "whole").iterdir())) == 1
 
 
+def doubled(x):
+    """A loop whose rounds depend on `x`."""
+    return jax.lax.while_loop(lambda x: x.max() < 100, lambda x: 2 * x, x)
+
+
+def doubled_thrice(x):
+    return jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, x)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_loops_that_jax_would_lose_are_not_stored(folder, loads, monkeypatch):
+    monkeypatch.setattr(program_cache, "_LOADS_LOOPS", (0, 0, 0) if loads else (99, 0, 0))
+    x = np.ones(3, np.float32)
+    assert program_cache.cached_jit(doubled_thrice, "a")(x)[0] == 8
+    assert len(list(folder.iterdir())) == 1
+    assert program_cache.cached_jit(doubled, "a")(x)[0] == 128
+    assert len(list(folder.iterdir())) == (2 if loads else 1)
+
+
+def test_another_process_runs_every_loop(tmp_path):
+    """JAX 0.5.3 runs no round of a loop in a CPU's program from disk."""
+    code = (
+        "import numpy as np, jax\n"
+        "from llic_jax.execution import program_cache\n"
+        "def doubled(x): return jax.lax.while_loop(lambda x: x.max() < 100, lambda x: 2 * x, x)\n"
+        "program_cache.enable()\n"
+        "x = np.ones(3, np.float32)\n"
+        "if jax.config.jax_compilation_cache_dir:\n"
+        "    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
+        "print(program_cache.cached_jit(doubled, 'a')(x)[0], jax.jit(doubled)(x)[0])\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.PIPE
+        )
+        assert done.stdout.split() == [b"128.0", b"128.0"]
+
+
+def test_a_codec_has_no_loop_that_jax_would_lose(folder, tiny_codec, photograph):
+    codec = Codec(tiny_codec.model, tiny_codec.options)
+    codec.decompress(codec.compress(photograph))
+    programs = [
+        program
+        for function in codec.networks.programs.values()
+        for size in function._sizes.values()
+        for program in size.programs.values()
+    ]
+    assert len(programs) > 10
+    assert not any(program_cache.has_open_loop(program) for program in programs)
+
+
 @pytest.mark.parametrize("stored", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_only_the_sizes_used_last_stay_in_memory(stored, request, monkeypatch):
     if stored:

@@ -16,6 +16,8 @@ from llic_jax.layers.depthwise import depthwise_conv, depthwise_conv_reference
 from llic_jax.layers.kernels import depthwise_gpu, depthwise_tpu
 from tests.layers.test_depthwise import assert_close, make_inputs, value_and_gradients
 
+pytestmark = pytest.mark.usefixtures("not_kept")
+
 MODULES = {"cuda": depthwise_gpu, "tpu": depthwise_tpu}
 
 

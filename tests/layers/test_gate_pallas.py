@@ -14,6 +14,8 @@ from llic_jax.transforms import blocks
 from llic_jax.transforms.blocks import Gate
 from tests.layers.test_depthwise_pallas import device_to_lower_for
 
+pytestmark = pytest.mark.usefixtures("not_kept")
+
 
 def interpreted(cut=None):
     """The module's kernels as functions that run anywhere."""
