@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-# What is shortened for the test: nobody waits ten minutes to learn that a cell runs.
+# What is shortened for the test: nobody waits for minutes to learn that a cell runs.
 SHORTER = {
     "STEPS = 400": "STEPS = 3",
     "range(1, 9)": "(1, 8)",
