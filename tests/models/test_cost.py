@@ -112,7 +112,16 @@ ENTROPY = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(CONFIGS))
+SLOW = {"tcm"}  # to trace
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in sorted(CONFIGS)
+    ],
+)
 def counted(request: pytest.FixtureRequest) -> tuple[str, Summary]:
     model = build_model(CONFIGS[request.param].get_config().model)
     return request.param, summarize(model, 50, 64)
@@ -202,7 +211,14 @@ def test_the_model_at_an_eighth_against_counts_by_hand():
 
 
 @pytest.mark.parametrize(
-    "config", [llic_elic_small, llic_stf_small, llic_tcm_small, smoke, smoke_eighth]
+    "config",
+    [
+        llic_elic_small,
+        llic_stf_small,
+        pytest.param(llic_tcm_small, marks=pytest.mark.slow),
+        smoke,
+        smoke_eighth,
+    ],
 )
 def test_small_configs_make_models_that_suit_a_cpu(config):
     model = build_model(config.get_config().model)

@@ -62,6 +62,7 @@ def test_gains_interpolate_geometrically():
         np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_quality_reaches_both_transforms(tiny_model, tiny_params, x):
     """Beside what the gains of the latent do, sample by sample; fresh branch gains do nothing."""
 

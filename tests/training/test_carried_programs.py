@@ -62,6 +62,7 @@ def test_a_run_trains_with_them(carried, tmp_path, caplog):
     assert int(states[0].step) == 1
 
 
+@pytest.mark.slow
 def test_host_settings_may_differ(folder, config):
     other = {**config, "train": {**config["train"], "log_every": 7, "start": "pca"}}
     assert CarriedPrograms(folder, RunSettings.of(other)).load("all-64") is not None

@@ -309,6 +309,7 @@ def test_the_checkpoint_comes_before_validation(config, tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
 
 
+@pytest.mark.slow
 def test_a_kill_at_a_checkpoint_loses_no_figures(config, tmp_path, monkeypatch):
     """The run goes on from the checkpoint and never trains its step again."""
 
