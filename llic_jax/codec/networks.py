@@ -41,9 +41,7 @@ class CompiledNetworks:
     def __init__(self, network: LLIC, params: Any, memory_gb: float):
         self.network, self.params, self._memory_gb = network, params, memory_gb
         self._memory = WalkMemory(self._walk, network.latent_channels, memory_gb)
-        # A model of foreign modules has no identity: they may compute what their `repr` does not
-        # tell, so their programs are not kept on disk. A decoder's half has fewer parameters.
-        identity = f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
+        identity = program_identity(network, params)
         self._g_a, self._g_s = (
             Banded(part, memory_gb, network.on_canvas) for part in (network.g_a, network.g_s)
         )
@@ -259,6 +257,19 @@ class CompiledNetworks:
         y_hat = self.programs["unscale"](self.params, y_hat, quality)
         arguments = self.network.transform_arguments(quality)
         return self._g_s(self.params["g_s"], canvas, y_hat, *arguments)
+
+
+def program_identity(network: LLIC, params: Any) -> str | None:
+    """What a model's programs depend on (`cached_jit`); None: they are not kept on disk.
+
+    A model of foreign modules has none: they may compute what their `repr` does not tell. A
+    decoder's half has fewer parameters.
+
+    Args:
+        network: The model.
+        params: Its parameters.
+    """
+    return f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
 
 
 class CompiledEntropyModel:

@@ -32,6 +32,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from llic_jax.codec.effort import Goal, Refinement
+from llic_jax.codec.networks import program_identity
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import Walk
 from llic_jax.errors import InputError
@@ -88,8 +89,7 @@ class Refiner:
         def refine_measure(params, *args):
             return nn.apply(_rounded, network)({"params": params}, *args)
 
-        # Of foreign modules nothing is stored (`CompiledNetworks`).
-        identity = f"{network} {jax.tree.structure(params)}" if network.on_canvas else None
+        identity = program_identity(network, params)
         self._step, self._measure = (cached_jit(f, identity) for f in (refine_step, refine_measure))
 
     def check(self, height: int, width: int) -> None:
