@@ -13,7 +13,8 @@ from ml_collections import config_flags
 import llic_jax.configs
 from llic_jax.configs.rules import RULES, unknown_field
 from llic_jax.configs.upgrade import RENAMED
-from llic_jax.system.streams import run_command
+from llic_jax.errors import LlicError
+from llic_jax.system.streams import run_command, unbreakable
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config: a file, or a name of the package's."
@@ -58,7 +59,8 @@ def parse_flags(argv: list[str]) -> list[str]:
             argv[i] = f"--config={_config_file(argument.partition('=')[2])}"
     sys.argv[:] = argv  # where a config file looks for its overrides
     try:
-        return flags.FLAGS(argv)
+        with unbreakable():  # --help ends in a pager or in `head`
+            return flags.FLAGS(argv)
     except Exception as error:  # absl's own errors, and whatever a config's overrides raise
         cause = error.__cause__ or error.__context__
         text = " ".join(str(error).split())
@@ -154,6 +156,11 @@ def _compile() -> None:
         carried_programs.save_programs(folder, _CONFIG.value, devices, autotune)
     else:
         program_cache.enable()
+        if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+            raise LlicError(
+                f"JAX {jax.__version__} keeps no compilation cache here, so that what is compiled "
+                "would be lost. Name a folder to write to: --programs FOLDER."
+            )
         carried_programs.compile_steps(RunSettings.of(_CONFIG.value), devices)
 
 
