@@ -7,6 +7,9 @@
     image = Image.open("photo.llic")  # size, mode, profile and metadata; no model is loaded
     image.thumbnail((256, 256))       # decodes
 
+A file that was cut opens where Pillow's `ImageFile.LOAD_TRUNCATED_IMAGES` is set, as a preview
+without profile, metadata and alpha.
+
 imageio and scikit-image read and write through Pillow. Opening reads the whole file, whose checksum
 is checked; models load with the first pixels and stay loaded. JAX does not survive a fork: see
 `llic_jax.codec.codec.Codec`.
@@ -63,7 +66,7 @@ class LlicImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         data = self.fp.read()
         try:
-            file = LlicFile.from_bytes(data)
+            file = _parse(data)
             self.header, fields = header_of(file), fields_without_pixels(file)
         except LlicError as error:
             raise PillowError(str(error)) from error
@@ -89,7 +92,8 @@ class LlicImageFile(ImageFile.ImageFile):
             from llic_jax.zoo.library import shared_library
 
             try:
-                (photograph,) = shared_library().decode_photographs([self._data])
+                preview = ImageFile.LOAD_TRUNCATED_IMAGES
+                (photograph,) = shared_library().decode_photographs([self._data], preview)
             except LlicError as error:
                 raise PillowError(str(error)) from error
             self.im = as_pillow(photograph, self._grey).im
@@ -106,10 +110,16 @@ class LlicImageFile(ImageFile.ImageFile):
         """
         if self._data is not None:
             try:
-                photograph_fields(LlicFile.from_bytes(self._data))
+                photograph_fields(_parse(self._data))
             except LlicError as error:
                 raise PillowError(str(error)) from error
         super().verify()
+
+
+def _parse(data: bytes) -> LlicFile:
+    """A file; a part of one too, where Pillow is told to take such."""
+    whole = not ImageFile.LOAD_TRUNCATED_IMAGES
+    return LlicFile.from_bytes(data) if whole else LlicFile.from_start(data)
 
 
 def _accept(prefix: bytes) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.bitstream.tags import ALPHA
@@ -182,10 +182,14 @@ def test_verify_finds_a_damaged_alpha_channel(coded):
         Image.open(io.BytesIO(damaged)).load()
 
 
-def test_truncated_damaged_and_foreign(coded):
+def test_truncated_damaged_and_foreign(coded, monkeypatch):
     for end in (5, len(coded) // 2, len(coded) - 1):
         with pytest.raises(OSError, match="ends"):
             Image.open(io.BytesIO(coded[:end]))
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    start = Image.open(io.BytesIO(coded[: len(coded) // 2]))
+    assert start.size == (60, 50) and np.asarray(start).std() > 1
+    monkeypatch.undo()
     changed = bytearray(coded)
     changed[len(coded) // 2] ^= 1
     with pytest.raises(OSError, match="checksum"):

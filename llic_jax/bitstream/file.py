@@ -55,6 +55,9 @@ class LlicFile:
         payload: The range coder's bytes.
         sections: What else belongs to the image, by tag, 1 to 255.
         version: Of the format.
+        whole: Whether all of it was there; False from `from_start` alone, of a file without
+            sections then.
+        missing: Bytes of the payload that were not.
     """
 
     fingerprint: bytes
@@ -67,6 +70,8 @@ class LlicFile:
     payload: bytes
     sections: dict[int, bytes] = dataclasses.field(default_factory=dict)
     version: int = VERSION
+    whole: bool = True
+    missing: int = 0
 
     @classmethod
     def of_picture(cls, width: int, height: int, sections: Mapping[int, bytes]) -> "LlicFile":
@@ -102,6 +107,12 @@ class LlicFile:
             self.fingerprint + _UINT16.pack(quality) + _UINT16.pack(self.shift_resolution) + sizes
         )
 
+    @property
+    def share(self) -> float:
+        """How much of the payload is there, 0 to 1."""
+        whole = len(self.payload) + self.missing
+        return len(self.payload) / whole if whole else 1.0
+
     def to_bytes(self) -> bytes:
         """Writes the file.
 
@@ -110,8 +121,14 @@ class LlicFile:
 
         Raises:
             ImageSizeError: No pixels, or a side above 2^20.
+            TruncatedError: A part of it is missing.
         """
         _check_size(self.width, self.height)
+        if not self.whole:
+            raise TruncatedError(
+                f"Found a part of a file, of whose payload {self.missing} bytes are missing; "
+                "expected all of it. Read it by LlicFile.from_bytes."
+            )
         body = _START.pack(MAGIC, self.version)
         if self.version != PICTURE_VERSION:
             quality = round(self.quality * QUALITY_STEPS)
@@ -178,6 +195,32 @@ class LlicFile:
                 )
         return file
 
+    @classmethod
+    def from_start(cls, data: Any) -> "LlicFile":
+        """Reads a file, or the start of one that was cut or is still arriving.
+
+        What is there of a cut file is bound to no checksum, and its sections are not there.
+
+        Args:
+            data: The bytes so far.
+
+        Returns:
+            The file's fields. Those of a cut file are not `whole`.
+
+        Raises:
+            LlicError: As `from_bytes`. `TruncatedError`: a part of the header is missing, or the
+                picture is in a section, of which no part can be shown.
+        """
+        data = as_bytes(data)
+        try:
+            return cls.from_bytes(data)
+        except TruncatedError:
+            file = _before_sections(_Reader(data), cut=True)
+            if not file.payload and not file.missing:
+                raise
+        _check_size(file.width, file.height)
+        return dataclasses.replace(file, whole=False)
+
 
 def as_bytes(data: Any) -> bytes:
     """The bytes of a bytes-like object.
@@ -224,24 +267,27 @@ def _parse(data: bytes) -> LlicFile:
     return dataclasses.replace(file, sections=sections)
 
 
-def _before_sections(reader: "_Reader") -> LlicFile:
-    """What comes before the sections."""
+def _before_sections(reader: "_Reader", cut: bool = False) -> LlicFile:
+    """What comes before the sections; where it is `cut`, as much of the payload as is there."""
     _, version = _START.unpack(reader.take(_START.size))
     if version == PICTURE_VERSION:
         return LlicFile.of_picture(reader.varint(), reader.varint(), {})
     of_networks = reader.take(_OF_NETWORKS.size)
     fingerprint, coder, quality, symbols_crc = _OF_NETWORKS.unpack(of_networks)
     (shift_resolution,) = _UINT16.unpack(reader.take(_UINT16.size)) if version > 1 else (0,)
+    width, height, size = reader.varint(), reader.varint(), reader.varint()
+    there = min(size, reader.left) if cut else size
     return LlicFile(
         fingerprint,
         coder,
         quality / QUALITY_STEPS,
-        width=reader.varint(),
-        height=reader.varint(),
+        width=width,
+        height=height,
         symbols_crc=symbols_crc,
         shift_resolution=shift_resolution,
-        payload=reader.take(reader.varint()),
+        payload=reader.take(there),
         version=version,
+        missing=size - there,
     )
 
 
@@ -296,7 +342,7 @@ class _Reader:
         if end > len(self.data):
             raise TruncatedError(
                 f"The file ends after {len(self.data)} bytes; at least {end} were expected. "
-                "Was it copied whole?"
+                "Was it copied whole? `llic decompress --preview` shows what is there."
             )
         chunk = self.data[self.position : end]
         self.position = end

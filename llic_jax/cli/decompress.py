@@ -37,9 +37,10 @@ def decompress(args: argparse.Namespace) -> int:
     if args.dry_run:
         return batch.announce(found)
     library = open_library(args)
+    parse = LlicFile.from_start if args.preview else LlicFile.from_bytes
 
     def size(path: Path) -> tuple[int, int]:
-        file = LlicFile.from_bytes(path.read_bytes())
+        file = parse(path.read_bytes())
         return file.width, file.height
 
     def format_of(path: Path) -> str:
@@ -50,13 +51,22 @@ def decompress(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         data = [files.read(task.source) for task in tasks]
         done = []
-        photographs = library.decode_photographs(data)
+        photographs = library.decode_photographs(data, args.preview)
         for task, file, photograph in zip(tasks, data, photographs, strict=True):
             notes = write_photograph(task.target, photograph, format_of(task.target))
             height, width = photograph.rgb.shape[:2]
-            line = f"{width}x{height}{elapsed(started, len(tasks))}"
+            parsed = parse(file)
+            share = parsed.share
+            cut = "" if parsed.whole else f", a preview from {share:.1%} of the payload"
+            line = f"{width}x{height}{cut}{elapsed(started, len(tasks))}"
             seconds = (time.perf_counter() - started) / len(tasks)
-            figures = {"width": width, "height": height, "bytes": len(file), "seconds": seconds}
+            figures = {
+                "width": width,
+                "height": height,
+                "bytes": len(file),
+                "share": share,
+                "seconds": seconds,
+            }
             done.append(batch.FileResult(line, width * height, len(file), notes, figures))
         return done
 

@@ -57,6 +57,7 @@ examples:
   llic decompress photo.llic photo.jpg
   llic decompress --format webp compressed/ photos/
   llic decompress photo.llic - --format jpg | display -
+  head -c 9000 photo.llic | llic decompress --preview - preview.png
 """
 
 _INFO_EXAMPLES = """\
@@ -284,6 +285,10 @@ def _add_decompress(commands: argparse._SubParsersAction) -> None:
         default="png",
         help="of images in a folder or stream: png, jpg, webp, tif, bmp, ppm (default: png)",
     )
+    decompress.add_argument(
+        "--preview", action="store_true",
+        help="show what there is of a file that was cut or is still arriving",
+    )  # fmt: skip
     _add_resources(decompress)
 
 

@@ -103,16 +103,17 @@ class Codec:
         """
         return self.encode([image], Quality(quality), fall_back=not strict_llic)[0].data
 
-    def decompress(self, data: Any) -> UInt8[np.ndarray, "h w 3"]:
+    def decompress(self, data: Any, preview: bool = False) -> UInt8[np.ndarray, "h w 3"]:
         """The image in a `.llic` file.
 
         Args:
             data: The file's bytes.
+            preview: As in `decode`.
 
         Raises:
             BitstreamError: As `decode`.
         """
-        return self.decode([data])[0].image
+        return self.decode([data], preview)[0].image
 
     def encode(
         self,
@@ -155,7 +156,7 @@ class Codec:
         encode = self._encoder.encode_or_fall_back if fall_back else self._encoder.encode
         return encode(pixels, rate, refinement, tags)
 
-    def decode(self, files: Iterable[Any]) -> list[Decompressed]:
+    def decode(self, files: Iterable[Any], preview: bool = False) -> list[Decompressed]:
         """Decompresses files whose images go through the networks together.
 
         The sizes of the images must be equal when rounded up to multiples of 64; the qualities need
@@ -164,6 +165,9 @@ class Codec:
 
         Args:
             files: The bytes of each.
+            preview: Take files that were cut, or are still arriving, too: what is missing of the
+                latent is at its predicted mean. Whatever the range decoder yields is the encoder's
+                symbol, but no checksum covers a part.
 
         Raises:
             BitstreamError: One of its subclasses, for anything that is wrong with the bytes of a
@@ -171,15 +175,19 @@ class Codec:
             ArgumentTypeError: No bytes.
             InputError: Sizes that do not go together.
         """
-        return self._decode(self._parse(files))
+        return self._decode(self._parse(files, preview))
 
-    def decode_photographs(self, files: Iterable[Any]) -> list[Photograph]:
+    def decode_photographs(self, files: Iterable[Any], preview: bool = False) -> list[Photograph]:
         """Decompresses files (see `decode`) to photographs, with all that their sections say.
+
+        Args:
+            files: The bytes of each.
+            preview: As in `decode`. A file's sections come last, so a cut one has none.
 
         Raises:
             BitstreamError: As `decode`; also for a section that cannot be read.
         """
-        parsed = self._parse(files)
+        parsed = self._parse(files, preview)
         # Before any image is decoded: damage here is found at once.
         fields = [photograph_fields(file) for file in parsed]
         images = [decoded.image for decoded in self._decode(parsed)]
@@ -241,12 +249,12 @@ class Codec:
         of_file = self._encoder.quality(Quality(quality))
         return self._encoder.encode_latents(latents, (height, width), of_file, sections or {})
 
-    def _parse(self, files: Iterable[Any]) -> list[LlicFile]:
+    def _parse(self, files: Iterable[Any], preview: bool) -> list[LlicFile]:
         """Parses and checks every file; nothing is allocated for images yet."""
         _check_process()
         parsed = []
         for data in _several(files):
-            file = LlicFile.from_bytes(data)
+            file = LlicFile.from_start(data) if preview else LlicFile.from_bytes(data)
             self._decoder.check(file)
             parsed.append(file)
         return parsed

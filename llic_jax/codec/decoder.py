@@ -2,6 +2,9 @@
 
     file -> SymbolReader -> z_hat -> h_s -> walk: read and dequantize each step -> y_hat -> g_s
 
+Of a payload that was cut, each step takes what is there; elsewhere its values are the predicted
+means.
+
 Each step of the walk waits for the positions of its scales: the range decoder needs them on the
 host before the networks can go on.
 """
@@ -91,6 +94,6 @@ class Decoder:
         images = np.array(clock.network(networks.synthesize(canvas, walk.y_hat, qualities)))
         seconds = clock.shares(len(files))
         return [
-            Decompressed(image[: file.height, : file.width], *seconds)
+            Decompressed(image[: file.height, : file.width], *seconds, file.share)
             for file, image in zip(files, images, strict=True)
         ]

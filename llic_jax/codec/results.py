@@ -67,11 +67,13 @@ class Decompressed:
         image: `(H, W, 3)`.
         network_seconds: Spent in the networks.
         coder_seconds: Spent in the range coder.
+        share: How much of the file's payload was there; below 1 for a preview.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
     network_seconds: float
     coder_seconds: float
+    share: float = 1.0
 
     @property
     def seconds(self) -> float:

@@ -179,9 +179,10 @@ def check_payload(file: LlicFile, bits: tuple[float, float]) -> None:
     if fallback.coding_of(file) is not None:
         return
     least = least_bytes(file.width, file.height, bits)
-    if len(file.payload) < least:
+    size = len(file.payload) + file.missing
+    if size < least:
         raise CorruptError(
-            f"{len(file.payload)} bytes of payload cannot hold an image of {file.width} x "
+            f"{size} bytes of payload cannot hold an image of {file.width} x "
             f"{file.height} pixels; at least {least} were expected."
         )
 

@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from llic_jax.bitstream.file import LlicFile
+from llic_jax.coding.arrived import ArrivedDecoder
 from llic_jax.coding.checksums import CheckedDecoder, CheckedEncoder
-from llic_jax.coding.range_coders.interface import CoderPair
+from llic_jax.coding.range_coders.interface import CoderPair, Decoder
 from llic_jax.coding.range_coders.registry import coder_by_id
 from llic_jax.coding.row_shifts import read_rows, write_rows
 from llic_jax.coding.scale_offsets import ScaleOffsets
 from llic_jax.coding.spent_bits import SpentBits
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Step
-from llic_jax.errors import CorruptError, UnknownCoderError
+from llic_jax.errors import CorruptError, TruncatedError, UnknownCoderError
 
 
 class Payload(NamedTuple):
@@ -96,12 +97,15 @@ class SymbolWriter:
 class SymbolReader:
     """Reads the symbols of one file: `read_hyper`, `read` for every step, `finish`.
 
+    Where a part of the payload is missing, zeros take its place.
+
     Args:
-        file: With its payload.
+        file: With its payload, or with the start of it (`LlicFile.from_start`).
         tables: Of the model.
 
     Raises:
         CorruptError: The range coder cannot read the payload; also in the other methods.
+        TruncatedError: Bytes are missing, and this range coder needs all of them.
     """
 
     def __init__(self, file: LlicFile, tables: CodingTables):
@@ -111,11 +115,20 @@ class SymbolReader:
             file.symbols_crc,
         )
         coder = _coder(file)
-        self._decoder = CheckedDecoder(
-            lambda: coder.decoder(tables, file.payload),
-            file.checksummed_header,
-            SpentBits(tables, len(file.payload)),
-        )
+        self._checked: CheckedDecoder | None = None
+        if file.missing:
+            if not coder.in_order:
+                raise TruncatedError(
+                    f"{file.missing} bytes of the payload are missing, and of files of the range "
+                    f"coder {file.coder_name} no part can be shown. Get the whole file."
+                )
+            self._decoder: Decoder = ArrivedDecoder(coder, tables, file.payload)
+        else:
+            self._decoder = self._checked = CheckedDecoder(
+                lambda: coder.decoder(tables, file.payload),
+                file.checksummed_header,
+                SpentBits(tables, len(file.payload)),
+            )
         self._offsets = ScaleOffsets(tables) if file.version > 2 else None
 
     def read_hyper(self, shape: tuple[int, int, int]) -> Int32[np.ndarray, "h w n"]:
@@ -132,10 +145,13 @@ class SymbolReader:
     def finish(self) -> None:
         """Checks that these were the symbols that the encoder has coded.
 
+        The checksum is over all of them, so a part cannot be checked.
+
         Raises:
             CorruptError: They were not.
         """
-        if not self._decoder.finish() or self._decoder.crc != self._crc:
+        checked = self._checked
+        if checked is not None and not (checked.finish() and checked.crc == self._crc):
             raise CorruptError(
                 "The decoded symbols are not those that were coded: this platform computed "
                 "other probabilities than the one that wrote the file. No image is returned."

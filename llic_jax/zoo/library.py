@@ -44,16 +44,16 @@ class ModelLibrary:
         """The codec of the model that wrote a file; the recommended one's if it names none.
 
         Args:
-            data: The file's bytes.
+            data: The file's bytes, or the start of them.
 
         Raises:
-            BitstreamError: As `LlicFile.from_bytes`; `UnknownModelError` where the model is not
+            BitstreamError: As `LlicFile.from_start`; `UnknownModelError` where the model is not
                 installed.
             LlicError: As `load_codec`.
         """
         if self._only is not None:
             return self._only
-        fingerprint = LlicFile.from_bytes(data).fingerprint
+        fingerprint = LlicFile.from_start(data).fingerprint
         if not fingerprint:
             return self.codec_of()
         with self._lock:  # two threads that meet the same model wait for one loading
@@ -80,11 +80,12 @@ class ModelLibrary:
                 self._folders[folder] = self._codecs.setdefault(codec.fingerprint, codec)
             return self._folders[folder]
 
-    def decode_photographs(self, files: Sequence[Any]) -> list[Photograph]:
+    def decode_photographs(self, files: Sequence[Any], preview: bool = False) -> list[Photograph]:
         """Decompresses files of any installed models; those of one model go together.
 
         Args:
             files: The bytes of each.
+            preview: Take files that were cut, too (see `Codec.decode`).
 
         Returns:
             The photographs, in the order of the files.
@@ -96,7 +97,7 @@ class ModelLibrary:
         decoded: dict[int, Photograph] = {}
         for codec in dict.fromkeys(codecs):
             own = [i for i, other in enumerate(codecs) if other is codec]
-            photographs = codec.decode_photographs([files[i] for i in own])
+            photographs = codec.decode_photographs([files[i] for i in own], preview)
             decoded |= zip(own, photographs, strict=True)
         return [decoded[i] for i in range(len(files))]
 
@@ -173,13 +174,14 @@ def _photograph(image: Any) -> Photograph:
     return Photograph(validation.as_image(image))
 
 
-def decompress(data: Any) -> UInt8[np.ndarray, "h w 3"]:
+def decompress(data: Any, *, preview: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """The image in these `.llic` bytes, whichever installed model wrote them.
 
     Models stay loaded for the next files. `load_codec(NAME).decompress` takes one model only.
 
     Args:
         data: The file's bytes, or its name.
+        preview: Take a file that was cut, or is still arriving, too (see `Codec.decode`).
 
     Returns:
         `(H, W, 3)`, uint8.
@@ -191,4 +193,4 @@ def decompress(data: Any) -> UInt8[np.ndarray, "h w 3"]:
     """
     if isinstance(data, str | os.PathLike):
         data = Path(data).read_bytes()
-    return shared_library().codec_for(data).decompress(data)
+    return shared_library().codec_for(data).decompress(data, preview)

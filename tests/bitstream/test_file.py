@@ -165,3 +165,28 @@ def test_random_bytes_raise_nothing_else():
         )
         with contextlib.suppress(BitstreamError):
             LlicFile.from_bytes(sealed(body))
+
+
+def test_the_start_of_a_file_is_read_as_far_as_it_goes():
+    data = FILE.to_bytes()
+    for length in range(len(data)):
+        if length < 27:  # the header is not whole
+            with pytest.raises(TruncatedError, match=f"after {length} bytes"):
+                LlicFile.from_start(data[:length])
+            continue
+        with contextlib.suppress(CorruptError):  # a cut section may end as a whole file would
+            file = LlicFile.from_start(data[:length])
+            there = min(length - 27, 200)
+            assert file.payload == FILE.payload[:there] and file.missing == 200 - there
+            assert file.share == there / 200 and not file.whole and file.sections == {}
+            assert (file.width, file.height, file.quality) == (513, 7, 3.25)
+            with pytest.raises(TruncatedError, match="expected all of it"):
+                file.to_bytes()
+    assert LlicFile.from_start(data) == FILE and FILE.share == 1
+
+
+def test_no_part_of_a_picture_in_a_section_is_read():
+    data = PICTURE.to_bytes()
+    for length in range(len(data)):
+        with pytest.raises(BitstreamError):
+            LlicFile.from_start(data[:length])

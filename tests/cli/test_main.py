@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 import time
 
@@ -320,6 +321,23 @@ def test_a_line_of_json_for_each_file(pictures, tiny_release, capsys):
     assert llic("info", "--json", done["target"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["bpp"] == done["bpp"] and said["quality"] == 2 and said["profile"] is None
+
+
+def test_a_preview_of_a_file_that_was_cut(pictures, tiny_release, capsys):
+    model = ("--checkpoint", tiny_release)
+    whole, cut = pictures / "a.llic", pictures / "cut.llic"
+    assert llic("compress", *model, pictures / "a.png", whole) == 0
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert llic("decompress", *model, cut, pictures / "cut.png") == 1
+    assert "llic decompress --preview" in capsys.readouterr().err
+    assert llic("decompress", *model, "--preview", cut, whole, f"{pictures}/previews/") == 0
+    out = capsys.readouterr().out
+    share = re.search(r"cut.llic.*60x50, a preview from ([\d.]+)% of the payload", out)
+    assert share and 30 < float(share[1]) < 60 and out.count("preview from") == 1
+    assert llic("decompress", *model, whole, pictures / "whole.png") == 0
+    images = [read_image(pictures / name) for name in ("previews/a.png", "whole.png")]
+    np.testing.assert_allclose(*images, atol=1)
+    assert read_image(pictures / "previews/cut.png").shape == (50, 60, 3)
 
 
 def test_folders_in_folders_are_left_when_told_to(pictures, capsys):

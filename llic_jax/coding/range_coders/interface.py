@@ -45,9 +45,12 @@ class CoderPair:
         library: The module that it needs, if any.
         encoder: Makes an encoder from tables.
         decoder: Makes a decoder from tables and bytes.
+        in_order: Whether symbols are coded in the order in which they are given, so that the start
+            of the bytes yields the first of them.
     """
 
     coder_id: int
     library: str | None
     encoder: Callable[[Tables], Encoder]
     decoder: Callable[[Tables, bytes], Decoder]
+    in_order: bool = False

@@ -26,7 +26,7 @@ def _tfc_decoder(tables: Tables, data: bytes) -> Decoder:
 
 
 CODERS: dict[str, CoderPair] = {
-    "tfc": CoderPair(1, None, _tfc_encoder, _tfc_decoder),
+    "tfc": CoderPair(1, None, _tfc_encoder, _tfc_decoder, in_order=True),
     "constriction": CoderPair(3, "constriction", ConstrictionEncoder, ConstrictionDecoder),
 }
 # Nothing is written with these any more; their files are read.
