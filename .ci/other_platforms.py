@@ -32,13 +32,16 @@ _GLIBC = (17, 24, 26, 27, 28, 34)
 PLATFORMS = {
     "Linux, aarch64": Platform(
         "aarch64-linux-gnu.2.17",
-        tuple(f"manylinux_2_{minor}_aarch64" for minor in _GLIBC) + ("manylinux2014_aarch64",),
+        (*(f"manylinux_2_{minor}_aarch64" for minor in _GLIBC), "manylinux2014_aarch64"),
         {"platform_machine": "aarch64", "platform_system": "Linux"},
     ),
     "macOS, arm64": Platform(
         "aarch64-macos",
-        tuple(f"macosx_{major}_0_{kind}" for major in (11, 12, 13, 14) for kind in ("arm64",))
-        + ("macosx_10_9_universal2", "macosx_11_0_universal2"),
+        (
+            *(f"macosx_{major}_0_arm64" for major in (11, 12, 13, 14)),
+            "macosx_10_9_universal2",
+            "macosx_11_0_universal2",
+        ),
         {"platform_machine": "arm64", "platform_system": "Darwin"},
     ),
 }
@@ -81,11 +84,10 @@ def main() -> None:
         for label, platform in PLATFORMS.items():
             for source in SOURCES:
                 out = folder / f"{label}-{source}.so"
+                compiler = zig, "-m", "ziglang", "c++", "-target", platform.target
+                code = str(ROOT / "llic_jax" / "native" / source)
                 done = subprocess.run(
-                    [zig, "-m", "ziglang", "c++", "-target", platform.target, *FLAGS]
-                    + ["-o", str(out), str(ROOT / "llic_jax" / "native" / source)],
-                    capture_output=True,
-                    text=True,
+                    [*compiler, *FLAGS, "-o", str(out), code], capture_output=True, text=True
                 )
                 said = f"compiled, {out.stat().st_size >> 10} KiB" if out.exists() else done.stderr
                 print(f"{label}: {source}: {said}", flush=True)
