@@ -133,6 +133,10 @@ class WorkerError(LlicError, RuntimeError):
     """A process that coded images has died."""
 
 
+class PipelineError(LlicError, RuntimeError):
+    """Work on many photographs that cannot be begun, continued or finished."""
+
+
 class BaselineError(LlicError, ValueError):
     """A codec that is not known, or whose library is not installed."""
 

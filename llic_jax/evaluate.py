@@ -8,13 +8,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from llic_jax.errors import LlicError
+from llic_jax.evaluation.arguments import add_measured
 from llic_jax.system import streams
-from llic_jax.system.arguments import not_negative, positive
+from llic_jax.system.arguments import positive
 from llic_jax.system.extras import install_command
-from llic_jax.system.files import path_argument, print_any_name
+from llic_jax.system.files import print_any_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,31 +80,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__)
     add = parser.add_argument
-    add("--data_dir", nargs="+", default=[], help="folders and files (default: scikit-image's)")
-    add("--dataset", help="kodak, clic_pro_valid or tecnick: from --data_dir, or else fetched")
-    add(
-        "--held_back", type=_held_back, default=0, metavar="N|FILE",
-        help="evaluate only the N images of --data_dir that training with data.held_back=N leaves "
-        "out; or those that a run's held_back.json names, which stay when images are added",
-    )  # fmt: skip
-    add(
-        "--checkpoint", nargs="+", type=path_argument,
-        help="released folders (default: the built-in model)",
-    )  # fmt: skip
-    add("--quality", type=float, nargs="+", help="default: every level")
-    add(
-        "--effort", type=not_negative, nargs="+", default=[0], metavar="N",
-        help="refine the latents of each image with N gradient steps; a curve for each N",
-    )  # fmt: skip
-    add("--coder", help="range coder: tfc or constriction (default: the first that is installed)")
-    add(
-        "--codecs", nargs="*",
-        help="compare with: jpeg jpeg2000 webp avif avif-slow avif-default jpegxl (default: all)",
-    )  # fmt: skip
-    add(
-        "--output", type=path_argument, default=Path("results"),
-        help="a folder (default: ./results); what is measured there already is not measured again",
-    )  # fmt: skip
+    add_measured(parser)
     add(
         "--workers", type=positive, default=1,
         help="processes (default: 1; with more, they slow each other down, and times mean less)",
@@ -116,10 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         help="interpolation of BD-rates; polynomial is the older cubic (default: pchip)",
     )  # fmt: skip
     return parser
-
-
-def _held_back(text: str) -> int | Path:
-    return int(text) if text.lstrip("-").isdigit() else path_argument(text)
 
 
 if __name__ == "__main__":

@@ -38,26 +38,59 @@ class ImageSet:
     files: tuple[Path, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class FileSet:
+    """Files of images to measure on, before they are read.
+
+    Attributes:
+      name: As of an `ImageSet`.
+      published: Likewise.
+      files: Their paths; the names of their images are distinct.
+    """
+
+    name: str
+    published: str | None
+    files: tuple[Path, ...]
+
+
 def load_images(
     sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int | Path = 0
 ) -> ImageSet:
     """Loads the images of a data set, of folders and files, or embedded ones.
 
     Args:
-      sources: Folders, searched recursively, and files. None of either: scikit-image's photographs.
+      sources: As for `find_files`. None and no data set: scikit-image's photographs.
+      dataset: As for `find_files`.
+      held_out: Likewise.
+
+    Returns:
+      The images, read as RGB.
+
+    Raises:
+      DataError: As `find_files`, or no image can be used.
+      ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
+    """
+    if not sources and dataset is None and not held_out:
+        return ImageSet("scikit-image's photographs", None, _embedded())
+    return _read(find_files(sources, dataset, held_out), skip=dataset is None)
+
+
+def find_files(
+    sources: Sequence[str | Path] = (), dataset: str | None = None, held_out: int | Path = 0
+) -> FileSet:
+    """Finds the files of a data set, or of folders and files.
+
+    Args:
+      sources: Folders, searched recursively, and files.
       dataset: A name in `evaluation_sets.DATASETS`; it is in the only folder in `sources`, if
         given, and else fetched.
       held_out: Takes only those images of the only folder in `sources` that a training run with
         `data.held_back` of that number never sees; or those that a run's `held_back.json` names,
         also where photographs were added since. 0: takes all.
 
-    Returns:
-      The images, read as RGB.
-
     Raises:
       DataError: Nothing is there, two files have one name, or files are not the data set's;
         `held_out` without a folder, or not of this one.
-      ImageFileError: A file of a data set is no RGB image. Others are skipped, with a line each.
     """
     if isinstance(held_out, int) and held_out < 0:
         raise DataError(f"--held_back is {held_out}; it takes a number of photographs.")
@@ -67,19 +100,18 @@ def load_images(
             raise DataError("--held_back takes one folder of photographs: name it with --data_dir.")
         files = _held_out_files(folders[0], held_out)
         name = f"{len(files)} photographs held back of {default_name(folders[0])}"
-        return _read(name, None, files)
+        return _distinct(name, None, files)
     if dataset is not None:
         if len(sources) > 1:
             raise DataError(f"--dataset {dataset} takes one folder; {len(sources)} are named.")
         files = dataset_files(dataset, sources[0] if sources else None)
-        return _read(dataset, dataset, files, skip=False)
-    if not sources:
-        return ImageSet("scikit-image's photographs", None, _embedded())
+        return _distinct(dataset, dataset, files)
     files = []
     for source in (Path(name).expanduser() for name in sources):
         files += [source] if source.suffix.lower() in SUFFIXES else image_files(source)
     published = identify(files)
-    return _read(published or ", ".join(default_name(Path(s)) for s in sources), published, files)
+    name = published or ", ".join(default_name(Path(s)) for s in sources)
+    return _distinct(name, published, files)
 
 
 def _held_out_files(folder: Path, held_out: int | Path) -> list[Path]:
@@ -98,24 +130,37 @@ def _held_out_files(folder: Path, held_out: int | Path) -> list[Path]:
     return [photographs.files[i] for i in kept.indexes]
 
 
-def _read(name: str, published: str | None, files: Sequence[Path], skip: bool = True) -> ImageSet:
-    names = [_printable(path.name) for path in files]
+def _distinct(name: str, published: str | None, files: Sequence[Path]) -> FileSet:
+    names = [image_name(path) for path in files]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"Several files are called {', '.join(twice)}; rename them, or run apart.")
+    return FileSet(name, published, tuple(files))
+
+
+def _read(found: FileSet, skip: bool) -> ImageSet:
     images = []
-    for file_name, path in zip(names, files, strict=True):
+    for path in found.files:
         try:
-            images.append((file_name, read_image(path)))
+            images.append((image_name(path), read_image(path)))
         except FileNotFoundError as error:
             raise DataError(f"No file {error.filename}.") from error
         except ImageFileError as error:
             if not skip:
                 raise
             print(f"skipped: {error}", file=sys.stderr)
-    if files and not images:
+    if found.files and not images:
         raise DataError("None of the images can be used; the reasons stand above.")
-    return ImageSet(name, published, images, tuple(files))
+    return ImageSet(found.name, found.published, images, found.files)
+
+
+def image_name(path: Path) -> str:
+    """The name of a file's image among results.
+
+    Args:
+        path: Of the file.
+    """
+    return _printable(path.name)
 
 
 def default_name(path: Path) -> str:
