@@ -152,6 +152,6 @@ def run(steps: Sequence[Step], state: State, options: PipelineOptions) -> Counte
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner:
     """Beam's `DirectRunner` would first try to fetch a program that is not of this package."""
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
     info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     return FnApiRunner(provision_info=ExtendedProvisionInfo(info))

@@ -35,7 +35,7 @@ work is done on this machine, by --direct_num_workers processes (default: one fo
 _LOCAL = {
     "--direct_running_mode": "multi_processing",
     "--direct_num_workers": str(os.cpu_count() or 1),
-    "--default_sdk_harness_log_level": "WARNING",
+    "--default_sdk_harness_log_level": "ERROR",
 }
 
 

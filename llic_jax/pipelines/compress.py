@@ -168,7 +168,7 @@ class CompressionWorker:
         if target.exists():  # a try before this one has come so far
             return {"files found": 1}
         try:
-            data = self._compressed(self.plan.source / name)
+            data = self._compressed(name)
         except SkipError as reason:
             skipped = Skipped(name, reason.kind, reason.message)
             self.plan.state.skip(skipped)
@@ -178,15 +178,16 @@ class CompressionWorker:
         self.plan.state.take_back(name)
         return {"files": 1, "bytes": len(data)}
 
-    def _compressed(self, path: Path) -> bytes:
+    def _compressed(self, name: str) -> bytes:
         from llic_jax.images.read import read_photograph
         from llic_jax.zoo.library import compress
 
         coding = self.plan.coding
         try:
-            photograph = read_photograph(path, to_8bit=coding.to_8bit)
+            path = self.plan.source / name
+            photograph = read_photograph(path, name=name, to_8bit=coding.to_8bit)
         except (ImageFileError, OSError) as error:
-            raise SkipError("cannot be read", str(error)) from error
+            raise SkipError("cannot be read", str(error).removeprefix(f"{name} ")) from error
         try:
             return compress(
                 photograph,
