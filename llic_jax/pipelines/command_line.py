@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llic_jax.errors import PipelineError
 from llic_jax.evaluation.arguments import add_measured
@@ -39,6 +39,7 @@ _LOCAL = {
 }
 
 
+@runtime_checkable
 class Plan(Protocol):
     """Work that a command has planned."""
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llic_jax.errors import DataError, OutputError, PipelineError
 from llic_jax.system.files import write_json
@@ -20,6 +20,7 @@ Counts = Mapping[str, int]
 _PLAN = "plan.json"
 
 
+@runtime_checkable
 class Worker(Protocol):
     """Does units, in one process."""
 
@@ -37,6 +38,7 @@ class Worker(Protocol):
         """
 
 
+@runtime_checkable
 class Step(Protocol):
     """A part of the work whose units do not depend on each other; it pickles small.
 
