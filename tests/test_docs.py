@@ -83,9 +83,13 @@ def _sources(name: str) -> str:
         paths = [*ROOT.glob("llic_jax/cli/*.py")]
     elif name.startswith("llic_jax."):
         path = ROOT / name.replace(".", "/")
-        paths = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else []
-    elif name in ("train.py", "eval.py"):
-        paths = [ROOT / "llic_jax" / {"train.py": "train.py", "eval.py": "evaluate.py"}[name]]
+        paths = [path.with_suffix(".py"), *path.glob("*.py")]
+        if name.endswith((".evaluate", ".pipelines")):
+            paths.append(ROOT / "llic_jax" / "evaluation" / "arguments.py")
+    elif name == "eval.py":
+        paths = [ROOT / "llic_jax" / f for f in ("evaluate.py", "evaluation/arguments.py")]
+    elif name == "train.py":
+        paths = [ROOT / "llic_jax" / "train.py"]
     else:
         paths = [ROOT / name]
         paths += [path for path in (ROOT / "benchmarks").glob("*.py") if name.startswith("bench")]

@@ -6,8 +6,11 @@ Elements are numbers of units. Photographs and outputs stay in files, so every r
 to nothing, and a bundle that is retried does its units again, which changes nothing.
 """
 
+import queue
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics, MetricsFilter
@@ -18,7 +21,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import (
     FnApiRunner,
 )
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
-from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.utils.shared import Shared
 
 from llic_jax.errors import LlicError, PipelineError
@@ -126,8 +129,9 @@ def run(steps: Sequence[Step], state: State, options: PipelineOptions) -> Counte
         done = spread | step.name >> beam.ParDo(Do(step, state), *before)
         before = [beam.pvalue.AsIter(done)]  # the next step waits for all units of this one
     try:
-        result = pipeline.run()
-        ended = result.wait_until_finish()
+        result, ended = _finished(pipeline)
+    except PipelineError:
+        raise
     except Exception as error:  # a runner raises whatever its workers raised
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise PipelineError(
@@ -148,6 +152,48 @@ def run(steps: Sequence[Step], state: State, options: PipelineOptions) -> Counte
         value = counter.attempted if counter.committed is None else counter.committed
         counts[counter.key.metric.name] += value or 0
     return counts
+
+
+def _finished(pipeline: beam.Pipeline) -> tuple[PipelineResult, str | None]:
+    """Runs a pipeline to its end, in a thread of its own.
+
+    The local runner waits for ever for a worker process that has died, and only tells of it by an
+    exception in another thread.
+
+    Raises:
+        PipelineError: A worker process of the local runner died.
+    """
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    usual = threading.excepthook
+
+    def uncaught(args: threading.ExceptHookArgs) -> None:
+        if str(args.exc_value).startswith("Worker subprocess exited"):
+            events.put(
+                PipelineError(
+                    f"A worker process died ({args.exc_value}), most often for lack of memory. "
+                    "What is done is kept. Run with fewer --direct_num_workers; the same command "
+                    "goes on."
+                )
+            )
+        else:
+            usual(args)
+
+    def work() -> None:
+        try:
+            result = pipeline.run()
+            events.put((result, result.wait_until_finish()))
+        except BaseException as error:
+            events.put(error)
+
+    threading.excepthook = uncaught
+    try:
+        threading.Thread(target=work, name="llic pipeline", daemon=True).start()
+        event = events.get()
+    finally:
+        threading.excepthook = usual
+    if isinstance(event, BaseException):
+        raise event
+    return event
 
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner:

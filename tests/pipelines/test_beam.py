@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from llic_jax.data.sources import open_source
+from llic_jax.errors import PipelineError
 from llic_jax.pipelines import command_line
+from llic_jax.pipelines.work import State
+from tests.pipelines.deadly import Deadly
 from tests.pipelines.pictures import EXPECTED, content, smooth
 
 pytest.importorskip("apache_beam")
@@ -149,3 +152,14 @@ def test_a_killed_run_goes_on(tmp_path):
     source = open_source(f"records:{output}/*.array_record")
     assert len({source.source[i] for i in range(len(source))}) == len(source) == 40
     assert not list(output.rglob("*.part"))
+
+
+@pytest.mark.slow  # starts Beam's worker processes
+def test_a_dead_worker_ends_the_run(tmp_path, monkeypatch):
+    """Beam's own local runner waits for it for ever."""
+    from llic_jax.pipelines import beam
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    options = beam.checked_options(command_line.local_defaults(["--direct_num_workers=2"]))
+    with pytest.raises(PipelineError, match="A worker process died .* return code"):
+        beam.run([Deadly()], State.begin(tmp_path, "deadly", {}), options)
