@@ -5,6 +5,7 @@ A unit is a photograph. Its file is written whole, so a file that is there is do
 
 import dataclasses
 import functools
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ class CompressionWorker:
     def __init__(self, plan: Compression):
         self.plan = plan
         self._names = read_names(plan.names)
+        self._lock = threading.Lock()  # a process may have several threads
 
     @functools.cached_property
     def _codec(self) -> Any:
@@ -183,6 +185,8 @@ class CompressionWorker:
         from llic_jax.zoo.library import compress
 
         coding = self.plan.coding
+        with self._lock:
+            codec = self._codec
         try:
             path = self.plan.source / name
             photograph = read_photograph(path, name=name, to_8bit=coding.to_8bit)
@@ -196,7 +200,7 @@ class CompressionWorker:
                 target_psnr=coding.target_psnr,
                 keep_exif=coding.keep_exif,
                 strict_llic=coding.strict_llic,
-                model=self._codec,
+                model=codec,
             )
         except InputError as error:
             raise SkipError("cannot be coded", str(error)) from error

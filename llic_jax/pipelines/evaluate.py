@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,6 +215,7 @@ class EvaluationWorker:
     def __init__(self, plan: Evaluation):
         self.plan = plan
         self._files = [Path(name) for name in read_names(plan.names)]
+        self._lock = threading.Lock()  # a process may have several threads
 
     @functools.cached_property
     def _trials(self) -> list[Any]:
@@ -253,14 +255,15 @@ class EvaluationWorker:
         except ImageFileError as error:
             if self.plan.strict:
                 raise
-            skipped = Skipped(image, "cannot be read", str(error))
+            skipped = Skipped(image, "cannot be read", str(error).removeprefix(f"{path} "))
             self.plan.state.skip(skipped)
             return count_skipped([skipped])
         images = ImageSet(self.plan.set_name, self.plan.published, [(image, pixels)])
         output = Output(self.plan.part(image), images)
-        before = self._known.get(image, {})
+        with self._lock:
+            trials, before = self._trials, self._known.get(image, {})
         output.results.results |= before
-        results = measure(self._trials, images, output, progress=False)
+        results = measure(trials, images, output, progress=False)
         new = sum(result.key not in before for result in results)
         curves = [result.key[:2] for result in results]
         write_json(self.plan.done(image), {"image": image, "curves": curves})

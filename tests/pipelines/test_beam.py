@@ -77,6 +77,25 @@ def test_compress(few, tiny_release, tiny_codec, tmp_path, capsys, monkeypatch):
     assert again["counted"] == expected and "files" not in again["this_run"]
 
 
+def test_a_process_loads_the_model_once(
+    few, tiny_release, tiny_codec, tmp_path, capsys, monkeypatch
+):
+    loads = []
+
+    def load(*_, **__):
+        loads.append(1)
+        time.sleep(0.1)  # for the other thread to come
+        return tiny_codec
+
+    monkeypatch.setattr("llic_jax.zoo.folder.load_codec", load)
+    for i in range(2, 8):
+        smooth(i, 64, 64).save(few / f"{i}.png")
+    threads = ["--direct_running_mode=multi_threading", "--direct_num_workers=3"]
+    arguments = ["compress", few, tmp_path / "files", f"--model={tiny_release}", "--strict_llic"]
+    assert run(capsys, *arguments, flags=threads)["counted"]["files"] == 8
+    assert len(loads) == 1
+
+
 def test_evaluate(few, tiny_release, tiny_codec, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("llic_jax.evaluation.llic_system.load_codec", lambda *_: tiny_codec)
     arguments = ["evaluate", "--data_dir", few, "--output", tmp_path / "results", "--codecs"]
@@ -161,5 +180,5 @@ def test_a_dead_worker_ends_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     options = beam.checked_options(command_line.local_defaults(["--direct_num_workers=2"]))
-    with pytest.raises(PipelineError, match="A worker process died .* return code"):
+    with pytest.raises(PipelineError, match=r"A worker process died .* return code"):
         beam.run([Deadly()], State.begin(tmp_path, "deadly", {}), options)
