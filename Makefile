@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 LATEST := .venv-latest
 DOCS := .venv-docs
+# Apache Beam does not join the complete stack (docs/many_machines.md).
+BEAM := .venv-beam
 # Compiling for a GPU that is absent (docs/ahead_of_time.md). The version of the GPU machine's JAX.
 AOT := .venv-aot
 AOT_PYTHON ?= python3.12
@@ -18,7 +20,7 @@ LATEST_PYTHON ?= $(shell for python in python3.13 $(PYENV_VERSIONS)/3.13*/bin/py
 # walks alike. `make test-latest` runs everything.
 GOLDEN := tests/codec/test_golden.py tests/entropy/test_conformance.py tests/coding/range_coders
 
-.PHONY: eval test test-slow test-all test-latest golden-latest newest-python conformance check format docs \
+.PHONY: eval test test-slow test-all test-latest test-beam golden-latest newest-python conformance check format docs \
 	dist installs aot clean
 
 eval: $(VENV)/ready
@@ -38,6 +40,9 @@ test-all: $(VENV)/ready
 test-latest: $(LATEST)/ready
 	$(LATEST)/bin/python .ci/versions.py --newest
 	$(LATEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-beam: $(BEAM)/ready
+	$(BEAM)/bin/python -m pytest tests/pipelines tests/benchmarks/test_beam_kill.py $(ARGS)
 
 golden-latest:
 	$(MAKE) test-latest ARGS="$(GOLDEN)"
@@ -88,6 +93,11 @@ $(LATEST)/ready: setup.cfg pyproject.toml setup.py $(wildcard llic_jax/native/*.
 	$(LATEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[train,eval,dev]"
 	touch $@
 
+$(BEAM)/ready: setup.cfg pyproject.toml setup.py $(wildcard llic_jax/native/*.cc llic_jax/native/*.inc)
+	$(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/python -m pip install -q --disable-pip-version-check -e ".[eval,beam]" pytest beartype
+	touch $@
+
 # The site's builder reads the sources and imports nothing, so neither JAX nor llic_jax is installed.
 $(DOCS)/ready: docs/requirements.txt
 	$(PYTHON) -m venv $(DOCS)
@@ -103,5 +113,5 @@ $(AOT)/ready: setup.cfg pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(DOCS) $(AOT) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache
+	rm -rf $(VENV) $(LATEST) $(DOCS) $(AOT) $(BEAM) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache
 	rm -f llic_jax/native/*.so
