@@ -246,7 +246,8 @@ class ImageEncoder:
     def _refiner(self) -> "Refiner":
         from llic_jax.codec.refinement import Refiner  # with optax, which takes time to load
 
-        return Refiner(self._networks.network, self._networks.params, self._lambdas)
+        networks = self._networks
+        return Refiner(networks.network, networks.params, self._lambdas, networks.memory_gb)
 
 
 def _size(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:

@@ -35,11 +35,12 @@ class CompiledNetworks:
             walk takes more are refused.
 
     Attributes:
+        memory_gb: As given.
         programs: All compiled functions but the transforms, by name.
     """
 
     def __init__(self, network: LLIC, params: Any, memory_gb: float):
-        self.network, self.params, self._memory_gb = network, params, memory_gb
+        self.network, self.params, self.memory_gb = network, params, memory_gb
         self._memory = WalkMemory(self._walk, network.latent_channels, memory_gb)
         identity = program_identity(network, params)
         self._g_a, self._g_s = (
@@ -223,7 +224,7 @@ class CompiledNetworks:
         together = f", {len(sizes)} of them together," if others else ""
         raise ImageSizeError(
             f"An image of {first[1]} x {first[0]} pixels{together} takes about {needed:.1f} GiB of "
-            f"memory; allowed are {self._memory_gb:g}. A larger memory_gb allows more."
+            f"memory; allowed are {self.memory_gb:g}. A larger memory_gb allows more."
         )
 
     def walk_gib(self, height: int, width: int) -> float:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from llic_jax.bitstream.file import LlicFile
-from llic_jax.codec import effort, refinement
+from llic_jax.codec import effort, refinement, windows
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
-from llic_jax.errors import InputError
+from llic_jax.errors import ImageSizeError, InputError
 from llic_jax.metrics.distortion import image_psnr
 from llic_jax.zoo.folder import load_codec
 
@@ -70,6 +70,21 @@ def test_with_a_target_psnr_only_visible_pixels_count(tiny_codec, image):
     searched = tiny_codec.encode([image], target, refinement.Refinement(STEPS))[0]
     assert image_psnr(image, tiny_codec.reconstruct(searched), visible) >= target.value
     assert searched.effort.psnr >= target.value
+
+
+def test_in_windows_the_file_is_smaller_too(tiny_codec, photograph, monkeypatch):
+    """An image of twelve blocks in windows of nine."""
+    image = photograph[:190, :250]
+    (plain,) = tiny_codec.encode([image], Quality(QUALITY))
+    blocks = []
+    monkeypatch.setattr(refinement, "_WINDOW_BYTES", (3 << 30) // (19 * 64**2 // 2))
+    monkeypatch.setattr(
+        refinement, "windows", lambda *args: blocks.append(args) or windows.windows(*args)
+    )
+    cut = refined_file(tiny_codec, image, steps=STEPS)
+    assert blocks == [(3, 4, 9)]
+    before, after = (psnr(tiny_codec, image, encoded) for encoded in (plain, cut))
+    assert len(cut.data) < len(plain.data) and before <= after < before + 0.3
 
 
 @pytest.mark.slow
@@ -150,6 +165,8 @@ def test_what_cannot_be_refined_is_refused(tiny_codec, image, monkeypatch):
     model = tiny_codec.model._replace(lambdas=())
     with pytest.raises(InputError, match="no lambda"):
         refined_file(Codec(model), image, steps=1)
-    monkeypatch.setattr(refinement, "MAX_PIXELS", 100)
-    with pytest.raises(InputError, match="50 x 60 are more"):
+    monkeypatch.setattr(refinement, "_WINDOW_BYTES", 1 << 20)
+    with pytest.raises(
+        ImageSizeError, match=r"37\.0 GiB of memory for 50 x 60 pixels; allowed are 4"
+    ):
         refined_file(tiny_codec, image, steps=1)
