@@ -304,7 +304,7 @@ class CompiledEntropyModel:
         return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Step k's refinement; arguments and results as in `EntropyModel`.
+        """Step k's refinement, if the model has any; arguments and results as there.
 
         Args:
             k: Number of the step.
@@ -312,6 +312,8 @@ class CompiledEntropyModel:
             y_hat: The decoded latent with step k's values in it.
             carry: From `entropy_params`.
         """
+        if not self._networks.network.refines:
+            return y_hat, carry
         program = self._networks.programs["refine"]
         return program(self._networks.params, self._canvas, k, hyper, y_hat, carry)
 

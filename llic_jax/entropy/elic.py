@@ -116,17 +116,6 @@ class SpaceChannelModel(nn.Module):
         mean, raw_scale = jnp.split(self.aggregate[group](known), 2, axis=-1)
         return mean, positive_scale(raw_scale), carry
 
-    def refine(self, k: int, hyper: Array, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Leaves everything as it is: ELIC predicts no rounding error (see `EntropyModel`).
-
-        Args:
-            k: Number of the step.
-            hyper: Output of `h_s`.
-            y_hat: The decoded latent with step k's values in it.
-            carry: From `entropy_params`.
-        """
-        return y_hat, carry
-
 
 class Aggregation(nn.Module):
     """Three 1x1 convolutions to `features`, ReLU between, widths interpolated linearly.

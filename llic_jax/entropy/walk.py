@@ -111,6 +111,10 @@ class EntropyModel(Protocol):
 
     `hyper` is the output of the hyper-synthesis. `carry` hands results from one step to a later one
     (None at the start), so that nothing is computed twice.
+
+    A model may have one more method, `refine(k, hyper, y_hat, carry)`. It corrects what step k has
+    decoded (latent residual prediction), from the latent with step k's values in it and the step's
+    carry, and returns the corrected latent and the carry of the next step.
     """
 
     @property
@@ -130,19 +134,6 @@ class EntropyModel(Protocol):
 
         Returns:
             Mean, scale (bounded below by SCALE_MIN), and the carry.
-        """
-
-    def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Corrects step k's decoded values (latent residual prediction).
-
-        Args:
-            k: Number of the step.
-            hyper: As in `entropy_params`.
-            y_hat: The decoded latent with step k's values in it.
-            carry: From `entropy_params`.
-
-        Returns:
-            The corrected latent, and the carry of the next step.
         """
 
 
@@ -188,14 +179,16 @@ class Walk:
         if self._state != "not started":
             raise WalkError("This walk was begun before; make a new Walk for every pass.")
         model, carry = self._model, None
+        refine = getattr(model, "refine", None)
         for k, step in enumerate(model.steps):
             mean, scale, carry = model.entropy_params(k, self._hyper, self._y_hat, carry)
             self._state, self._values = "waiting", None
             yield step, mean, scale
             if self._values is None:
                 raise WalkError(f"Step {k} was not filled; call walk.fill(values) once in each.")
-            y_hat = step.scatter(self._y_hat, self._values)
-            self._y_hat, carry = model.refine(k, self._hyper, y_hat, carry)
+            self._y_hat = step.scatter(self._y_hat, self._values)
+            if refine is not None:
+                self._y_hat, carry = refine(k, self._hyper, self._y_hat, carry)
         self._state = "complete"
 
     def fill(self, values: Values) -> None:

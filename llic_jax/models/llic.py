@@ -80,6 +80,11 @@ class LLIC(nn.Module):
         return self.entropy_model.steps
 
     @property
+    def refines(self) -> bool:
+        """Whether the entropy model corrects what a step has decoded."""
+        return hasattr(self.entropy_model, "refine")
+
+    @property
     def levels(self) -> int:
         """Quality levels; 1 for a model of one rate."""
         return self.gain_y.levels if self.gain_y is not None else 1
@@ -165,7 +170,7 @@ class LLIC(nn.Module):
         return self.entropy_model.entropy_params(k, hyper, y_hat, carry)
 
     def refine(self, k: int, hyper: Any, y_hat: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Step k's refinement; arguments and results as in `EntropyModel`.
+        """Step k's refinement, if the entropy model has any; arguments and results as there.
 
         Args:
             k: Number of the step.
@@ -173,6 +178,8 @@ class LLIC(nn.Module):
             y_hat: The decoded latent with step k's values in it.
             carry: From `entropy_params`.
         """
+        if not self.refines:
+            return y_hat, carry
         return self.entropy_model.refine(k, hyper, y_hat, carry)
 
     def synthesize(
