@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from llic_jax.codec.effort import Goal, Refinement
 from llic_jax.codec.networks import program_identity
-from llic_jax.codec.windows import LEAST_BLOCKS, Window, windows
+from llic_jax.codec.windows import Window, windows
 from llic_jax.entropy.gaussian import gaussian_bits
 from llic_jax.entropy.walk import Walk
 from llic_jax.errors import ImageSizeError, InputError
@@ -49,6 +49,8 @@ from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE, pad_to_multiple
 
 _WINDOW_BYTES = 2048  # a pixel of what a gradient keeps, released model
 _IMAGE_BYTES = 64  # a pixel of what is kept of the whole image: latents, Adam's averages, pixels
+# What the reserve of the budget is enough for, whatever is allowed: windows, and images.
+_SMALL_WINDOW, _SMALL_IMAGE = 64, 1 << 22  # blocks of 64 pixels; pixels
 _LEARNING_RATE = 0.2  # in units of the quantization step; falls to zero as a half cosine
 _TEMPERATURES = 0.4, 0.1  # of the odds, first and last; falls geometrically
 _ADAM = optax.scale_by_adam(b1=0.8, eps=5.0)  # gradients are in bits
@@ -97,9 +99,8 @@ class Refiner:
             ImageSizeError: They take more memory than is allowed.
             InputError: A model whose training had no lambda for the squared error.
         """
-        if self._window_blocks(height, width) < LEAST_BLOCKS:
-            needed = _IMAGE_BYTES * height * width / GIB + RESERVED_GIB
-            needed += _WINDOW_BYTES * LEAST_BLOCKS * HYPER_STRIDE**2 / GIB
+        needed = _IMAGE_BYTES * height * width / GIB + RESERVED_GIB
+        if height * width > _SMALL_IMAGE and needed > self._memory_gb:
             raise ImageSizeError(
                 f"Effort takes about {needed:.1f} GiB of memory for {width} x {height} pixels; "
                 f"allowed are {self._memory_gb:g}. A larger memory_gb allows more; or compress "
@@ -197,7 +198,7 @@ class Refiner:
     def _window_blocks(self, height: int, width: int) -> int:
         """How many blocks of 64 pixels a window of an image may have."""
         left = (self._memory_gb - RESERVED_GIB) * GIB - _IMAGE_BYTES * height * width
-        return int(left / (_WINDOW_BYTES * HYPER_STRIDE**2))
+        return max(_SMALL_WINDOW, int(left / (_WINDOW_BYTES * HYPER_STRIDE**2)))
 
     def _measured(
         self,

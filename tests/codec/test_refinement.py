@@ -8,6 +8,7 @@ import pytest
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import effort, refinement, windows
 from llic_jax.codec.codec import Codec
+from llic_jax.codec.model import Limits
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
 from llic_jax.errors import ImageSizeError, InputError
 from llic_jax.metrics.distortion import image_psnr
@@ -72,11 +73,18 @@ def test_with_a_target_psnr_only_visible_pixels_count(tiny_codec, image):
     assert searched.effort.psnr >= target.value
 
 
+def test_little_memory_refuses_no_small_image(tiny_codec, image):
+    codec = Codec(tiny_codec.model, tiny_codec.options, Limits(memory_gb=1.01))
+    found = refined_file(codec, image, steps=STEPS)
+    assert len(found.data) < found.effort.bytes_before
+
+
 def test_in_windows_the_file_is_smaller_too(tiny_codec, photograph, monkeypatch):
     """An image of twelve blocks in windows of nine."""
     image = photograph[:190, :250]
     (plain,) = tiny_codec.encode([image], Quality(QUALITY))
     blocks = []
+    monkeypatch.setattr(refinement, "_SMALL_WINDOW", 9)
     monkeypatch.setattr(refinement, "_WINDOW_BYTES", (3 << 30) // (19 * 64**2 // 2))
     monkeypatch.setattr(
         refinement, "windows", lambda *args: blocks.append(args) or windows.windows(*args)
@@ -165,7 +173,8 @@ def test_what_cannot_be_refined_is_refused(tiny_codec, image, monkeypatch):
     model = tiny_codec.model._replace(lambdas=())
     with pytest.raises(InputError, match="no lambda"):
         refined_file(Codec(model), image, steps=1)
-    monkeypatch.setattr(refinement, "_WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(refinement, "_SMALL_IMAGE", 100)
+    monkeypatch.setattr(refinement, "_IMAGE_BYTES", 36 * 2**30 // 3000)
     with pytest.raises(
         ImageSizeError, match=r"37\.0 GiB of memory for 50 x 60 pixels; allowed are 4"
     ):
