@@ -216,7 +216,7 @@ class LlicFile:
             return cls.from_bytes(data)
         except TruncatedError:
             file = _before_sections(_Reader(data), cut=True)
-            if not file.payload and not file.missing:
+            if not file.payload and not file.missing:  # the picture is in a section
                 raise
         _check_size(file.width, file.height)
         return dataclasses.replace(file, whole=False)
