@@ -15,13 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr
 from llic_jax.codec.results import Compressed, Effort
 from llic_jax.errors import InputError
-from llic_jax.models.llic import Latents
-
-_OF_ESTIMATE = 0.99  # of the bits that a target rate allows: the estimate of a file may lack some
 
 Visible = Bool[np.ndarray, "h w"] | None
 Progress = Callable[[float], object]
@@ -57,24 +53,25 @@ class Refinement(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What a refined image has to keep: one of the two.
+    """What a refined file has to keep.
 
     Attributes:
-        squared_error: Of the decoded image, at most; summed over pixels and channels, 0 to 255. The
-            search is for fewer bits.
-        bits: Of the symbols, by the model's estimate, at most. The search is for a smaller error.
+        figure: A file's bits; or the squared error of its image, summed over pixels and channels, 0
+            to 255.
+        allowed: The most of it.
+        is_rate: Whether it is bits. The search is for a smaller error then, else for fewer bits.
     """
 
-    squared_error: float = math.inf
-    bits: float = math.inf
+    figure: Callable[[Compressed], float]
+    allowed: float
+    is_rate: bool
 
 
 def improve(
     image: UInt8[np.ndarray, "h w 3"],
     rate: Quality | TargetBpp | TargetPsnr,
     plain: Compressed,
-    refine: Callable[[Goal, Visible], Latents | None],
-    encode: Callable[[Latents], Compressed],
+    refine: Callable[[Goal, Visible], Compressed | None],
     reconstruct: Callable[[Compressed], UInt8[np.ndarray, "h w 3"]],
 ) -> Compressed:
     """The better file of an image, with what effort gained.
@@ -83,8 +80,7 @@ def improve(
         image: The pixels.
         rate: What `plain` was made for.
         plain: Without effort.
-        refine: Searches latents that meet a goal; None if it finds none.
-        encode: Codes latents.
+        refine: Searches latents that meet a goal, and codes them; None if it finds none.
         reconstruct: The image that a decoder will make.
     """
     visible = rate.visible if isinstance(rate, TargetPsnr) else None
@@ -100,22 +96,21 @@ def improve(
     started = time.perf_counter()
     before = squared_error(plain)
     most_bits = rate.value * image[..., 0].size if isinstance(rate, TargetBpp) else math.inf
+    allowed = before
+    if isinstance(rate, TargetPsnr):
+        allowed = 255**2 * count / 10 ** (rate.value / 10)
     if isinstance(rate, TargetBpp):
-        payload = len(LlicFile.from_bytes(plain.data).payload)
-        goal = Goal(bits=_OF_ESTIMATE * (most_bits - 8 * (len(plain.data) - payload)))
-    elif isinstance(rate, TargetPsnr):
-        goal = Goal(squared_error=255**2 * count / 10 ** (rate.value / 10))
+        goal = Goal(lambda other: 8.0 * len(other.data), most_bits, is_rate=True)
     else:
-        goal = Goal(squared_error=before)
+        goal = Goal(squared_error, allowed, is_rate=False)
     chosen, after, coder_seconds = plain, before, plain.coder_seconds
-    refined = refine(goal, visible) if before else None  # no error: nothing is to be gained
-    if refined is not None:
-        other = encode(refined)
+    other = refine(goal, visible) if before else None  # no error: nothing is to be gained
+    if other is not None:
         error, coder_seconds = squared_error(other), coder_seconds + other.coder_seconds
         if isinstance(rate, TargetBpp):
             is_better = 8 * len(other.data) <= most_bits and error < before
         else:
-            is_better = len(other.data) < len(plain.data) and error <= goal.squared_error
+            is_better = len(other.data) < len(plain.data) and error <= allowed
         if is_better:
             chosen, after = other, error
     # The search takes its time whichever file is chosen.

@@ -197,14 +197,20 @@ class ImageEncoder:
         if refinement.is_none:
             return plain
 
-        def refine(goal: Goal, visible: Visible) -> Latents | None:
-            start = self.analyze(image, plain.quality)
-            return self._refiner.refine(image, start, plain.quality, refinement, goal, visible)
+        def analyze(quality: float | None) -> Latents:
+            return self.analyze(image, quality)
 
-        def encode(latents: Latents) -> Compressed:
-            return self.encode_latents(latents, _size(image), plain.quality, sections)
+        def encode(latents: Latents, quality: float | None, rdoq_weight: float) -> Compressed:
+            batch = self._encoder.batch([_size(image)], quality)
+            on_canvas = Latents(*map(batch.canvas.place, latents))
+            return self._encoder.encode(batch, on_canvas, [sections], rdoq_weight)[0]
 
-        return improve(image, rate, plain, refine, encode, self.reconstruct)
+        def refine(goal: Goal, visible: Visible) -> Compressed | None:
+            return self._refiner.refine(
+                image, plain.quality, refinement, goal, analyze, encode, visible
+            )
+
+        return improve(image, rate, plain, refine, self.reconstruct)
 
     def _fall_back(
         self,
@@ -244,10 +250,9 @@ class ImageEncoder:
 
     @cached_property
     def _refiner(self) -> "Refiner":
-        from llic_jax.codec.refinement import Refiner  # with optax, which takes time to load
+        from llic_jax.codec.refinement import Refiner  # most encoders need none
 
-        networks = self._networks
-        return Refiner(networks.network, networks.params, self._lambdas, networks.memory_gb)
+        return Refiner(self._networks, self._lambdas)
 
 
 def _size(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:

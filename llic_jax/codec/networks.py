@@ -59,7 +59,7 @@ class CompiledNetworks:
         self.programs |= {
             "to_uint8": cached_jit(shapes.to_uint8),
             "largest": cached_jit(_largest),
-            "quantize": cached_jit(_quantize, static_argnums=(1, 2)),
+            "quantize": cached_jit(_quantize, static_argnums=(2,)),
             "positions": cached_jit(scale_position),
             "dequantize": cached_jit(_dequantize),
         }
@@ -156,14 +156,15 @@ class CompiledNetworks:
             y: The whole latent.
             mean: Of the step's elements.
             scale: Of the step's elements.
-            rdoq_weight: See `EncoderOptions`.
+            rdoq_weight: See `EncoderOptions`. All weights but 0 share a program.
 
         Returns:
             Symbols (int32), their decoded values, and the bits of each image's symbols.
         """
         program = self.programs["quantize"]
         # The elements are taken out before, so that steps of one size share a program.
-        return program(canvas, rdoq_weight, self.network.mixture, step.gather(y), mean, scale)
+        weight = np.float32(rdoq_weight) if rdoq_weight else None
+        return program(canvas, weight, self.network.mixture, step.gather(y), mean, scale)
 
     def positions(self, scale: Values) -> Values:
         """Positions on the scale table.
@@ -351,7 +352,7 @@ def _functions(network: LLIC) -> Sequence[Callable[..., Any]]:
 
 
 def _quantize(canvas, rdoq_weight, mixture, y, mean, scale):
-    symbols = quantize_rdo(y - mean, scale, rdoq_weight)
+    symbols = quantize_rdo(y - mean, scale, 0.0 if rdoq_weight is None else rdoq_weight)
     bits = jnp.sum(canvas.mask(coded_bits(symbols, scale, mixture)), axis=(1, 2, 3))
     return symbols.astype(jnp.int32), symbols + mean, bits
 

@@ -10,9 +10,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
-from llic_jax.models.llic import Latents
 from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 
 MARGIN = 1  # blocks of 64 pixels around a window's own part
@@ -67,27 +66,33 @@ class Window(NamedTuple):
         """What the window shows of an array of pixels."""
         return self._cut(x, HYPER_STRIDE)
 
-    def latents(self, latents: Latents) -> Latents:
-        """What the window shows of an image's latents."""
-        return Latents(self._cut(latents.y, _OF_Y), self._cut(latents.z, 1))
+    def latent(
+        self, y: Float[np.ndarray, "b h16 w16 m"]
+    ) -> Float[np.ndarray, "b own_h16 own_w16 m"]:
+        """What the window shows of an image's latent."""
+        return self._cut(y, _OF_Y)
 
-    def write(self, part: Latents, whole: Latents) -> None:
-        """Writes what is the window's own into an image's latents.
+    def write(
+        self,
+        part: Float[Array | np.ndarray, "b own_h16 own_w16 m"],
+        whole: Float[np.ndarray, "b h16 w16 m"],
+    ) -> None:
+        """Writes what is the window's own into an array of the latent's size.
 
         Args:
             part: Of the window.
             whole: Of the image, which can be written to.
         """
-        for of_window, of_image, scale in zip(part, whole, (_OF_Y, 1), strict=True):
-            target = self._cut(of_image, scale)
-            own = slice(None), self.rows.own(scale), self.columns.own(scale)
-            target[own] = np.asarray(of_window)[own]
+        own = slice(None), self.rows.own(_OF_Y), self.columns.own(_OF_Y)
+        self._cut(whole, _OF_Y)[own] = np.asarray(part)[own]
 
-    def own_blocks(self) -> Float[np.ndarray, "1 h w 1"]:
-        """One where a block is the window's own, else zero."""
-        mask = np.zeros((1, self.rows.length, self.columns.length, 1), np.float32)
-        mask[:, self.rows.own(1), self.columns.own(1)] = 1
-        return mask
+    def own_sum(self, blocks: Float[Array | np.ndarray, "own_h64 own_w64"]) -> float:
+        """The sum over what is the window's own.
+
+        Args:
+            blocks: A figure for each block of the window.
+        """
+        return float(np.asarray(blocks)[self.rows.own(1), self.columns.own(1)].sum())
 
     def _cut(self, x: Any, scale: int) -> Any:
         return x[:, self.rows.window(scale), self.columns.window(scale)]

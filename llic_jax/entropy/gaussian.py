@@ -104,7 +104,9 @@ def _upper_tail(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def quantize_rdo(
-    residual: Float[Array, "*shape"], scale: Float[Array, "*shape"], rdoq_weight: float = 0.0
+    residual: Float[Array, "*shape"],
+    scale: Float[Array, "*shape"],
+    rdoq_weight: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "*shape"]:
     """Rate-distortion optimized quantization (RDOQ), as encoders of video do it (our choice).
 
@@ -122,7 +124,7 @@ def quantize_rdo(
         Integers, as floats.
     """
     nearest = jnp.round(residual)
-    if not rdoq_weight:
+    if isinstance(rdoq_weight, float) and not rdoq_weight:
         return nearest
     lower = nearest - jnp.sign(nearest)
     both = jnp.stack([nearest, lower])  # in one call: its program is large

@@ -1,7 +1,5 @@
 """Effort: never worse than without, the decoder unchanged, steps and seconds respected."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ from llic_jax.metrics.distortion import image_psnr
 from llic_jax.zoo.folder import load_codec
 
 QUALITY = 1.5
-STEPS = 40
+STEPS = 10
 
 
 def refined_file(codec, image, **limits):
@@ -48,7 +46,7 @@ def test_a_refined_file_is_smaller_at_the_same_psnr(tiny_codec, image, plain, re
     assert len(refined.data) < len(plain.data) and before <= after < before + 0.3
     assert refined.effort.bytes_before == len(plain.data)
     np.testing.assert_allclose((refined.effort.psnr_before, refined.effort.psnr), (before, after))
-    assert LlicFile.from_bytes(refined.data).quality == QUALITY
+    assert LlicFile.from_bytes(refined.data).quality == refined.quality < QUALITY
     np.testing.assert_array_equal(
         tiny_codec.decompress(refined.data), tiny_codec.reconstruct(refined)
     )
@@ -91,8 +89,8 @@ def test_in_windows_the_file_is_smaller_too(tiny_codec, photograph, monkeypatch)
     )
     cut = refined_file(tiny_codec, image, steps=STEPS)
     assert blocks == [(3, 4, 9)]
-    before, after = (psnr(tiny_codec, image, encoded) for encoded in (plain, cut))
-    assert len(cut.data) < len(plain.data) and before <= after < before + 0.3
+    assert len(cut.data) < len(plain.data)
+    assert psnr(tiny_codec, image, cut) >= psnr(tiny_codec, image, plain)
 
 
 @pytest.mark.slow
@@ -112,7 +110,8 @@ def test_equal_steps_make_equal_files(tiny_codec, image, refined):
     shares = []
     again = refined_file(tiny_codec, image, steps=STEPS, progress=shares.append)
     assert again.data == refined.data
-    np.testing.assert_allclose(shares, [done / STEPS for done in range(1, STEPS + 1)])
+    whole = STEPS + refinement._TRIES_IN_STEPS
+    np.testing.assert_allclose(shares, [done / whole for done in range(1, STEPS + 1)])
 
 
 def test_a_search_that_is_ended_keeps_the_best_so_far(tiny_codec, image, plain, refined):
@@ -123,8 +122,8 @@ def test_a_search_that_is_ended_keeps_the_best_so_far(tiny_codec, image, plain, 
         return share >= 0.5
 
     ended = refined_file(tiny_codec, image, steps=STEPS, progress=end_at_half)
-    assert max(shares) == 0.5
-    assert len(refined.data) <= len(ended.data) <= len(plain.data)
+    assert 0.5 <= max(shares) < 0.6
+    assert ended.data != refined.data and len(ended.data) <= len(plain.data)
     assert psnr(tiny_codec, image, ended) >= psnr(tiny_codec, image, plain)
 
 
@@ -144,27 +143,19 @@ def test_a_time_limit_ends_the_search(tiny_codec, image, plain, monkeypatch, ste
         shares.append(share)
 
     limited = refined_file(tiny_codec, image, steps=steps, seconds=float(STEPS), progress=tick)
-    assert now[0] == STEPS == len(shares) and max(shares) <= 1
+    # What is left is for the tries at the end, which take no time on this clock.
+    assert now[0] == len(shares) == STEPS - int(refinement._TRIES_IN_STEPS)
+    np.testing.assert_allclose(shares, [step / STEPS for step in range(len(shares))], atol=2e-3)
     assert len(limited.data) < len(plain.data)
 
 
 def test_a_search_that_makes_things_worse_is_thrown_away(tiny_codec, image, plain, monkeypatch):
-    monkeypatch.setattr(refinement, "_LEARNING_RATE", -1.0)  # uphill
+    monkeypatch.setattr(refinement, "_LENGTH", -10.0)  # uphill
     shown = []
     monkeypatch.setattr(effort.time, "perf_counter", lambda: 100.0 * len(shown))
     found = refined_file(tiny_codec, image, steps=6, progress=shown.append)
     assert found.data == plain.data
     assert found.seconds >= 600  # the search took its time all the same
-
-
-def test_soft_rounding_becomes_rounding():
-    x = jnp.linspace(-3, 3, 601).reshape(1, 601)
-    x = x[jnp.abs(x - jnp.floor(x) - 0.5) > 0.1]
-    soft = refinement._soft_round(x, jax.random.key(0), jnp.float32(1e-3))
-    np.testing.assert_allclose(soft, jnp.round(x), atol=1e-3)
-    warm = refinement._soft_round(x, jax.random.key(0), jnp.float32(0.5))
-    assert jnp.all((warm >= jnp.floor(x)) & (warm <= jnp.floor(x) + 1))
-    assert jnp.max(jnp.abs(warm - jnp.round(x))) > 0.5  # draws that went to the farther one
 
 
 def test_what_cannot_be_refined_is_refused(tiny_codec, image, monkeypatch):
