@@ -8,9 +8,10 @@ platforms compute it alike to the last digit; `coding/row_shifts.py` makes them 
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
 
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 from jaxtyping import Array, UInt8
@@ -28,11 +29,13 @@ from llic_jax.codec.rate_control import MIDDLE, Quality, TargetBpp, TargetPsnr
 from llic_jax.codec.results import Compressed, Decompressed
 from llic_jax.coding.scale_offsets import with_all_rows
 from llic_jax.errors import ArgumentTypeError, ForkError, InputError
+from llic_jax.execution.placement import device_of, on_device_of
 from llic_jax.images.photograph import Photograph
 from llic_jax.metrics import distortion
 from llic_jax.models.encoder_options import PLAIN, EncoderOptions
 from llic_jax.models.llic import LLIC, Latents
 
+_Image = TypeVar("_Image")  # as it is decoded
 _first_process: int | None = None  # in which a codec was made, and so JAX started
 
 
@@ -103,16 +106,31 @@ class Codec:
         """
         return self.encode([image], Quality(quality), fall_back=not strict_llic)[0].data
 
-    def decompress(self, data: Any, preview: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+    @overload
+    def decompress(
+        self, data: Any, preview: bool = ..., on_device: Literal[False] = ...
+    ) -> UInt8[np.ndarray, "h w 3"]: ...
+
+    @overload
+    def decompress(
+        self, data: Any, preview: bool = ..., *, on_device: Literal[True]
+    ) -> UInt8[Array, "h w 3"]: ...
+
+    def decompress(
+        self, data: Any, preview: bool = False, on_device: bool = False
+    ) -> UInt8[Array | np.ndarray, "h w 3"]:
         """The image in a `.llic` file.
 
         Args:
             data: The file's bytes.
             preview: As in `decode`.
+            on_device: Return a `jax.Array`, as `decode_on_device` does.
 
         Raises:
             BitstreamError: As `decode`.
         """
+        if on_device:
+            return self.decode_on_device([data], preview)[0]
         return self.decode([data], preview)[0].image
 
     def encode(
@@ -130,8 +148,15 @@ class Codec:
         file is that of the image alone up to the last digits of what the networks compute, and is
         decoded alone or in any company.
 
+        Images that are JAX arrays are coded on the device that they lie on, and those of NumPy and
+        Pillow beside them too. Their pixels stay there, and `y_hat` of the results as well; files
+        are the same. Three things alone copy pixels to the host: refinement; `fall_back`, which
+        looks at a sample, and at the whole of what is unlike photographs; and an image too large
+        for `memory_gb` at once.
+
         Args:
-            images: Each `(H, W, 3)`, uint8; or an opaque Pillow image.
+            images: Each `(H, W, 3)`, uint8, of NumPy or JAX; or an opaque Pillow image. An array
+                `(B, H, W, 3)` is B images.
             rate: A quality, or a target.
             refinement: Gradient steps on the latents of each image (`refinement.py`), for a smaller
                 file at the PSNR that it has without them, or at the target's; with a target rate
@@ -144,17 +169,19 @@ class Codec:
             LatentError: An image whose latent cannot be coded; with `fall_back` only where nothing
                 else codes it.
             InputError: An array that is no such image, a quality out of range, a target out of
-                reach, a refinement that cannot be, or sizes that do not go together.
+                reach, a refinement that cannot be, or sizes that do not go together; JAX arrays on
+                several devices, or one that is spread over several.
             ArgumentTypeError: Neither arrays nor Pillow images, or one of them that is not in a
-                list.
+                list; an array within `jax.jit`.
         """
         _check_process()
-        pixels = [validation.as_image(image) for image in _several(images)]
+        pixels = [validation.as_image(image) for image in _images(images)]
         tags = [{}] * len(pixels) if sections is None else sections
         if len(tags) != len(pixels):
             raise InputError(f"Found sections for {len(tags)} images; expected {len(pixels)}.")
         encode = self._encoder.encode_or_fall_back if fall_back else self._encoder.encode
-        return encode(pixels, rate, refinement, tags)
+        with on_device_of(pixels):
+            return encode(pixels, rate, refinement, tags)
 
     def decode(self, files: Iterable[Any], preview: bool = False) -> list[Decompressed]:
         """Decompresses files whose images go through the networks together.
@@ -176,6 +203,34 @@ class Codec:
             InputError: Sizes that do not go together.
         """
         return self._decode(self._parse(files, preview))
+
+    def decode_on_device(
+        self, files: Iterable[Any], preview: bool = False
+    ) -> list[UInt8[Array, "_ _ 3"]]:
+        """Decompresses files (see `decode`) to JAX arrays, whose pixels have not been on the host.
+
+        They lie on JAX's default device; `with jax.default_device(device):` chooses another. The
+        symbols are decoded on the host. So is a whole picture that is no photograph
+        (`fallback.py`), and an image too large for `memory_gb` at once. Every size of image
+        compiles a small program, which cuts it out.
+
+        Args:
+            files: The bytes of each.
+            preview: As in `decode`.
+
+        Returns:
+            Each `(H, W, 3)`, with the values that `decode` gives.
+
+        Raises:
+            BitstreamError: As `decode`.
+            ArgumentTypeError: As `decode`.
+            InputError: As `decode`.
+        """
+        return self._in_order(
+            self._parse(files, preview),
+            self._decoder.decode_on_device,
+            lambda file: jnp.asarray(fallback.decode(file)),
+        )
 
     def decode_photographs(self, files: Iterable[Any], preview: bool = False) -> list[Photograph]:
         """Decompresses files (see `decode`) to photographs, with all that their sections say.
@@ -201,30 +256,47 @@ class Codec:
         Args:
             compressed: From `encode`.
         """
-        return self._encoder.reconstruct(compressed)
+        with on_device_of([compressed.y_hat]):
+            return self._encoder.reconstruct(compressed)
 
     def psnr(self, image: Any, compressed: Compressed) -> float:
         """PSNR over RGB of the image that the decoder will make, dB.
 
         Args:
-            image: The original, as for `encode`.
+            image: The original, as for `encode`; a JAX array is compared on its device.
             compressed: What `encode` made of it.
+
+        Raises:
+            InputError: No such image; or another device than that of the JAX array that
+                `compressed` was made of.
+            ArgumentTypeError: As `encode`.
         """
-        return distortion.image_psnr(validation.as_image(image), self.reconstruct(compressed))
+        pixels = validation.as_image(image)
+        with on_device_of([pixels, compressed.y_hat]):
+            on_device = isinstance(pixels, Array)
+            encoder = self._encoder
+            reconstruct = encoder.reconstruct_on_device if on_device else encoder.reconstruct
+            return distortion.image_psnr(pixels, reconstruct(compressed))
 
     def analyze(self, image: Any, quality: float | None = None) -> Latents:
         """The latents of an image, before they are rounded.
 
         Args:
-            image: RGB, uint8 `(H, W, 3)`.
+            image: As for `encode`.
             quality: 1 to the number of quality levels; the default quality by default.
+
+        Returns:
+            JAX arrays on the device of the image if it is one; else NumPy arrays.
 
         Raises:
             InputError: As `encode`.
+            ArgumentTypeError: As `encode`.
         """
         _check_process()
         of_file = self._encoder.quality(Quality(quality))
-        return self._encoder.analyze(validation.as_image(image), of_file)
+        pixels = validation.as_image(image)
+        with on_device_of([pixels]):
+            return self._encoder.analyze(pixels, of_file)
 
     def encode_latents(
         self,
@@ -237,7 +309,7 @@ class Codec:
         """Codes latents, which become the nearest integers: whoever found them weighed their cost.
 
         Args:
-            latents: Of one image, as those of `analyze`.
+            latents: Of one image, as those of `analyze`; of JAX, they are coded on their device.
             height: Of the image, pixels.
             width: Of the image, pixels.
             quality: That they were found for.
@@ -247,7 +319,8 @@ class Codec:
             InputError: As `encode`; or latents of another shape, too large, or not finite.
         """
         of_file = self._encoder.quality(Quality(quality))
-        return self._encoder.encode_latents(latents, (height, width), of_file, sections or {})
+        with on_device_of(latents):
+            return self._encoder.encode_latents(latents, (height, width), of_file, sections or {})
 
     def _parse(self, files: Iterable[Any], preview: bool) -> list[LlicFile]:
         """Parses and checks every file; nothing is allocated for images yet."""
@@ -260,20 +333,46 @@ class Codec:
         return parsed
 
     def _decode(self, files: Sequence[LlicFile]) -> list[Decompressed]:
-        networks_own = [file for file in files if fallback.coding_of(file) is None]
-        if len(networks_own) < len(files):
-            pictures = [file for file in files if fallback.coding_of(file) is not None]
-            decoded = iter(self._decode(networks_own) if networks_own else [])
-            others = iter([fallback.decode(file) for file in pictures])
-            return [
-                next(decoded)
-                if fallback.coding_of(file) is None
-                else Decompressed(next(others), 0.0, 0.0)
-                for file in files
-            ]
-        if len(files) == 1 or (files and all(file.shift_resolution for file in files)):
-            return self._decoder.decode(files)
-        return [self._decoder.decode([file])[0] for file in files]
+        return self._in_order(
+            files,
+            self._decoder.decode,
+            lambda file: Decompressed(fallback.decode(file), 0.0, 0.0),
+        )
+
+    def _in_order(
+        self,
+        files: Sequence[LlicFile],
+        by_networks: Callable[[list[LlicFile]], list[_Image]],
+        otherwise: Callable[[LlicFile], _Image],
+    ) -> list[_Image]:
+        """The images of files, those that are the networks' decoded together if that is possible.
+
+        Args:
+            files: Parsed and checked.
+            by_networks: Decodes several.
+            otherwise: Decodes one that is coded another way (`fallback.py`).
+        """
+        own = [file for file in files if fallback.coding_of(file) is None]
+        if len(own) == 1 or (own and all(file.shift_resolution for file in own)):
+            decoded = iter(by_networks(own))
+        else:
+            decoded = iter([by_networks([file])[0] for file in own])
+        return [
+            next(decoded) if fallback.coding_of(file) is None else otherwise(file) for file in files
+        ]
+
+
+def _images(images: Iterable[Any]) -> Iterable[Any]:
+    """Several images; an array of four dimensions is as many as its first one says.
+
+    Raises:
+        ArgumentTypeError: A single image.
+        InputError: An array that is spread over several devices.
+    """
+    if isinstance(images, np.ndarray | Array) and images.ndim == 4:
+        device_of([images])
+        return list(images)
+    return _several(images)
 
 
 def _several(items: Iterable[Any]) -> Iterable[Any]:

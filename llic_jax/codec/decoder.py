@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, UInt8
 
 from llic_jax.bitstream.file import LlicFile
 from llic_jax.codec import validation
@@ -22,6 +23,7 @@ from llic_jax.codec.results import Decompressed
 from llic_jax.coding.symbol_stream import SymbolReader
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Walk
+from llic_jax.execution.canvas import cut_image
 from llic_jax.execution.stopwatch import Clock
 from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 
@@ -70,7 +72,27 @@ class Decoder:
             InputError: Images whose padded sizes differ.
             ImageSizeError: Images that together take more memory than is allowed.
         """
-        networks, model, clock = self._networks, self._model, Clock()
+        clock = Clock()
+        # A copy: the arrays that JAX hands out cannot be written to.
+        images = np.array(clock.network(self._decode(files, clock)))
+        seconds = clock.shares(len(files))
+        return [
+            Decompressed(image[: file.height, : file.width], *seconds, file.share)
+            for file, image in zip(files, images, strict=True)
+        ]
+
+    def decode_on_device(self, files: Sequence[LlicFile]) -> list[UInt8[Array, "_ _ 3"]]:
+        """The images of files that were checked; their pixels have not been on the host.
+
+        Raises:
+            LlicError: As `decode`.
+        """
+        images = self._decode(files, Clock())
+        return [cut_image(images, i, f.height, f.width) for i, f in enumerate(files)]
+
+    def _decode(self, files: Sequence[LlicFile], clock: Clock) -> UInt8[Array, "b h w 3"]:
+        """The images on their canvas."""
+        networks, model = self._networks, self._model
         qualities = quality_array([file.quality or None for file in files])
         canvas = networks.canvas_for([(file.height, file.width) for file in files])
         readers = [SymbolReader(file, self._tables) for file in files]
@@ -90,10 +112,4 @@ class Decoder:
             walk.fill(networks.dequantize(whole, mean))
         for reader in readers:
             reader.finish()
-        # A copy: the arrays that JAX hands out cannot be written to.
-        images = np.array(clock.network(networks.synthesize(canvas, walk.y_hat, qualities)))
-        seconds = clock.shares(len(files))
-        return [
-            Decompressed(image[: file.height, : file.width], *seconds, file.share)
-            for file, image in zip(files, images, strict=True)
-        ]
+        return networks.synthesize(canvas, walk.y_hat, qualities)

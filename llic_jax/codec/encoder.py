@@ -4,7 +4,8 @@
                                                                       |
                        file <- payload <- SymbolWriter, in a thread <-+
 
-Images go to the device once; symbols, and the positions of their scales, come back.
+Images of NumPy go to the device once, and those of JAX are there; symbols, and the positions of
+their scales, come back.
 """
 
 import dataclasses
@@ -32,8 +33,6 @@ from llic_jax.execution.canvas import Canvas
 from llic_jax.execution.stopwatch import Clock
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import Latents
-from llic_jax.ops.shapes import to_float
-from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple
 
 
 class Batch(NamedTuple):
@@ -44,17 +43,29 @@ class Batch(NamedTuple):
         canvas: That they share.
         quality: Of all of them; None for a model of one rate.
         clock: Runs since their coding began.
+        on_device: Whether they are JAX's arrays, and their latents are to be.
     """
 
     sizes: tuple[tuple[int, int], ...]
     canvas: Canvas
     quality: float | None
     clock: Clock
+    on_device: bool = False
 
     @property
     def qualities(self) -> Float[Array, "b"] | None:
         """The quality of each image, as the networks take it."""
         return quality_array([self.quality] * len(self.sizes))
+
+    def own(
+        self, x: Float[Array | np.ndarray, "b h w c"]
+    ) -> Float[Array | np.ndarray, "b own_h own_w c"]:
+        """The images' part of a latent on the canvas, where the images are: device or host.
+
+        Args:
+            x: The latent.
+        """
+        return self.canvas.crop(x if self.on_device else np.asarray(x))
 
 
 class Encoder:
@@ -95,12 +106,15 @@ class Encoder:
         """Channels of `z`."""
         return self._model.tables.hyper_rows
 
-    def batch(self, sizes: Sequence[tuple[int, int]], quality: float | None) -> Batch:
+    def batch(
+        self, sizes: Sequence[tuple[int, int]], quality: float | None, on_device: bool = False
+    ) -> Batch:
         """Begins with images, and starts the clock.
 
         Args:
             sizes: Of the images, (height, width).
             quality: Of all of them; None for a model of one rate.
+            on_device: Whether they are JAX's arrays.
 
         Raises:
             DecoderOnlyError: Only the decoder's half of the model is installed.
@@ -110,12 +124,13 @@ class Encoder:
         validation.check_can_encode(self._model.params, self._model.fingerprint)
         for height, width in sizes:
             validation.check_size(width, height, self._limits.max_pixels)
-        return Batch(tuple(sizes), self._networks.canvas_for(sizes), quality, Clock())
+        return Batch(tuple(sizes), self._networks.canvas_for(sizes), quality, Clock(), on_device)
 
-    def analyze(self, batch: Batch, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Latents:
+    def analyze(
+        self, batch: Batch, images: Sequence[UInt8[Array | np.ndarray, "_ _ 3"]]
+    ) -> Latents:
         """The images' latents, on the canvas of their batch."""
-        padded = np.concatenate([pad_to_multiple(image[None], HYPER_STRIDE) for image in images])
-        x = batch.canvas.place(to_float(padded))
+        x = batch.canvas.place_images(images)
         factors = self._options.factors(batch.qualities)
         return self._networks.analyze(batch.canvas, x, batch.qualities, factors)
 
@@ -169,7 +184,7 @@ class Encoder:
             dataclasses.replace(header, symbols_crc=crc, payload=payload).to_bytes()
             for header, (payload, crc) in zip(headers, payloads, strict=True)
         ]
-        return self._results(batch, data, canvas.crop(y_hat), total, [len(p) for p, _ in payloads])
+        return self._results(batch, data, batch.own(y_hat), total, [len(p) for p, _ in payloads])
 
     def _results(
         self,

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 from PIL import Image
 
 from llic_jax.bitstream.file import (
@@ -66,7 +66,7 @@ def expected_psnr(quality: float | None, lambdas: Sequence[float]) -> float:
     return _INTERCEPT + _SLOPE * float(np.interp(quality or 1, levels, np.log10(lambdas)))
 
 
-def is_unlike_photographs(image: UInt8[np.ndarray, "h w 3"], size: int) -> bool:
+def is_unlike_photographs(image: UInt8[Array | np.ndarray, "h w 3"], size: int) -> bool:
     """Whether an image should be compared with what the decoder makes of it.
 
     A sample of the pixels tells: neighbours that differ as much as in fine patterns of full
@@ -88,16 +88,17 @@ def is_unlike_photographs(image: UInt8[np.ndarray, "h w 3"], size: int) -> bool:
     return entropy < min(_FEW_BITS + _BITS_RATIO * 8 * size / (height * width), _MOST_BITS)
 
 
-def _sample(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
+def _sample(image: UInt8[Array | np.ndarray, "h w 3"]) -> np.ndarray:
     """Strips of rows `(strips, rows, W, 3)`, int16, spread at distances without a period."""
     height, width = image.shape[:2]
     columns = min(width, _SAMPLE // _STRIP)  # of very wide images the left part
     count = max(_SAMPLE // (_STRIP * columns), 1)
     if count * _STRIP >= height:
-        return image[None, :, :columns].astype(np.int16)
+        return np.asarray(image[None, :, :columns]).astype(np.int16)
     places = np.arange(count) * 0.6180339887 % 1  # the golden ratio's multiples
     first = (places * (height - _STRIP)).astype(int)
-    return np.stack([image[y : y + _STRIP, :columns] for y in first]).astype(np.int16)
+    rows = first[:, None] + np.arange(_STRIP)
+    return np.asarray(image[rows, :columns]).astype(np.int16)  # of JAX's arrays, the sample alone
 
 
 def _entropy(values: np.ndarray) -> float:
@@ -109,7 +110,7 @@ def _entropy(values: np.ndarray) -> float:
 
 
 def choose(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[Array | np.ndarray, "h w 3"],
     sections: Mapping[int, bytes],
     networks: LlicFile | None,
     decoded: Callable[[], UInt8[np.ndarray, "h w 3"]],
@@ -121,7 +122,7 @@ def choose(
     Whole files are compared, with all their sections.
 
     Args:
-        image: The pixels.
+        image: The pixels. Those of a JAX array come to the host where the sample is not enough.
         sections: What the file holds beside the picture.
         networks: The networks' file; None where they could not code the image.
         decoded: Makes the image that is decoded from it.
@@ -133,10 +134,11 @@ def choose(
     """
     if networks is not None and not is_unlike_photographs(image, len(networks.payload)):
         return None
-    height, width = image.shape[:2]
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
 
     def file(tag: int, psnr: float = math.inf) -> list[bytes]:
-        content = coded(image, tag, psnr)
+        content = coded(pixels, tag, psnr)
         if content is None:
             return []
         return [LlicFile.of_picture(width, height, {**sections, tag: content}).to_bytes()]
@@ -145,7 +147,7 @@ def choose(
     if networks is not None:
         if lossless and len(lossless[0]) < len(networks.to_bytes()):
             return lossless[0]
-        if image_psnr(image, decoded()) >= least:
+        if image_psnr(pixels, decoded()) >= least:
             return None
     return min([*lossless, *file(WEBP, expected), *file(JPEG, expected)], key=len, default=None)
 

@@ -4,6 +4,8 @@ quality            encoder.py                     images that share a canvas, to
 target             rate_control.py                one image, at several qualities
 with refinement    refinement.py, effort.py       one image, many steps
 with fall_back     fallback.py                    another way, what the networks spoil
+
+Images are arrays of NumPy, or of JAX and then on JAX's default device (`Codec` sees to that).
 """
 
 import dataclasses
@@ -11,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 
 from llic_jax.bitstream.file import QUALITY_STEPS, LlicFile
 from llic_jax.codec import fallback
@@ -22,6 +25,7 @@ from llic_jax.codec.networks import CompiledNetworks, quality_array
 from llic_jax.codec.rate_control import Quality, TargetBpp, TargetPsnr, search
 from llic_jax.codec.results import Compressed
 from llic_jax.errors import InputError, LatentError
+from llic_jax.execution.canvas import cut_image
 from llic_jax.models.encoder_options import EncoderOptions
 from llic_jax.models.llic import Latents
 
@@ -77,7 +81,7 @@ class ImageEncoder:
 
     def encode(
         self,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        images: Sequence[UInt8[Array | np.ndarray, "_ _ 3"]],
         rate: Quality | TargetBpp | TargetPsnr,
         refinement: Refinement | None,
         sections: Sequence[Mapping[int, bytes]],
@@ -89,7 +93,8 @@ class ImageEncoder:
             refinement = _NO_REFINEMENT
             # Without row shifts, files stand on the last digits of what the networks compute.
             if isinstance(rate, Quality) and (self._options.shift_resolution or len(images) == 1):
-                batch = self._encoder.batch([_size(image) for image in images], self.quality(rate))
+                sizes, on_device = [_size(image) for image in images], _on_device(*images)
+                batch = self._encoder.batch(sizes, self.quality(rate), on_device)
                 latents = self._encoder.analyze(batch, images)
                 return self._encoder.encode(batch, latents, sections, self._options.rdoq_weight)
         return [
@@ -99,7 +104,7 @@ class ImageEncoder:
 
     def encode_or_fall_back(
         self,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        images: Sequence[UInt8[Array | np.ndarray, "_ _ 3"]],
         rate: Quality | TargetBpp | TargetPsnr,
         refinement: Refinement | None,
         sections: Sequence[Mapping[int, bytes]],
@@ -122,15 +127,15 @@ class ImageEncoder:
             for image, of_networks, of_image in zip(images, encoded, sections, strict=True)
         ]
 
-    def analyze(self, image: UInt8[np.ndarray, "h w 3"], quality: float | None) -> Latents:
-        """An image's latents, before they are rounded.
+    def analyze(self, image: UInt8[Array | np.ndarray, "h w 3"], quality: float | None) -> Latents:
+        """An image's latents, before they are rounded; where the image is, device or host.
 
         Args:
             image: The pixels.
             quality: From `quality`.
         """
-        batch = self._encoder.batch([_size(image)], quality)
-        return Latents(*map(batch.canvas.crop, self._encoder.analyze(batch, [image])))
+        batch = self._encoder.batch([_size(image)], quality, _on_device(image))
+        return Latents(*map(batch.own, self._encoder.analyze(batch, [image])))
 
     def encode_latents(
         self,
@@ -150,7 +155,7 @@ class ImageEncoder:
         Raises:
             InputError: Latents of another shape, too large, or not finite.
         """
-        batch = self._encoder.batch([size], quality)
+        batch = self._encoder.batch([size], quality, _on_device(*latents))
         rows, columns = batch.canvas.unpadded().blocks  # of 64 pixels
         y_shape = (1, 4 * rows, 4 * columns, self._networks.network.latent_channels)
         z_shape = (1, rows, columns, self._encoder.hyper_channels)
@@ -170,15 +175,29 @@ class ImageEncoder:
         """
         if compressed.y_hat is None:  # not coded by the networks
             return fallback.decode(LlicFile.from_bytes(compressed.data))
-        height, width = compressed.height, compressed.width
-        canvas = self._networks.canvas_for([(height, width)])
+        image = np.array(self._synthesized(compressed)[0])
+        return image[: compressed.height, : compressed.width]
+
+    def reconstruct_on_device(self, compressed: Compressed) -> UInt8[Array, "h w 3"]:
+        """As `reconstruct`; the networks' pixels have not been on the host.
+
+        Args:
+            compressed: From this encoder.
+        """
+        if compressed.y_hat is None:
+            return jnp.asarray(self.reconstruct(compressed))
+        image = self._synthesized(compressed)
+        return cut_image(image, 0, compressed.height, compressed.width)
+
+    def _synthesized(self, compressed: Compressed) -> UInt8[Array, "1 h w 3"]:
+        """The decoder's image on its canvas."""
+        canvas = self._networks.canvas_for([(compressed.height, compressed.width)])
         y_hat = canvas.place(compressed.y_hat)
-        image = self._networks.synthesize(canvas, y_hat, quality_array([compressed.quality]))
-        return np.array(image[0, :height, :width])
+        return self._networks.synthesize(canvas, y_hat, quality_array([compressed.quality]))
 
     def _encode_one(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
+        image: UInt8[Array | np.ndarray, "h w 3"],
         rate: Quality | TargetBpp | TargetPsnr,
         refinement: Refinement,
         sections: Mapping[int, bytes],
@@ -193,9 +212,11 @@ class ImageEncoder:
             plain = at(rate.value)
         else:
             levels = self._networks.network.levels
-            plain = search(at, self.reconstruct, image, rate, levels)
+            reconstruct = self.reconstruct_on_device if _on_device(image) else self.reconstruct
+            plain = search(at, reconstruct, image, rate, levels)
         if refinement.is_none:
             return plain
+        image = np.asarray(image)  # the search of latents works on the host
 
         def analyze(quality: float | None) -> Latents:
             return self.analyze(image, quality)
@@ -214,7 +235,7 @@ class ImageEncoder:
 
     def _fall_back(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
+        image: UInt8[Array | np.ndarray, "h w 3"],
         rate: Quality | TargetBpp | TargetPsnr,
         encoded: Compressed | None,
         sections: Mapping[int, bytes],
@@ -255,5 +276,9 @@ class ImageEncoder:
         return Refiner(self._networks, self._lambdas)
 
 
-def _size(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
+def _size(image: UInt8[Array | np.ndarray, "h w 3"]) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
+
+
+def _on_device(*arrays: Array | np.ndarray) -> bool:
+    return any(isinstance(array, Array) for array in arrays)

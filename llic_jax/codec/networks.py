@@ -14,6 +14,7 @@ from llic_jax.entropy.walk import Carry, Step, Values, Walk
 from llic_jax.errors import ImageSizeError, InputError
 from llic_jax.execution.bands import Banded
 from llic_jax.execution.canvas import Canvas
+from llic_jax.execution.placement import default_device, device_of
 from llic_jax.execution.program_cache import cached_jit
 from llic_jax.layers.quality import Quality
 from llic_jax.models.encoder_options import project_back
@@ -40,7 +41,9 @@ class CompiledNetworks:
     """
 
     def __init__(self, network: LLIC, params: Any, memory_gb: float):
-        self.network, self.params, self.memory_gb = network, params, memory_gb
+        self.network, self.memory_gb = network, memory_gb
+        self._given = params
+        self._params = {device_of(jax.tree.leaves(params)) or default_device(): params}
         self._memory = WalkMemory(self._walk, network.latent_channels, memory_gb)
         identity = program_identity(network, params)
         self._g_a, self._g_s = (
@@ -63,6 +66,17 @@ class CompiledNetworks:
             "positions": cached_jit(scale_position),
             "dequantize": cached_jit(_dequantize),
         }
+
+    @property
+    def params(self) -> Any:
+        """The parameters, on the device that JAX computes on; each device gets them once."""
+        device = default_device()
+        if device not in self._params:
+            # By way of the host: a copy between devices would be committed to its device. Not as a
+            # part of the program that may be traced just now.
+            with jax.ensure_compile_time_eval():
+                self._params[device] = jax.tree.map(lambda p: jnp.array(np.asarray(p)), self._given)
+        return self._params[device]
 
     def analyze(
         self,

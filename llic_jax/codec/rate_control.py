@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Array, Bool, UInt8
 
 from llic_jax.bitstream.file import QUALITY_STEPS
 from llic_jax.codec.results import Compressed
@@ -70,8 +70,8 @@ def target(
 
 def search(
     encode: Callable[[float], Compressed],
-    reconstruct: Callable[[Compressed], UInt8[np.ndarray, "h w 3"]],
-    image: UInt8[np.ndarray, "h w 3"],
+    reconstruct: Callable[[Compressed], UInt8[Array | np.ndarray, "h w 3"]],
+    image: UInt8[Array | np.ndarray, "h w 3"],
     target: TargetBpp | TargetPsnr,
     levels: int,
 ) -> Compressed:

@@ -245,7 +245,7 @@ class _Walks:
             )
             walk.fill(values)
             bits.append(of_step)
-        return np.asarray(canvas.crop(walk.y_hat)), float(sum(bits, self._hyper_bits)[0])
+        return canvas.crop(np.asarray(walk.y_hat)), float(sum(bits, self._hyper_bits)[0])
 
 
 def _lower(quality: float | None, steps: float) -> float | None:

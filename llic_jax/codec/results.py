@@ -31,7 +31,8 @@ class Compressed:
         height: Of the image, pixels.
         width: Of the image, pixels.
         y_hat: The decoded latent, from which `Codec.reconstruct` makes the very image that the
-            decoder will make; None for an image that is coded another way (`fallback.py`).
+            decoder will make; None for an image that is coded another way (`fallback.py`). Of JAX
+            if the image was, on its device; of NumPy otherwise, and after refinement.
         bits: The file's size as estimated: the model's own estimate for y and z, and the header.
         network_seconds: Spent in the networks.
         coder_seconds: Spent in the range coder while no network was at work.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import PIL.Image
 from jaxtyping import Array, UInt8
@@ -29,14 +30,17 @@ from llic_jax.ops.sizes import HYPER_STRIDE, LATENT_STRIDE
 MAX_LATENT = 1 << 20  # a photograph's have three digits, at the highest rates
 
 
-def as_image(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+def as_image(image: Any) -> UInt8[Array | np.ndarray, "h w 3"]:
     """The pixels of an array `(H, W, 3)` of uint8, or of an opaque Pillow image of 8 bits.
 
     Args:
         image: An array, a jax.Array, or a Pillow image.
 
+    Returns:
+        The array itself, of NumPy or JAX; of NumPy for a Pillow image.
+
     Raises:
-        ArgumentTypeError: Anything else.
+        ArgumentTypeError: Anything else, or an array without values, within `jax.jit`.
         InputError: An array of another shape or type; a Pillow image that is not opaque, or in a
             mode of more than 8 bits.
     """
@@ -47,13 +51,18 @@ def as_image(image: Any) -> UInt8[np.ndarray, "h w 3"]:
                 "opaque one of 8 bits a channel. Convert it to RGB first."
             )
         image = np.array(image.convert("RGB"))
+    elif isinstance(image, jax.core.Tracer):
+        raise ArgumentTypeError(
+            "Found an array within a function that JAX traces; expected one with values. A file's "
+            "size depends on them, so call the codec outside of jax.jit, jax.vmap and the like."
+        )
     elif not isinstance(image, np.ndarray | Array):
         raise ArgumentTypeError(
             f"Found {type(image).__name__}; expected an image as an array (height, width, 3) of "
             "uint8, or a Pillow image. Read a file with PIL.Image.open(name)."
         )
     check_image(image)
-    return np.asarray(image)
+    return image
 
 
 def check_image(image: np.ndarray | Array) -> None:

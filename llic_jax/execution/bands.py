@@ -83,7 +83,7 @@ class Banded:
         """
         if self._local and _held(_shapes((layer for layer, _ in self._layers), x)) > self.budget:
             if canvas.used is not None:  # without the canvas, it may fit
-                out = self(params, canvas.unpadded(), canvas.crop(x), *quality)
+                out = self(params, canvas.unpadded(), canvas.crop(np.asarray(x)), *quality)
                 return canvas.place(np.asarray(out))
             chain = with_params(self._layers, params)
             out = compute(chain, np.asarray(x), self.budget, *quality)

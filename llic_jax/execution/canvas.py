@@ -12,19 +12,26 @@ The result is that of the image's own size, up to rounding:
 * Attention sees positions of the image alone.
 
 Only the image's part of the latent is coded. (All our choice.)
+
+Arrays of NumPy are put onto the canvas on the host, which compiles nothing. Those of JAX are put
+onto it where they lie, by a program for every size of image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float, UInt8
 
+from llic_jax.execution.program_cache import cached_jit
 from llic_jax.layers.chain import Local, mean_over_positions
-from llic_jax.ops.sizes import HYPER_STRIDE, round_up
+from llic_jax.ops.shapes import to_float
+from llic_jax.ops.sizes import HYPER_STRIDE, pad_to_multiple, round_up
 
 _Result = TypeVar("_Result")
 
@@ -63,15 +70,35 @@ class Canvas:
             return self
         return Canvas((height, width), np.array(self.blocks, np.int32))
 
+    def place_images(
+        self, images: Sequence[UInt8[Array | np.ndarray, "_ _ 3"]]
+    ) -> Float[Array | np.ndarray, "b h w 3"]:
+        """Images in [0, 1] on the canvas, padded to whole blocks (`pad_to_multiple`).
+
+        Args:
+            images: Of sizes that are the canvas's image when rounded up to blocks.
+
+        Returns:
+            Of JAX if one of them is: then no pixel of JAX's arrays has been on the host.
+        """
+        on_host = [image for image in images if isinstance(image, np.ndarray)]
+        if len(on_host) == len(images):
+            padded = np.concatenate([pad_to_multiple(image[None]) for image in on_host])
+            return self.place(to_float(padded))
+        placed = [_place_image(self.blocks, jnp.asarray(image)) for image in images]
+        return placed[0] if len(placed) == 1 else _concatenate(*placed)
+
     def place(self, x: Any) -> Any:
         """An array of the image's size, on the canvas, with zeros beyond.
 
         Args:
-            x: `(B, h, w, C)`, at whatever resolution.
+            x: `(B, h, w, C)`, at whatever resolution, of NumPy or JAX, as is the result.
         """
         if self.used is None:
             return x
         height, width = self._sizes(x.shape, self.used, self.blocks)
+        if isinstance(x, Array):
+            return _enlarge(x, height, width)
         whole = np.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
         whole[:, : x.shape[1], : x.shape[2]] = x
         return whole
@@ -80,12 +107,12 @@ class Canvas:
         """The image's part of an array of the canvas's size.
 
         Args:
-            x: `(B, H, W, C)`, at whatever resolution.
+            x: `(B, H, W, C)`, at whatever resolution, of NumPy or JAX, as is the result.
         """
         if self.used is None:
             return x
         height, width = self._sizes(x.shape, self.blocks, self.used)
-        return np.asarray(x)[:, :height, :width]
+        return _cut(x, height, width) if isinstance(x, Array) else x[:, :height, :width]
 
     def mask(self, x: Array) -> Array:
         """`x`, zero wherever there is no image. Within a program, as are the following methods."""
@@ -136,6 +163,54 @@ class Canvas:
             for length, old, new in zip(shape[1:3], found, wanted, strict=True)
         )
         return height, width
+
+
+def cut_image(
+    images: UInt8[Array, "b h w 3"], i: int, height: int, width: int
+) -> UInt8[Array, "height width 3"]:
+    """One image of several on a canvas, on their device.
+
+    Args:
+        images: On the canvas.
+        i: Number of the image.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+    """
+    return _cut_image(images, np.int32(i), height, width)
+
+
+@partial(cached_jit, static_argnums=(2, 3))
+def _cut_image(images: Array, i: Array, height: int, width: int) -> Array:
+    return jax.lax.dynamic_index_in_dim(images, i, keepdims=False)[:height, :width]
+
+
+@partial(cached_jit, static_argnums=(0,))
+def _place_image(
+    blocks: tuple[int, int], image: UInt8[Array, "h w 3"]
+) -> Float[Array, "1 canvas_h canvas_w 3"]:
+    height, width, _ = image.shape
+    padded = jnp.pad(
+        image, ((0, -height % HYPER_STRIDE), (0, -width % HYPER_STRIDE), (0, 0)), "edge"
+    )
+    # XLA divides by a constant less exactly than NumPy does; a table has NumPy's own values.
+    values = jnp.asarray(to_float(np.arange(256, dtype=np.uint8)))
+    x = values.at[padded].get(mode="promise_in_bounds")[None]
+    return _enlarge(x, *(HYPER_STRIDE * side for side in blocks))
+
+
+@cached_jit
+def _concatenate(*images: Array) -> Array:
+    return jnp.concatenate(images)
+
+
+@partial(cached_jit, static_argnums=(1, 2))
+def _enlarge(x: Array, height: int, width: int) -> Array:
+    return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
+
+
+@partial(cached_jit, static_argnums=(1, 2))
+def _cut(x: Array, height: int, width: int) -> Array:
+    return x[:, :height, :width]
 
 
 def _standard_length(blocks: int) -> int:

@@ -2,8 +2,8 @@
 
 JAX's own persistent cache saves compiling only: a program is traced and lowered before it can be
 looked up, which takes longer than to code a photograph. So `cached_jit` stores whole executables as
-well. Their key holds all that they depend on: the function's identity and arguments, this package's
-source code, the versions of JAX, and the processor.
+well. Their key holds all that they depend on: the function's identity and arguments, the device,
+this package's source code, the versions of JAX, and the processor.
 
 `jax.export` with JAX's cache would need no executables of our own. But an exported program is
 lowered again before it is looked up, and what JAX stores has no checksum.
@@ -21,6 +21,7 @@ import collections
 import contextlib
 import functools
 import hashlib
+import inspect
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from llic_jax.execution.placement import committed, computing_on, default_device
 from llic_jax.system.files import user_cache_folder, whole_file
 
 _LOADS_LOOPS = (0, 6, 2)  # the first JAX that does
@@ -140,8 +142,10 @@ class _Size(NamedTuple):
 class cached_jit:  # noqa: N801 (it stands in for jax.jit)
     """`jax.jit` whose programs are stored on disk once `enable` was called.
 
-    Takes arrays, and trees of them, by position. The programs of the `_MAX_SIZES` sizes of images
-    that were used last stay in memory.
+    Takes arrays, and trees of them, by position. A program computes on the device that arguments
+    are committed to, else on the default one; parameters (any dictionary) follow. Arguments on
+    several devices are left to `jax.jit`. The programs of the `_MAX_SIZES` sizes of images that
+    were used last stay in memory.
 
     Args:
         function: A pure function.
@@ -171,10 +175,21 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         leaves, tree = jax.tree.flatten([arg for arg in rest if not isinstance(arg, dict)])
         if no_jit or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return self._inner(*args)  # a part of another program
-        device = jax.config.jax_default_device  # type: ignore[attr-defined]
+        devices = {d for leaf in leaves if committed(leaf) for d in leaf.devices()}
+        if len(devices) > 1:
+            return self._inner(*args)
+        (device,) = devices or (default_device(),)
         shapes = tuple((x.shape, x.dtype) for x in leaves)
-        key = static, tree, shapes, None if device is None else str(device)
-        size = self._size(shapes)
+        with computing_on(device):
+            result = self._run((static, tree, shapes, str(device)), device, args, rest)
+        # As JAX has it: results stay where arguments have to stay.
+        return jax.device_put(result, device) if devices else result
+
+    def _run(
+        self, key: Any, device: jax.Device, args: tuple[Any, ...], rest: tuple[Any, ...]
+    ) -> Any:
+        """What the program of this key returns; it is made if there is none yet."""
+        size = self._size(key[2])
         if (program := size.programs.get(key)) is not None:
             return program(*rest)
         store = _folder is not None and self.identity is not None
@@ -184,7 +199,7 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
             if program is not None:
                 return program(*rest)
             if digest:
-                program = self._stored(digest, args)
+                program = self._stored(digest, args, device)
                 result = program(*rest)
             else:
                 program = self._jitted(size, args)
@@ -223,13 +238,13 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
 
         return program if static else size.jitted
 
-    def _stored(self, digest: str, args: tuple[Any, ...]) -> Callable:
+    def _stored(self, digest: str, args: tuple[Any, ...], device: jax.Device) -> Callable:
         """The program from disk; or else compiled, and stored if that is possible."""
         assert _folder is not None
         path = _folder / f"{self.function.__name__}-{digest}"
         if not _private(_folder):
             return self._compile(args, digest)
-        program = _read(path)
+        program = _read(path, device)
         if program is None:
             program = self._compile(args, digest)
             if _loads_loops() or not has_open_loop(program):
@@ -243,8 +258,16 @@ class cached_jit:  # noqa: N801 (it stands in for jax.jit)
         cache has none, as it is kept from storing it.
         """
         jitted = _independent_jit(self.function, self.static, f"{self.function.__name__}_{digest}")
+        # Without values: a program made of committed arrays would commit its results for ever.
+        shapes = [
+            arg if i in self.static else jax.tree.map(_shape, arg) for i, arg in enumerate(args)
+        ]
         with _told(), _kept_from_jax_cache():
-            return jitted.lower(*args).compile()
+            return jitted.lower(*shapes).compile()
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _independent_jit(function: Callable, static: tuple[int, ...], name: str = "") -> Any:
@@ -319,9 +342,9 @@ def has_open_loop(program: Any) -> bool:
     return any(" while(" in line and "known_trip_count" not in line for line in lines)
 
 
-def _read(path: Path) -> Any:
-    """A stored program; None if there is none that is sound."""
-    from jax.experimental import serialize_executable
+def _read(path: Path, device: jax.Device) -> Any:
+    """A stored program of a device; None if there is none that is sound."""
+    from jax.experimental.serialize_executable import deserialize_and_load
 
     # Whatever is wrong with what lies there, compiling always works.
     with contextlib.suppress(Exception):
@@ -329,7 +352,11 @@ def _read(path: Path) -> Any:
         checksum, content = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
         if hashlib.sha256(content).digest() != checksum:
             return None
-        program = serialize_executable.deserialize_and_load(*pickle.loads(content))
+        where: dict[str, Any] = {"backend": device.client}
+        # Newer versions of JAX take all devices of the process, unless they are told.
+        if "execution_devices" in inspect.signature(deserialize_and_load).parameters:
+            where["execution_devices"] = [device]
+        program = deserialize_and_load(*pickle.loads(content), **where)
         with contextlib.suppress(OSError):  # a cache that may only be read
             path.touch()
         return program

@@ -5,10 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
+_PART = 1 << 16  # values whose squared differences, up to 255^2, add up to 32 bits
 MS_SSIM_MIN_SIDE = (_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
 
 
@@ -105,25 +106,42 @@ def _halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def image_psnr(
-    a: UInt8[np.ndarray, "h w *c"],
-    b: UInt8[np.ndarray, "h w *c"],
+    a: UInt8[Array | np.ndarray, "h w *c"],
+    b: UInt8[Array | np.ndarray, "h w *c"],
     where: Bool[np.ndarray, "h w"] | None = None,
 ) -> float:
     """Computes the PSNR of 8-bit images over all values, in double precision.
 
     Args:
-      a: An image.
+      a: An image. If it is JAX's, its pixels stay on the device; the figure is the same.
       b: An image of the same shape.
       where: The pixels that count; all of them by default.
 
     Returns:
       dB; infinite for equal images.
     """
+    if where is not None and not where.any():
+        return math.inf
+    if isinstance(a, Array):
+        count = a.size if where is None else where.sum() * (a.size // where.size)
+        squares = np.asarray(_square_sums(a, jnp.asarray(b), where))
+        return to_decibels(squares.sum(dtype=np.float64) / count / 255**2)
+    b = np.asarray(b)
     if where is not None:
-        if not where.any():
-            return math.inf
         a, b = a[where], b[where]
     return to_decibels(np.mean(np.square(a.astype(np.float64) - b)) / 255**2)
+
+
+@jax.jit
+def _square_sums(
+    a: UInt8[Array, "h w *c"], b: UInt8[Array, "h w *c"], where: Bool[Array, "h w"] | None
+) -> UInt32[Array, " parts"]:
+    """Sums of the squared differences of `_PART` values each; integers, and so exact."""
+    squares = jnp.square(a.astype(jnp.int32) - b.astype(jnp.int32)).astype(jnp.uint32)
+    if where is not None:
+        squares = jnp.where(where.reshape(*where.shape, *[1] * (a.ndim - 2)), squares, 0)
+    padded = jnp.pad(squares.ravel(), (0, -a.size % _PART))
+    return jnp.sum(padded.reshape(-1, _PART), axis=1, dtype=jnp.uint32)
 
 
 def image_psnr_y(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float:

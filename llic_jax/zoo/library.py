@@ -6,10 +6,10 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 from PIL import Image
 
 from llic_jax.bitstream.file import LlicFile
@@ -126,7 +126,7 @@ def compress(
 
     Args:
         image: The name of an image file, a Pillow image, an array `(H, W, 3)` or `(H, W)` of uint8,
-            or a `Photograph`.
+            or a `Photograph`. A JAX array `(H, W, 3)` is coded on its device (see `Codec.encode`).
         quality: 1 to the model's number of levels; the middle by default.
         target_bpp: In its place: the best quality within so many bits per pixel.
         target_psnr: In its place: the smallest file that reaches this PSNR, dB.
@@ -146,16 +146,20 @@ def compress(
     """
     if quality is not None and (target_bpp is not None or target_psnr is not None):
         raise InputError("Name a quality or a target, not both.")
-    photograph = _photograph(image)
+    pixels, visible, sections = image, None, {}
+    if not isinstance(image, Array) or image.ndim == 2:
+        photograph = _photograph(image)
+        pixels, visible = photograph.colours_to_code(), photograph.visible
+        sections = sections_of(photograph, keep_exif)
     rate: Quality | TargetBpp | TargetPsnr = Quality(quality)
     if target_bpp is not None or target_psnr is not None:
-        rate = target(bpp=target_bpp, psnr=target_psnr, visible=photograph.visible)
+        rate = target(bpp=target_bpp, psnr=target_psnr, visible=visible)
     codec = model if isinstance(model, Codec) else shared_library().codec_of(model)
     (compressed,) = codec.encode(
-        [photograph.colours_to_code()],
+        [pixels],
         rate,
         Refinement(effort, effort_seconds),
-        [sections_of(photograph, keep_exif)],
+        [sections],
         fall_back=not strict_llic,
     )
     return compressed.data
@@ -169,12 +173,26 @@ def _photograph(image: Any) -> Photograph:
     if isinstance(image, Image.Image):
         kept = {name: image.info.get(name) for name in ("exif", "xmp", "dpi")}
         return photograph_of(image, icc=image.info.get("icc_profile"), **kept)
-    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8:
-        return Photograph(np.repeat(image[..., None], 3, -1), grey=True)
-    return Photograph(validation.as_image(image))
+    if isinstance(image, np.ndarray | Array) and image.ndim == 2 and image.dtype == np.uint8:
+        return Photograph(np.repeat(np.asarray(image)[..., None], 3, -1), grey=True)
+    return Photograph(np.asarray(validation.as_image(image)))
 
 
-def decompress(data: Any, *, preview: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+@overload
+def decompress(
+    data: Any, *, preview: bool = ..., on_device: Literal[False] = ...
+) -> UInt8[np.ndarray, "h w 3"]: ...
+
+
+@overload
+def decompress(
+    data: Any, *, preview: bool = ..., on_device: Literal[True]
+) -> UInt8[Array, "h w 3"]: ...
+
+
+def decompress(
+    data: Any, *, preview: bool = False, on_device: bool = False
+) -> UInt8[Array | np.ndarray, "h w 3"]:
     """The image in these `.llic` bytes, whichever installed model wrote them.
 
     Models stay loaded for the next files. `load_codec(NAME).decompress` takes one model only.
@@ -182,6 +200,7 @@ def decompress(data: Any, *, preview: bool = False) -> UInt8[np.ndarray, "h w 3"
     Args:
         data: The file's bytes, or its name.
         preview: Take a file that was cut, or is still arriving, too (see `Codec.decode`).
+        on_device: Return a `jax.Array` (see `Codec.decode_on_device`).
 
     Returns:
         `(H, W, 3)`, uint8.
@@ -193,4 +212,7 @@ def decompress(data: Any, *, preview: bool = False) -> UInt8[np.ndarray, "h w 3"
     """
     if isinstance(data, str | os.PathLike):
         data = Path(data).read_bytes()
-    return shared_library().codec_for(data).decompress(data, preview)
+    codec = shared_library().codec_for(data)
+    if on_device:
+        return codec.decompress(data, preview, on_device=True)
+    return codec.decompress(data, preview)

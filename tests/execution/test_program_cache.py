@@ -363,3 +363,51 @@ def test_a_command_goes_on_without_a_cache(home, tmp_path):
     assert ("others can write" in done.stderr) == (home == "writable by others")
     left = [path for path in place.rglob("*") if path.is_file()]
     assert left == ([place / "llic_jax"] if home == "a file" else [])
+
+
+ON_TWO_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from llic_jax.execution import placement, program_cache
+
+def sums(x, y):
+    return x + y
+
+program_cache.enable()
+first, second = jax.devices()
+x = np.ones(3, np.float32)
+for default in (first, second):
+    with placement.computing_on(default):
+        arguments = [
+            (x, default, False),
+            (jnp.ones(3), default, False),
+            (jax.device_put(x, first), first, True),
+            (jax.device_put(x, second), second, True),
+        ]
+        for y in (x, jnp.ones(3)):
+            # One that is stored, or found on disk, and one that is not.
+            for program in [program_cache.cached_jit(sums, name) for name in ("a", None)]:
+                for argument, device, committed in arguments:
+                    found = program(argument, y)
+                    assert found.devices() == {device} and found.committed == committed
+                    assert (np.asarray(found) == 2).all()
+try:
+    program_cache.cached_jit(sums, "a")(jax.device_put(x, first), jax.device_put(x, second))
+except ValueError as error:
+    assert "incompatible devices" in str(error)
+else:
+    raise AssertionError
+with jax.default_device("cpu"):
+    assert placement.default_device() == first
+"""
+
+
+def test_a_program_computes_where_its_arguments_are(tmp_path):
+    """And its results stay there, as those of `jax.jit`."""
+    count = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path)
+    for _ in range(2):
+        command = [sys.executable, "-c", ON_TWO_DEVICES]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(list((tmp_path / "whole").iterdir())) == 2  # one for each device

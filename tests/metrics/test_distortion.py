@@ -129,3 +129,19 @@ def test_equal_images_have_infinite_figures():
 def test_to_uint8_rounds_and_clips():
     x = jnp.array([-0.2, 0.0, 0.5 / 255 - 1e-4, 0.5 / 255 + 1e-4, 1.0, 1.7])
     assert to_uint8(x).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (150, 147), (3, 30_000)])
+def test_psnr_of_jax_arrays_is_that_of_numpy(size):
+    """To the last digit, at the largest differences too."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (*size, 3), np.uint8)
+    where = rng.random(size) < 0.3
+    where[0, 0] = True
+    for b in (a, 255 - a, 255 * (a < 128).astype(np.uint8), rng.permuted(a)):
+        for mask in (None, where, np.zeros_like(where)):
+            expected = distortion.image_psnr(a, b, mask)
+            for other in (b, jnp.asarray(b)):
+                assert distortion.image_psnr(jnp.asarray(a), other, mask) == expected
+    black, white = np.zeros((300, 300, 3), np.uint8), np.full((300, 300, 3), 255, np.uint8)
+    assert distortion.image_psnr(jnp.asarray(black), white) == 0
