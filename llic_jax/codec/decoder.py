@@ -3,7 +3,8 @@
     file -> SymbolReader -> z_hat -> h_s -> walk: read and dequantize each step -> y_hat -> g_s
 
 Of a payload that was cut, each step takes what is there; elsewhere its values are the predicted
-means.
+means. In a progressive file so are those of a step that does not fit its check, and of all later
+ones.
 
 Each step of the walk waits for the positions of its scales: the range decoder needs them on the
 host before the networks can go on.
@@ -19,6 +20,7 @@ from llic_jax.codec import validation
 from llic_jax.codec.model import CodecModel, Limits
 from llic_jax.codec.networks import CompiledNetworks, quality_array
 from llic_jax.codec.results import Decompressed
+from llic_jax.coding.step_checks import check_count
 from llic_jax.coding.symbol_stream import SymbolReader
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Walk
@@ -53,11 +55,13 @@ class Decoder:
 
         Raises:
             BitstreamError: Another model's file, an unknown range coder or quality, too many
-                pixels, more memory than is allowed, or a payload that is too short.
+                pixels, more memory than is allowed, a payload that is too short, or checks of
+                another number of steps.
         """
         validation.check_header(file, self._model.fingerprint, self._model.network.levels)
         validation.check_size(file.width, file.height, self._limits.max_pixels)
         validation.check_payload(file, self._least_bits)
+        check_count(file, len(self._model.network.steps))
         if file.other_coding is None:
             size = file.height, file.width
             self._networks.canvas_for([size])  # refuses what memory cannot hold
@@ -66,7 +70,8 @@ class Decoder:
         """Decodes files that were checked; times are all files', in equal shares.
 
         Raises:
-            CorruptError: A payload that cannot be decoded here.
+            CorruptError: A payload that cannot be decoded here; of a part of a progressive file
+                only where `z` does not fit its check.
             InputError: Images whose padded sizes differ.
             ImageSizeError: Images that together take more memory than is allowed.
         """
@@ -94,6 +99,6 @@ class Decoder:
         images = np.array(clock.network(networks.synthesize(canvas, walk.y_hat, qualities)))
         seconds = clock.shares(len(files))
         return [
-            Decompressed(image[: file.height, : file.width], *seconds, file.share)
-            for file, image in zip(files, images, strict=True)
+            Decompressed(image[: file.height, : file.width], *seconds, file.share, reader.verified)
+            for file, image, reader in zip(files, images, readers, strict=True)
         ]
