@@ -5,7 +5,8 @@
 
 The centre of every photograph is coded once at each quality, and the file is cut. Beside the mean
 PSNR of the previews stands the whole file's, and by how many bytes a progressive file is larger
-("more"). Without a folder these are scikit-image's photographs. The picture shows the first of them.
+("more"). Without a folder these are scikit-image's photographs. The picture shows the first of
+them.
 """
 
 import argparse
