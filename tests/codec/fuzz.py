@@ -45,7 +45,8 @@ EXTREMES = {
 
 
 def samples(codecs: dict[str, Codec]) -> list[bytes]:
-    """Sound files: plain ones, and one with sections, by every coder; a picture in a section."""
+    """Sound files: plain ones, and one with sections, by every coder; a progressive one; a picture
+    in a section."""
     rng = np.random.default_rng(0)
     found = []
     for codec in codecs.values():
@@ -54,11 +55,11 @@ def samples(codecs: dict[str, Codec]) -> list[bytes]:
             image = np.clip(smooth, 0, 255).astype(np.uint8)
             whole = Photograph(image, alpha=image[..., 0], icc=b"profile" * 9, exif=b"metadata")
             sections = sections_of(whole, keep_exif=True) if shape == (50, 70) else None
-            found.append(codec.encode([image], Quality(1.5), sections=[sections or {}])[0].data)
-        if CODERS[codec.coder].in_order:
-            found.append(
-                codec.progressive.encode([image], Quality(1.5), sections=[{129: b""}])[0].data
-            )
+            ways = [codec]
+            if sections and CODERS[codec.coder].in_order:
+                ways.append(codec.progressive)
+            for way in ways:
+                found.append(way.encode([image], Quality(1.5), sections=[sections or {}])[0].data)
     checks = 255 * (np.indices((50, 70)).sum(0) % 2).astype(np.uint8)
     found.append(codec.compress(np.repeat(checks[..., None], 3, -1), 1.5))
     return found
