@@ -4,8 +4,9 @@
     python benchmarks/preview.py --picture docs/pictures/preview.jpg
 
 The centre of every photograph is coded once at each quality, and the file is cut. Beside the mean
-PSNR of the previews stands the whole file's. Without a folder these are scikit-image's photographs.
-The picture shows the first of them.
+PSNR of the previews stands the whole file's, and by how many bytes a progressive file is larger
+("more"). Without a folder these are scikit-image's photographs. The picture shows the first of
+them.
 """
 
 import argparse
@@ -72,15 +73,17 @@ def main() -> None:
     if args.picture is not None:
         picture(codec, images[0][:384, 64:448], args.quality[1]).save(args.picture, quality=92)
         return
-    print(f"{'quality':>10}{'bytes':>9}" + "".join(f"{share:>8.0%}" for share in SHARES))
+    print(f"{'quality':>10}{'bytes':>9}{'more':>6}" + "".join(f"{share:>8.0%}" for share in SHARES))
     for quality in args.quality:
-        psnr, sizes = [], []
+        psnr, sizes, more = [], [], []
         for image in (centre(image, args.crop) for image in images):
             data = codec.compress(image, quality, strict_llic=True)
             sizes.append(len(data))
+            checked = codec.progressive.compress(image, quality, strict_llic=True)
+            more.append(len(checked) - len(data))
             psnr.append([image_psnr(image, shown) for shown in previews(codec, data, SHARES)])
         means = "".join(f"{mean:8.2f}" for mean in np.mean(psnr, axis=0))
-        print(f"{quality:10g}{np.mean(sizes):9.0f}{means}", flush=True)
+        print(f"{quality:10g}{np.mean(sizes):9.0f}{np.mean(more):6.0f}{means}", flush=True)
 
 
 if __name__ == "__main__":

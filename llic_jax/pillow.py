@@ -7,8 +7,8 @@
     image = Image.open("photo.llic")  # size, mode, profile and metadata; no model is loaded
     image.thumbnail((256, 256))       # decodes
 
-A file that was cut opens where Pillow's `ImageFile.LOAD_TRUNCATED_IMAGES` is set, as a preview
-without profile, metadata and alpha.
+A file that was cut opens where Pillow's `ImageFile.LOAD_TRUNCATED_IMAGES` is set, as a preview;
+one that was saved with `progressive=True` with profile, metadata and alpha.
 
 imageio and scikit-image read and write through Pillow. Opening reads the whole file, whose checksum
 is checked; models load with the first pixels and stay loaded. JAX does not survive a fork: see
@@ -22,6 +22,7 @@ Options of `save`:
     effort         gradient steps on the image's latents before they are coded
     effort_seconds bounds them by time; alone, as many as it allows
     strict_llic    code drawings and patterns by the networks, too
+    progressive    profile, alpha, metadata and checks before the pixels, for a part of the file
     model          name or folder of a model, or a `Codec`
     icc_profile    that of the image by default; None for sRGB
     exif, xmp, dpi kept if they are given, as for WebP. A file's pixels are upright: an orientation
@@ -45,7 +46,8 @@ from llic_jax.zoo.header import Header, header_of
 
 FORMAT = "LLIC"
 _CHOICES = (
-    *("quality", "target_bpp", "target_psnr", "effort", "effort_seconds", "strict_llic", "model"),
+    *("quality", "target_bpp", "target_psnr", "effort", "effort_seconds", "strict_llic"),
+    *("progressive", "model"),
 )
 
 

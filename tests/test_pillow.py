@@ -198,6 +198,22 @@ def test_truncated_damaged_and_foreign(coded, monkeypatch):
         Image.open(io.BytesIO(b"LLI, and something else"))
 
 
+def test_a_part_of_a_progressive_file(picture, monkeypatch):
+    image = picture.convert("RGBA")
+    ramp = np.arange(3000, dtype=np.uint16).reshape(50, 60).astype(np.uint8)
+    image.putalpha(Image.fromarray(ramp))
+    kept = {"icc_profile": b"a profile", "xmp": b"<x:xmpmeta/>", "progressive": True}
+    data = _saved(image, **kept)
+    assert LlicFile.from_bytes(data).version == 5
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    start = Image.open(io.BytesIO(data[:-200]))
+    assert start.mode == "RGBA" and start.info["icc_profile"] == b"a profile"
+    assert start.info["xmp"] == b"<x:xmpmeta/>"
+    np.testing.assert_array_equal(np.asarray(start)[..., 3], ramp)
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert 0 < np.abs(np.asarray(start.convert("RGB")) - whole).mean() < whole.std()
+
+
 def test_a_model_that_is_not_here(coded):
     file = LlicFile.from_bytes(coded)
     unknown = LlicFile(**{**vars(file), "fingerprint": b"unknown."}).to_bytes()

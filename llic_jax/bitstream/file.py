@@ -19,6 +19,7 @@ from llic_jax.errors import (
 MAGIC = b"LLIC"
 VERSION = 3  # of files that the networks code; versions 1 and 2 are read too
 PICTURE_VERSION = 4  # of files that hold their picture in a section, and name no model
+PROGRESSIVE_VERSION = 5  # of files of the networks whose sections come before the payload
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 1 << 20
 QUALITY_STEPS = 256  # per level: what the file can tell apart
@@ -55,8 +56,8 @@ class LlicFile:
         payload: The range coder's bytes.
         sections: What else belongs to the image, by tag, 1 to 255.
         version: Of the format.
-        whole: Whether all of it was there; False from `from_start` alone, of a file without
-            sections then.
+        whole: Whether all of it was there; False from `from_start` alone. Without sections then,
+            unless they come before the payload.
         missing: Bytes of the payload that were not.
     """
 
@@ -136,10 +137,16 @@ class LlicFile:
             if self.version > 1:
                 body += _UINT16.pack(self.shift_resolution)
         body += _varint(self.width) + _varint(self.height)
+        sections = b"".join(
+            bytes([tag]) + _varint(len(content)) + content
+            for tag, content in sorted(self.sections.items())
+        )
+        if self.version == PROGRESSIVE_VERSION:
+            body += _varint(len(sections)) + sections
         if self.version != PICTURE_VERSION:
             body += _varint(len(self.payload)) + self.payload
-        for tag, content in sorted(self.sections.items()):
-            body += bytes([tag]) + _varint(len(content)) + content
+        if self.version != PROGRESSIVE_VERSION:
+            body += sections
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     @classmethod
@@ -173,10 +180,10 @@ class LlicFile:
                 f"Not a .llic file: it starts with {data[:4]!r}, expected {MAGIC!r}. "
                 "Is it an image to compress?"
             )
-        if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= PICTURE_VERSION:
+        if len(data) > len(MAGIC) and not 1 <= data[len(MAGIC)] <= PROGRESSIVE_VERSION:
             raise VersionError(
                 f"The file is of format version {data[len(MAGIC)]}; this software reads versions "
-                f"1 to {PICTURE_VERSION}. Install a newer llic_jax."
+                f"1 to {PROGRESSIVE_VERSION}. Install a newer llic_jax."
             )
         try:
             file = _parse(data)
@@ -187,19 +194,15 @@ class LlicFile:
                     "is sound: cut them off."
                 ) from None
             raise
-        for tag in file.sections:
-            if tag < SKIPPABLE and tag not in known:
-                raise UnknownSectionError(
-                    f"The file has a section {tag} that this software does not know and may not "
-                    "pass over. Install a newer llic_jax."
-                )
+        _check_tags(file, known)
         return file
 
     @classmethod
     def from_start(cls, data: Any) -> "LlicFile":
         """Reads a file, or the start of one that was cut or is still arriving.
 
-        What is there of a cut file is bound to no checksum, and its sections are not there.
+        What is there of a cut file is bound to no checksum. Its sections are there in version 5
+        alone, where they come before the payload.
 
         Args:
             data: The bytes so far.
@@ -215,10 +218,11 @@ class LlicFile:
         try:
             return cls.from_bytes(data)
         except TruncatedError:
-            file = _before_sections(_Reader(data), cut=True)
+            file = _up_to_payload(_Reader(data), cut=True)
             if not file.payload and not file.missing:  # the picture is in a section
                 raise
         _check_size(file.width, file.height)
+        _check_tags(file, tuple(OTHER_CODINGS))
         return dataclasses.replace(file, whole=False)
 
 
@@ -244,16 +248,10 @@ def as_bytes(data: Any) -> bytes:
 
 def _parse(data: bytes) -> LlicFile:
     reader = _Reader(data)
-    file = _before_sections(reader)
-    sections: dict[int, bytes] = {}
-    while file.version > 1 and reader.left > _CHECKSUM.size:
-        tag = reader.take(1)[0]
-        if tag in sections or tag == 0:
-            raise CorruptError(
-                f"Section tag {tag} occurs twice in the file (or is 0); expected each tag once, "
-                "from 1 to 255. The file is damaged."
-            )
-        sections[tag] = reader.take(reader.varint())
+    file = _up_to_payload(reader)
+    if 1 < file.version < PROGRESSIVE_VERSION:
+        sections = _sections(reader, after=_CHECKSUM.size)
+        file = dataclasses.replace(file, sections=sections)
     end = reader.position
     (checksum,) = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))
     if reader.left:
@@ -264,18 +262,22 @@ def _parse(data: bytes) -> LlicFile:
             "Get it anew from where it came from."
         )
     _check_size(file.width, file.height)
-    return dataclasses.replace(file, sections=sections)
+    return file
 
 
-def _before_sections(reader: "_Reader", cut: bool = False) -> LlicFile:
-    """What comes before the sections; where it is `cut`, as much of the payload as is there."""
+def _up_to_payload(reader: "_Reader", cut: bool = False) -> LlicFile:
+    """The file up to its payload's end; where it is `cut`, as much of the payload as is there."""
     _, version = _START.unpack(reader.take(_START.size))
     if version == PICTURE_VERSION:
         return LlicFile.of_picture(reader.varint(), reader.varint(), {})
     of_networks = reader.take(_OF_NETWORKS.size)
     fingerprint, coder, quality, symbols_crc = _OF_NETWORKS.unpack(of_networks)
     (shift_resolution,) = _UINT16.unpack(reader.take(_UINT16.size)) if version > 1 else (0,)
-    width, height, size = reader.varint(), reader.varint(), reader.varint()
+    width, height = reader.varint(), reader.varint()
+    sections = _sections_at_once(reader) if version == PROGRESSIVE_VERSION else {}
+    size = reader.varint()
+    if size:
+        reader.remedy = "`llic decompress --preview` shows what is there."
     there = min(size, reader.left) if cut else size
     return LlicFile(
         fingerprint,
@@ -286,27 +288,65 @@ def _before_sections(reader: "_Reader", cut: bool = False) -> LlicFile:
         symbols_crc=symbols_crc,
         shift_resolution=shift_resolution,
         payload=reader.take(there),
+        sections=sections,
         version=version,
         missing=size - there,
     )
+
+
+def _sections(reader: "_Reader", after: int = 0) -> dict[int, bytes]:
+    """Sections by tag, as far as so many bytes before the end."""
+    sections: dict[int, bytes] = {}
+    while reader.left > after:
+        tag = reader.take(1)[0]
+        if tag in sections or tag == 0:
+            raise CorruptError(
+                f"Section tag {tag} occurs twice in the file (or is 0); expected each tag once, "
+                "from 1 to 255. The file is damaged."
+            )
+        sections[tag] = reader.take(reader.varint())
+    return sections
+
+
+def _sections_at_once(reader: "_Reader") -> dict[int, bytes]:
+    """Sections by tag, after the length of all of them together."""
+    content = reader.take(reader.varint())
+    try:
+        return _sections(_Reader(content))
+    except TruncatedError:
+        raise CorruptError(
+            f"A section ends behind the {len(content)} bytes that all sections have; expected it "
+            "within them. The file is damaged."
+        ) from None
 
 
 def _following(data: bytes) -> int:
     """The number of bytes behind the end of a sound file; 0 if no sound file starts here."""
     reader = _Reader(data)
     try:
-        _before_sections(reader)
+        version = _up_to_payload(reader).version
         start = crc = 0
         while reader.left > _CHECKSUM.size:
             end = reader.position
             crc, start = zlib.crc32(data[start:end], crc), end
             if crc == _CHECKSUM.unpack_from(data, end)[0]:
                 return reader.left - _CHECKSUM.size
+            if version == PROGRESSIVE_VERSION:  # nothing else lies behind the payload
+                break
             reader.take(1)
             reader.take(reader.varint())
     except (TruncatedError, CorruptError):
         pass
     return 0
+
+
+def _check_tags(file: LlicFile, known: Collection[int]) -> None:
+    for tag in file.sections:
+        if tag < SKIPPABLE and tag not in known:
+            raise UnknownSectionError(
+                f"The file has a section {tag} that this software does not know and may not "
+                "pass over. Install a newer llic_jax."
+            )
 
 
 def _check_size(width: int, height: int) -> None:
@@ -332,6 +372,7 @@ class _Reader:
 
     def __init__(self, data: bytes):
         self.data, self.position = data, 0
+        self.remedy = "Nothing of it can be shown."  # where the bytes end too early
 
     @property
     def left(self) -> int:
@@ -342,7 +383,7 @@ class _Reader:
         if end > len(self.data):
             raise TruncatedError(
                 f"The file ends after {len(self.data)} bytes; at least {end} were expected. "
-                "Was it copied whole? `llic decompress --preview` shows what is there."
+                f"Was it copied whole? {self.remedy}"
             )
         chunk = self.data[self.position : end]
         self.position = end

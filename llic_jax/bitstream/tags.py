@@ -12,6 +12,7 @@ ALPHA = 131  # opacity, a grey PNG of the image's size
 GREY = 132  # empty: the image is grey
 XMP = 133  # an XMP packet, deflated
 RESOLUTION = 134  # horizontal and vertical dots per inch, two float32
+STEP_CHECKS = 135  # of the symbols up to each step's end, uint16 (`coding/step_checks.py`)
 
 MAX_METADATA = 1 << 24  # bytes of a profile or of metadata, inflated
 

@@ -68,6 +68,8 @@ def compress(args: argparse.Namespace) -> int:
     if args.dry_run:
         return batch.announce(found)
     codec, search = open_codec(args, args.coder), Search()
+    if args.progressive:
+        codec = codec.progressive
 
     def encode(photographs: list[Photograph]) -> list["Compressed"]:
         rgb = [photograph.colours_to_code() for photograph in photographs]

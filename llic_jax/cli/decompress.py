@@ -53,11 +53,17 @@ def decompress(args: argparse.Namespace) -> int:
         done = []
         photographs = library.decode_photographs(data, args.preview)
         for task, file, photograph in zip(tasks, data, photographs, strict=True):
-            notes = write_photograph(task.target, photograph, format_of(task.target))
+            notes = [
+                *photograph.notes,
+                *write_photograph(task.target, photograph, format_of(task.target)),
+            ]
             height, width = photograph.rgb.shape[:2]
             parsed = parse(file)
             share = parsed.share
             cut = "" if parsed.whole else f", a preview from {share:.1%} of the payload"
+            verified = photograph.verified
+            if cut and verified:
+                cut += f", {verified[0]} of {verified[1]} steps verified"
             line = f"{width}x{height}{cut}{elapsed(started, len(tasks))}"
             seconds = (time.perf_counter() - started) / len(tasks)
             figures = {
@@ -65,6 +71,7 @@ def decompress(args: argparse.Namespace) -> int:
                 "height": height,
                 "bytes": len(file),
                 "share": share,
+                "verified": verified,
                 "seconds": seconds,
             }
             done.append(batch.FileResult(line, width * height, len(file), notes, figures))

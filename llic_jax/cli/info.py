@@ -7,7 +7,7 @@ import struct
 import sys
 from typing import Any
 
-from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.file import PROGRESSIVE_VERSION, LlicFile
 from llic_jax.bitstream.tags import ALPHA, EXIF, GREY, ICC, RESOLUTION, XMP, inflated
 from llic_jax.errors import LlicError
 from llic_jax.images import folders
@@ -65,6 +65,7 @@ def _figures(file: LlicFile, size: int) -> dict[str, Any]:
         "xmp": XMP in sections,
         "dpi": struct.unpack("<2f", dpi) if len(dpi) == 8 else None,
         "version": file.version,
+        "progressive": file.version == PROGRESSIVE_VERSION,
         "coder": file.coder_name or None,
         "payload_bytes": len(file.payload),
         "symbols_crc": f"{file.symbols_crc:08x}",
@@ -80,6 +81,7 @@ def _text(name: str, said: dict[str, Any]) -> str:
     if said["quality"] and said["qualities"]:
         quality += f", of 1 (smallest) to {said['qualities']} (best)"
     networks = said["coded_by"] == "networks"
+    progressive = ", progressive" if said["progressive"] else ""
     kept = [kind.upper() for kind in ("exif", "xmp") if said[kind]]
     if said["dpi"]:
         kept.append("{:g} x {:g} dpi".format(*said["dpi"]))
@@ -92,7 +94,7 @@ def _text(name: str, said: dict[str, Any]) -> str:
         "model": f"{said['model'] or 'none that was released'} ({said['fingerprint']})",
         "profile": said["profile"] or "none, so sRGB",
         "metadata": ", ".join(kept) or "none",
-        "format": f"version {said['version']}, range coder {said['coder']}",
+        "format": f"version {said['version']}{progressive}, range coder {said['coder']}",
         "payload": f"{said['payload_bytes']} bytes, symbols' checksum {said['symbols_crc']}",
         "decodes": "anywhere" if said["portable"] else "for certain only where it was made",
     }

@@ -255,6 +255,11 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
         help="code every image with the network, also drawings, screenshots and patterns that it "
         "spoils or makes larger than lossless WebP",
     )  # fmt: skip
+    coding.add_argument(
+        "--progressive", action="store_true",
+        help="put profile, alpha, metadata and a check of each step before the pixels: the first "
+        "part of the file then shows them, and what it shows is checked (coder tfc)",
+    )  # fmt: skip
     kept = compress.add_argument_group("input and report")
     kept.add_argument(
         "--exif", action="store_true",

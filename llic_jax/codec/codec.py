@@ -7,6 +7,7 @@ The table that a symbol is coded with depends on a scale that the networks compu
 platforms compute it alike to the last digit; `coding/row_shifts.py` makes them agree.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
@@ -88,6 +89,18 @@ class Codec:
     def fingerprint(self) -> bytes:
         """8 bytes that stand for config, weights and tables."""
         return self.model.fingerprint
+
+    @functools.cached_property
+    def progressive(self) -> "Codec":
+        """This codec for files whose first part is checked (`EncoderOptions.progressive`).
+
+        It compiles nothing twice.
+
+        Raises:
+            InputError: The range coder writes no such files.
+        """
+        options = self.options._replace(progressive=True)
+        return Codec(self.model, options, self.limits, self.networks)
 
     @property
     def default_quality(self) -> float | None:
@@ -194,7 +207,8 @@ class Codec:
             files: The bytes of each.
             preview: Take files that were cut, or are still arriving, too: what is missing of the
                 latent is at its predicted mean. Whatever the range decoder yields is the encoder's
-                symbol, but no checksum covers a part.
+                symbol, but no checksum covers a part. In a progressive file every whole step has
+                a check; what does not fit is left out, and `Decompressed.verified` tells.
 
         Raises:
             BitstreamError: One of its subclasses, for anything that is wrong with the bytes of a
@@ -237,7 +251,8 @@ class Codec:
 
         Args:
             files: The bytes of each.
-            preview: As in `decode`. A file's sections come last, so a cut one has none.
+            preview: As in `decode`. A file's sections come last, so a cut one has none, unless it
+                is progressive.
 
         Raises:
             BitstreamError: As `decode`; also for a section that cannot be read.
@@ -245,10 +260,13 @@ class Codec:
         parsed = self._parse(files, preview)
         # Before any image is decoded: damage here is found at once.
         fields = [photograph_fields(file) for file in parsed]
-        images = [decoded.image for decoded in self._decode(parsed)]
-        return [
-            Photograph(image, **of_image) for image, of_image in zip(images, fields, strict=True)
-        ]
+        photographs = []
+        for decoded, of_image in zip(self._decode(parsed), fields, strict=True):
+            if verified := decoded.verified:
+                of_image["verified"] = verified.steps, verified.total
+                of_image["notes"] = (verified.warning,) if verified.refuted else ()
+            photographs.append(Photograph(decoded.image, **of_image))
+        return photographs
 
     def reconstruct(self, compressed: Compressed) -> UInt8[np.ndarray, "h w 3"]:
         """The image that the decoder will make, without decoding.

@@ -3,7 +3,8 @@
     file -> SymbolReader -> z_hat -> h_s -> walk: read and dequantize each step -> y_hat -> g_s
 
 Of a payload that was cut, each step takes what is there; elsewhere its values are the predicted
-means.
+means. In a progressive file so are those of a step that does not fit its check, and of all later
+ones.
 
 Each step of the walk waits for the positions of its scales: the range decoder needs them on the
 host before the networks can go on.
@@ -20,6 +21,7 @@ from llic_jax.codec import validation
 from llic_jax.codec.model import CodecModel, Limits
 from llic_jax.codec.networks import CompiledNetworks, quality_array
 from llic_jax.codec.results import Decompressed
+from llic_jax.coding.step_checks import check_count
 from llic_jax.coding.symbol_stream import SymbolReader
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Walk
@@ -55,11 +57,13 @@ class Decoder:
 
         Raises:
             BitstreamError: Another model's file, an unknown range coder or quality, too many
-                pixels, more memory than is allowed, or a payload that is too short.
+                pixels, more memory than is allowed, a payload that is too short, or checks of
+                another number of steps.
         """
         validation.check_header(file, self._model.fingerprint, self._model.network.levels)
         validation.check_size(file.width, file.height, self._limits.max_pixels)
         validation.check_payload(file, self._least_bits)
+        check_count(file, len(self._model.network.steps))
         if file.other_coding is None:
             size = file.height, file.width
             self._networks.canvas_for([size])  # refuses what memory cannot hold
@@ -68,17 +72,19 @@ class Decoder:
         """Decodes files that were checked; times are all files', in equal shares.
 
         Raises:
-            CorruptError: A payload that cannot be decoded here.
+            CorruptError: A payload that cannot be decoded here; of a part of a progressive file
+                only where `z` does not fit its check.
             InputError: Images whose padded sizes differ.
             ImageSizeError: Images that together take more memory than is allowed.
         """
         clock = Clock()
         # A copy: the arrays that JAX hands out cannot be written to.
-        images = np.array(clock.network(self._decode(files, clock)))
+        readers = self._readers(files)
+        images = np.array(clock.network(self._decode(files, readers, clock)))
         seconds = clock.shares(len(files))
         return [
-            Decompressed(image[: file.height, : file.width], *seconds, file.share)
-            for file, image in zip(files, images, strict=True)
+            Decompressed(image[: file.height, : file.width], *seconds, file.share, reader.verified)
+            for file, image, reader in zip(files, images, readers, strict=True)
         ]
 
     def decode_on_device(self, files: Sequence[LlicFile]) -> list[UInt8[Array, "_ _ 3"]]:
@@ -87,15 +93,19 @@ class Decoder:
         Raises:
             LlicError: As `decode`.
         """
-        images = self._decode(files, Clock())
+        images = self._decode(files, self._readers(files), Clock())
         return [cut_image(images, i, f.height, f.width) for i, f in enumerate(files)]
 
-    def _decode(self, files: Sequence[LlicFile], clock: Clock) -> UInt8[Array, "b h w 3"]:
+    def _readers(self, files: Sequence[LlicFile]) -> list[SymbolReader]:
+        return [SymbolReader(file, self._tables) for file in files]
+
+    def _decode(
+        self, files: Sequence[LlicFile], readers: Sequence[SymbolReader], clock: Clock
+    ) -> UInt8[Array, "b h w 3"]:
         """The images on their canvas."""
         networks, model = self._networks, self._model
         qualities = quality_array([file.quality or None for file in files])
         canvas = networks.canvas_for([(file.height, file.width) for file in files])
-        readers = [SymbolReader(file, self._tables) for file in files]
         z_shape = (*canvas.unpadded().blocks, model.tables.hyper_rows)
         symbols_z = np.stack([reader.read_hyper(z_shape) for reader in readers])
         z_hat = clock.coder(jnp.asarray(canvas.place(symbols_z), jnp.float32))

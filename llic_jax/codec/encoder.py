@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from llic_jax.bitstream.file import LlicFile
+from llic_jax.bitstream.file import PROGRESSIVE_VERSION, VERSION, LlicFile
+from llic_jax.bitstream.tags import STEP_CHECKS
 from llic_jax.codec import validation
 from llic_jax.codec.model import CodecModel, Limits
 from llic_jax.codec.networks import CompiledNetworks, quality_array
@@ -25,7 +26,7 @@ from llic_jax.codec.results import Compressed
 from llic_jax.coding.range_coders.registry import CODERS, default_coder
 from llic_jax.coding.row_shifts import MIN_SHIFT_RESOLUTION
 from llic_jax.coding.scale_offsets import offset_costs
-from llic_jax.coding.symbol_stream import SymbolWriter
+from llic_jax.coding.symbol_stream import Payload, SymbolWriter
 from llic_jax.coding.tables import CodingTables
 from llic_jax.entropy.walk import Step, Walk
 from llic_jax.errors import InputError
@@ -79,7 +80,8 @@ class Encoder:
         limits: Of one call.
 
     Raises:
-        InputError: An unknown range coder, or a shift resolution that cannot be.
+        InputError: An unknown range coder, one that cannot write progressive files, or a shift
+            resolution that cannot be.
     """
 
     def __init__(
@@ -93,6 +95,12 @@ class Encoder:
         self.coder = options.coder or default_coder()
         if self.coder not in CODERS:
             raise InputError(f"coder is {self.coder!r}; known are {', '.join(CODERS)}.")
+        if options.progressive and not CODERS[self.coder].in_order:
+            able = ", ".join(name for name, pair in CODERS.items() if pair.in_order)
+            raise InputError(
+                f"The range coder {self.coder} writes no progressive files: no part of its payload "
+                f"can be decoded. Take the coder {able}, or leave progressive out."
+            )
         if options.shift_resolution and options.shift_resolution < MIN_SHIFT_RESOLUTION:
             raise InputError(
                 f"shift_resolution is {options.shift_resolution}; take 0, or "
@@ -181,10 +189,11 @@ class Encoder:
             total = sum((step_bits.result() for step_bits in written), np.asarray(hyper_bits))
         payloads = clock.coder([writer.finish() for writer in writers])
         data = [
-            dataclasses.replace(header, symbols_crc=crc, payload=payload).to_bytes()
-            for header, (payload, crc) in zip(headers, payloads, strict=True)
+            _with_payload(header, payload).to_bytes()
+            for header, payload in zip(headers, payloads, strict=True)
         ]
-        return self._results(batch, data, batch.own(y_hat), total, [len(p) for p, _ in payloads])
+        payload_bytes = [len(payload.data) for payload in payloads]
+        return self._results(batch, data, batch.own(y_hat), total, payload_bytes)
 
     def _results(
         self,
@@ -227,11 +236,22 @@ class Encoder:
             shift_resolution=self._options.shift_resolution,
             payload=b"",
             sections=dict(sections),
+            version=PROGRESSIVE_VERSION if self._options.progressive else VERSION,
         )
 
     @cached_property
     def _offset_costs(self) -> Float[np.ndarray, "cases offsets"]:
         return offset_costs(self._tables)
+
+
+def _with_payload(header: LlicFile, payload: Payload) -> LlicFile:
+    """The whole file."""
+    sections = header.sections
+    if header.version == PROGRESSIVE_VERSION:
+        sections = sections | {STEP_CHECKS: payload.checks}
+    return dataclasses.replace(
+        header, symbols_crc=payload.crc, payload=payload.data, sections=sections
+    )
 
 
 def _write_hyper(writers: Sequence[SymbolWriter], canvas: Canvas, z_hat: Array) -> None:

@@ -249,7 +249,7 @@ def coding_of(file: LlicFile) -> int | None:
                 f"expected one of {list(OTHER_CODINGS)}, the picture. The file is damaged."
             )
         return None
-    if file.version < PICTURE_VERSION and file.symbols_crc != zlib.crc32(file.checksummed_header):
+    if file.version != PICTURE_VERSION and file.symbols_crc != zlib.crc32(file.checksummed_header):
         raise CorruptError(
             f"The symbols' checksum is {file.symbols_crc:08x}; a file that holds its picture in "
             f"section {tags[0]} has that of no symbols. The file is damaged."

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from llic_jax.coding.step_checks import Verified
+
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
@@ -69,12 +71,14 @@ class Decompressed:
         network_seconds: Spent in the networks.
         coder_seconds: Spent in the range coder.
         share: How much of the file's payload was there; below 1 for a preview.
+        verified: What the checks of a progressive file's steps say; None for a file without them.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
     network_seconds: float
     coder_seconds: float
     share: float = 1.0
+    verified: Verified | None = None
 
     @property
     def seconds(self) -> float:

@@ -4,6 +4,8 @@ Its end falls anywhere within a step of the walk. The symbols before it are the 
 come after them: a zero is the predicted mean, an offset or a row shift of none.
 """
 
+import zlib
+
 import numpy as np
 
 from llic_jax.coding.range_coders.interface import CoderPair, Decoder
@@ -20,12 +22,17 @@ class ArrivedDecoder:
         coder: That the file names; one that codes symbols in the order in which they are given.
         tables: Of the file.
         payload: As much of it as is there.
+        header: Bytes that the checksum begins with, as that of `CheckedEncoder`.
+
+    Attributes:
+        crc: CRC-32 of the header and all symbols.
+        ended: Whether zeros are among them.
     """
 
-    def __init__(self, coder: CoderPair, tables: CodingTables, payload: bytes):
+    def __init__(self, coder: CoderPair, tables: CodingTables, payload: bytes, header: bytes = b""):
         self._decoder: Decoder = coder.decoder(tables, payload)
         self._spent = SpentBits(tables, len(payload))
-        self._ended = False
+        self.crc, self.ended = zlib.crc32(header), False
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         """The next symbols; see `Decoder.decode`.
@@ -36,12 +43,13 @@ class ArrivedDecoder:
         flat = np.ravel(rows)
         symbols = np.zeros(flat.size, np.int32)
         for start in range(0, flat.size, _PIECE):
-            if self._ended:
+            if self.ended:
                 break
             piece = flat[start : start + _PIECE]
             certain = self._certain(piece)
             symbols[start : start + len(certain)] = certain
-            self._ended = len(certain) < len(piece)
+            self.ended = len(certain) < len(piece)
+        self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
         return symbols.reshape(rows.shape)
 
     def finish(self) -> bool:

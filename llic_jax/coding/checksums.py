@@ -48,6 +48,8 @@ class CheckedDecoder:
         spent: Counts what the symbols cost.
     """
 
+    ended = False  # as in `ArrivedDecoder`: the payload is whole
+
     def __init__(self, make: Callable[[], Decoder], header: bytes, spent: SpentBits):
         self.crc, self.spent = zlib.crc32(header), spent
         self.decoder = self._guarded(make)

@@ -44,6 +44,7 @@ class Photograph:
         dpi: Horizontal and vertical dots per inch.
         notes: What the file holds beyond this, or what was changed in reading, in words.
         comments: Number of texts in the file that are not kept.
+        verified: How many of how many steps of a progressive `.llic` file were checked.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -55,6 +56,7 @@ class Photograph:
     dpi: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     comments: int = 0
+    verified: tuple[int, int] | None = None
 
     @property
     def visible(self) -> np.ndarray | None:

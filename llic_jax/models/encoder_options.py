@@ -33,12 +33,15 @@ class EncoderOptions(NamedTuple):
             installed coder are read.
         shift_resolution: Row shifts per table row (`coding/row_shifts.py`). With 0, files decode
             reliably only with the software and machine type that wrote them.
+        progressive: Write files whose first part has profile, alpha and metadata, and a check
+            after each step (version 5, `coding/step_checks.py`).
     """
 
     rdoq_weight: float = 0.0
     back_projection: tuple[float, ...] = ()
     coder: str | None = None
     shift_resolution: int = SHIFT_RESOLUTION
+    progressive: bool = False
 
     @classmethod
     def of(cls, coding: Config, levels: int) -> "EncoderOptions":

@@ -118,6 +118,7 @@ def compress(
     effort_seconds: float = math.inf,
     keep_exif: bool = False,
     strict_llic: bool = False,
+    progressive: bool = False,
     model: Codec | str | Path | None = None,
 ) -> bytes:
     """The `.llic` bytes of an image, as `llic compress` makes them: pixels, profile, alpha.
@@ -135,6 +136,8 @@ def compress(
         effort_seconds: Bounds them by time; without `effort`, as many as it allows.
         keep_exif: Whether EXIF, XMP and resolution go along; they may tell who and where.
         strict_llic: Code drawings and patterns by the networks, too.
+        progressive: Put profile, alpha, metadata and a check of each step before the pixels, for a
+            part of the file (see `Codec.progressive`).
         model: A codec, or as for `load_codec`.
 
     Returns:
@@ -155,7 +158,7 @@ def compress(
     if target_bpp is not None or target_psnr is not None:
         rate = target(bpp=target_bpp, psnr=target_psnr, visible=visible)
     codec = model if isinstance(model, Codec) else shared_library().codec_of(model)
-    (compressed,) = codec.encode(
+    (compressed,) = (codec.progressive if progressive else codec).encode(
         [pixels],
         rate,
         Refinement(effort, effort_seconds),

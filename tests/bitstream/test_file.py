@@ -67,6 +67,28 @@ def test_a_file_without_networks_has_size_and_sections():
     assert PICTURE.coder_name == ""
 
 
+PROGRESSIVE = dataclasses.replace(FILE, version=5)
+
+
+def test_a_progressive_file_has_its_sections_before_the_payload():
+    data, plain = PROGRESSIVE.to_bytes(), FILE.to_bytes()
+    assert data[:5] == b"LLIC\x05" and data[5:25] == plain[5:25]
+    assert data[25] == 9 and data[26:35] == bytes([130, 0, 200, 5]) + b"later"
+    assert data[35:237] == plain[25:227]  # the payload and its length
+    assert data[237:] == struct.pack("<I", zlib.crc32(data[:237])) and len(data) == len(plain) + 1
+    assert LlicFile.from_bytes(data) == PROGRESSIVE
+    assert PROGRESSIVE.checksummed_header == FILE.checksummed_header
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 20_000])
+def test_progressive_files_round_trip(size):
+    """Lengths of all sections on both sides of a varint's bytes."""
+    for sections in ({}, {255: bytes(size)}, {1: bytes(size), 2: b"", 135: bytes(size)}):
+        for payload in (b"", bytes(size)):
+            file = dataclasses.replace(PROGRESSIVE, sections=sections, payload=payload)
+            assert LlicFile.from_bytes(file.to_bytes()) == file
+
+
 def test_the_identity_tells_headers_apart():
     changes = [{"width": 514}, {"height": 8}, {"quality": 3.5}, {"shift_resolution": 401}]
     changes += [{"fingerprint": bytes(8)}, {}]
@@ -89,7 +111,32 @@ def test_a_section_stands_once():
         LlicFile.from_bytes(sealed(body + bytes([0, 0, 1, 0])))
 
 
-@pytest.mark.parametrize("file", [FILE, PICTURE])
+def with_sections(content: bytes, size: int | None = None) -> bytes:
+    """A progressive file with these bytes as its sections, of a length that may be another."""
+    data = PROGRESSIVE.to_bytes()
+    length = len(content) if size is None else size
+    return sealed(data[:25] + bytes([length]) + content + data[35:-4])
+
+
+def test_wrong_sections_of_a_progressive_file_are_errors():
+    assert LlicFile.from_bytes(with_sections(bytes([200, 1, 7]))).sections == {200: b"\7"}
+    for tags in ((130, 0, 130, 0), (0, 0), (0, 0, 1, 0)):
+        with pytest.raises(CorruptError, match="twice"):
+            LlicFile.from_bytes(with_sections(bytes(tags)))
+    for cut in (bytes([130]), bytes([200, 2, 7])):
+        with pytest.raises(CorruptError, match=f"behind the {len(cut)} bytes that all"):
+            LlicFile.from_bytes(with_sections(cut))
+    unknown = with_sections(bytes([5, 0]))
+    with pytest.raises(UnknownSectionError, match="section 5"):
+        LlicFile.from_bytes(unknown)
+    with pytest.raises(UnknownSectionError, match="section 5"):
+        LlicFile.from_start(unknown[:-40])
+    assert LlicFile.from_bytes(unknown, known=[5]).sections == {5: b""}
+    with pytest.raises(BitstreamError):
+        LlicFile.from_bytes(with_sections(bytes([200, 1, 7]), size=2))
+
+
+@pytest.mark.parametrize("file", [FILE, PICTURE, PROGRESSIVE])
 def test_every_flipped_bit_is_found(file):
     data = file.to_bytes()
     for position in range(len(data)):
@@ -100,7 +147,7 @@ def test_every_flipped_bit_is_found(file):
                 LlicFile.from_bytes(bytes(damaged))
 
 
-@pytest.mark.parametrize("file", [FILE, PICTURE])
+@pytest.mark.parametrize("file", [FILE, PICTURE, PROGRESSIVE])
 def test_every_truncation_is_found(file):
     data = file.to_bytes()
     for length in range(len(data)):
@@ -120,6 +167,9 @@ def test_bytes_that_follow_are_found():
         LlicFile.from_bytes(FIRST.to_bytes() + b"abc")
     with pytest.raises(BitstreamError):
         LlicFile.from_bytes(FILE.to_bytes() + b"abc")
+    for following in (b"abc", bytes(1), PROGRESSIVE.to_bytes()):
+        with pytest.raises(CorruptError, match=f"{len(following)} bytes follow .* is sound"):
+            LlicFile.from_bytes(PROGRESSIVE.to_bytes() + following)
     with pytest.raises(CorruptError, match="3 bytes follow"):
         LlicFile.from_bytes(PICTURE.to_bytes() + b"abc")
 
@@ -131,8 +181,8 @@ def test_other_files_are_told_apart(data):
 
 
 def test_a_newer_version_is_named():
-    with pytest.raises(VersionError, match="version 5"):
-        LlicFile.from_bytes(b"LLIC\x05" + FILE.to_bytes()[5:])
+    with pytest.raises(VersionError, match=r"version 6; .* versions 1 to 5\. Install a newer"):
+        LlicFile.from_bytes(b"LLIC\x06" + FILE.to_bytes()[5:])
 
 
 @pytest.mark.parametrize("width", [0, bitstream.MAX_SIDE + 1])
@@ -160,7 +210,7 @@ def test_random_bytes_raise_nothing_else():
     for _ in range(2000):
         body = (
             b"LLIC"
-            + bytes([rng.integers(1, 3)])
+            + bytes([rng.integers(1, 6)])
             + rng.integers(0, 256, rng.integers(0, 60), np.uint8).tobytes()
         )
         with contextlib.suppress(BitstreamError):
@@ -185,8 +235,39 @@ def test_the_start_of_a_file_is_read_as_far_as_it_goes():
     assert LlicFile.from_start(data) == FILE and FILE.share == 1
 
 
+def test_the_start_of_a_progressive_file_has_its_sections():
+    data = PROGRESSIVE.to_bytes()
+    for length in range(len(data)):
+        if length < 37:  # the length of the payload is not there
+            with pytest.raises(TruncatedError, match=f"after {length} bytes"):
+                LlicFile.from_start(data[:length])
+            continue
+        file, there = LlicFile.from_start(data[:length]), min(length - 37, 200)
+        assert file.payload == FILE.payload[:there] and file.missing == 200 - there
+        assert file.sections == FILE.sections and not file.whole
+    assert LlicFile.from_start(data) == PROGRESSIVE
+
+
+def test_a_preview_is_named_where_it_shows_something():
+    """Not where the header is cut, least of all by a preview itself."""
+    for file, header in ((FILE, 27), (PROGRESSIVE, 37)):
+        data = file.to_bytes()
+        for length in range(len(data) - 4):
+            with pytest.raises(BitstreamError) as found:
+                LlicFile.from_bytes(data[:length])
+            said = str(found.value)
+            assert ("--preview" in said) == (length >= header) or "checksum" in said
+            if length < header:
+                with pytest.raises(TruncatedError) as found:
+                    LlicFile.from_start(data[:length])
+                assert "--preview" not in str(found.value)
+    with pytest.raises(TruncatedError, match="after 30 bytes; at least 35 were expected"):
+        LlicFile.from_start(PROGRESSIVE.to_bytes()[:30])  # the sections are 9 bytes, from 26 on
+
+
 def test_no_part_of_a_picture_in_a_section_is_read():
     data = PICTURE.to_bytes()
     for length in range(len(data)):
-        with pytest.raises(BitstreamError):
+        with pytest.raises(BitstreamError) as found:
             LlicFile.from_start(data[:length])
+        assert "--preview" not in str(found.value)

@@ -321,6 +321,7 @@ def test_a_line_of_json_for_each_file(pictures, tiny_release, capsys):
     assert llic("info", "--json", done["target"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["bpp"] == done["bpp"] and said["quality"] == 2 and said["profile"] is None
+    assert said["progressive"] is False
 
 
 def test_a_preview_of_a_file_that_was_cut(pictures, tiny_release, capsys):
@@ -338,6 +339,63 @@ def test_a_preview_of_a_file_that_was_cut(pictures, tiny_release, capsys):
     images = [read_image(pictures / name) for name in ("previews/a.png", "whole.png")]
     np.testing.assert_allclose(*images, atol=1)
     assert read_image(pictures / "previews/cut.png").shape == (50, 60, 3)
+
+
+def test_a_part_of_a_progressive_file_is_checked(pictures, tiny_release, tiny_codec, capsys):
+    model, total = ("--checkpoint", tiny_release), 1 + len(tiny_codec.network.steps)
+    rgb = read_image(pictures / "a.png")
+    alpha = np.arange(3000, dtype=np.uint16).reshape(50, 60).astype(np.uint8)
+    write_photograph(pictures / "a.png", Photograph(rgb, alpha=alpha, icc=b"a profile"), ".png")
+    whole, cut, bad = (pictures / f"{name}.llic" for name in ("a", "cut", "bad"))
+    assert llic("compress", *model, "--progressive", pictures / "a.png", whole) == 0
+    data = whole.read_bytes()
+    cut.write_bytes(data[:-300])
+    damaged = bytearray(data[:-300])
+    damaged[data.index(LlicFile.from_bytes(data).payload) + 100] ^= 1
+    bad.write_bytes(damaged)
+    capsys.readouterr()
+    assert llic("decompress", *model, "--preview", cut, bad, whole, f"{pictures}/shown/") == 0
+    said = capsys.readouterr()
+    found = {
+        name: int(steps)
+        for name, steps in re.findall(
+            rf"(\w+)\.llic -> .*, a preview from [\d.]+% of the payload, (\d) of {total} steps "
+            "verified  ",
+            said.out,
+        )
+    }
+    assert found.keys() == {"cut", "bad"} and 1 <= found["bad"] < found["cut"] < total
+    warning = rf"bad\.llic: step {found['bad'] + 1} of {total} does not fit its check: the file"
+    assert re.search(warning, said.err) and "cut.llic" not in said.err
+    for name in ("cut", "bad", "a"):
+        shown = read_photograph(pictures / f"shown/{name}.png")
+        np.testing.assert_array_equal(shown.alpha, alpha)
+        assert shown.icc == b"a profile"
+
+    assert llic("decompress", *model, "--json", "--preview", bad, pictures / "bad.png") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["verified"] == [found["bad"], total] and "does not fit" in line["notes"][0]
+    assert llic("info", whole) == llic("info", "--json", whole) == 0
+    text, _, line = capsys.readouterr().out.rstrip().rpartition("\n")
+    assert "version 5, progressive, range coder tfc" in text
+    assert json.loads(line)["progressive"] is True
+
+
+def test_a_preview_of_a_cut_header_says_what_is_missing(pictures, tiny_release, capsys):
+    model = ("--checkpoint", tiny_release)
+    assert llic("compress", *model, pictures / "a.png", pictures / "a.llic") == 0
+    (pictures / "a.llic").write_bytes((pictures / "a.llic").read_bytes()[:10])
+    assert llic("decompress", *model, "--preview", pictures / "a.llic", pictures / "x.png") == 1
+    said = capsys.readouterr().err
+    assert "ends after 10 bytes; at least 20 were expected" in said and "--preview" not in said
+
+
+def test_a_coder_that_writes_no_progressive_files(pictures, tiny_release, capsys):
+    pytest.importorskip("constriction")
+    options = ("--progressive", "--coder", "constriction", "--checkpoint", tiny_release)
+    assert llic("compress", *options, pictures / "a.png", pictures / "a.llic") == 1
+    assert "Take the coder tfc" in capsys.readouterr().err
+    assert not (pictures / "a.llic").exists()
 
 
 def test_folders_in_folders_are_left_when_told_to(pictures, capsys):

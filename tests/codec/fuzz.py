@@ -25,7 +25,7 @@ from llic_jax.bitstream.sections import ALPHA, sections_of
 from llic_jax.codec.codec import Codec
 from llic_jax.codec.model import Limits
 from llic_jax.codec.rate_control import Quality
-from llic_jax.coding.range_coders.registry import installed_coders
+from llic_jax.coding.range_coders.registry import CODERS, installed_coders
 from llic_jax.errors import BitstreamError, CoderUnavailableError
 from llic_jax.images.photograph import Photograph
 from llic_jax.zoo.folder import load_codec
@@ -39,13 +39,14 @@ EXTREMES = {
     "coder": (0, 1, 2, 3, 255),
     "shift_resolution": (0, 1, 255, 256, 257, 400, 65535),
     "symbols_crc": (0, 1, 0xFFFFFFFF),
-    "version": (1, 2, 3, 4),
+    "version": (1, 2, 3, 4, 5),
     "fingerprint": (bytes(8), b"\xff" * 8),
 }
 
 
 def samples(codecs: dict[str, Codec]) -> list[bytes]:
-    """Sound files: plain ones, and one with sections, by every coder; a picture in a section."""
+    """Sound files: plain ones, and one with sections, by every coder; a progressive one; a picture
+    in a section."""
     rng = np.random.default_rng(0)
     found = []
     for codec in codecs.values():
@@ -54,7 +55,11 @@ def samples(codecs: dict[str, Codec]) -> list[bytes]:
             image = np.clip(smooth, 0, 255).astype(np.uint8)
             whole = Photograph(image, alpha=image[..., 0], icc=b"profile" * 9, exif=b"metadata")
             sections = sections_of(whole, keep_exif=True) if shape == (50, 70) else None
-            found.append(codec.encode([image], Quality(1.5), sections=[sections or {}])[0].data)
+            ways = [codec]
+            if sections and CODERS[codec.coder].in_order:
+                ways.append(codec.progressive)
+            for way in ways:
+                found.append(way.encode([image], Quality(1.5), sections=[sections or {}])[0].data)
     checks = 255 * (np.indices((50, 70)).sum(0) % 2).astype(np.uint8)
     found.append(codec.compress(np.repeat(checks[..., None], 3, -1), 1.5))
     return found

@@ -43,6 +43,18 @@ def test_files_without_networks_are_read_by_every_model(path, model):
     check(path, load_codec(GOLDEN / "models" / model))
 
 
+def test_a_part_of_a_golden_file_is_verified():
+    path = GOLDEN / f"version_{bitstream.PROGRESSIVE_VERSION}" / "elic" / "coder_1.llic"
+    codec, data = load_codec(GOLDEN / "models" / "elic"), path.read_bytes()
+    # Bytes, and steps of `z` and two groups in two halves each that are there.
+    for size, steps in ((300, 1), (700, 2), (1300, 3), (2000, 4), (len(data) - 1, 5)):
+        (found,) = codec.decode_photographs([data[:size]], preview=True)
+        whole = read_photograph(path.with_name("decoded.png"))
+        assert found.verified == (steps, 5) and not found.notes
+        assert found.icc == whole.icc
+        np.testing.assert_array_equal(found.alpha, whole.alpha)
+
+
 def check(path: Path, codec: Codec, with_alpha: bool = True) -> None:
     """The file's photograph is the one beside it."""
     decoded = codec.decode_photographs([path.read_bytes()])[0]
@@ -60,4 +72,5 @@ def test_there_are_golden_files_of_every_model_and_coder():
     }
     assert {(path.parts[-2], ident(path)) for path in now} >= expected
     assert {ident(path) for path in FILES} >= {1, 2, 3}
+    assert (GOLDEN / f"version_{bitstream.PROGRESSIVE_VERSION}" / "elic" / "coder_1.llic") in FILES
     assert {path.parts[-2] for path in PICTURES} == {f"section_{tag}" for tag in (1, 2, 3)}

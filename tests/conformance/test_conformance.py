@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from llic_jax import conformance
-from llic_jax.bitstream.file import PICTURE_VERSION, LlicFile
+from llic_jax.bitstream.file import PROGRESSIVE_VERSION, LlicFile
 from llic_jax.conformance import SUITES, Suite, drawn_image, hash_of, run_suites, write_suite
 from llic_jax.errors import LlicError
 
@@ -78,7 +78,7 @@ def own_cases():
 
 def test_the_repository_s_suites_cover_models_coders_and_versions():
     files = [LlicFile.from_bytes((s.folder / c.file).read_bytes()) for s, c in own_cases()]
-    assert {file.version for file in files} == set(range(1, PICTURE_VERSION + 1))
+    assert {file.version for file in files} == set(range(1, PROGRESSIVE_VERSION + 1))
     assert {file.coder for file in files if file.coder} == {1, 2, 3}
     assert len({file.fingerprint for file in files}) >= 3
     size = sum(path.stat().st_size for path in SUITES.rglob("*") if path.is_file())

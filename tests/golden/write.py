@@ -4,7 +4,8 @@
 
 For each of the tiny models in `models` (made if there are none), a file by every range coder, named
 by the coder's number, and the image that they decode to, into the folder of the format's version.
-For pictures that no model codes, a file by each of the other codings. What is there already stays.
+For pictures that no model codes, a file by each of the other codings. A progressive file of the
+first model. What is there already stays.
 """
 
 import sys
@@ -14,7 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from llic_jax.bitstream.file import OTHER_CODINGS, PICTURE_VERSION, VERSION, LlicFile
+from llic_jax.bitstream.file import (
+    OTHER_CODINGS,
+    PICTURE_VERSION,
+    PROGRESSIVE_VERSION,
+    VERSION,
+    LlicFile,
+)
 from llic_jax.bitstream.sections import sections_of
 from llic_jax.codec import fallback
 from llic_jax.codec.rate_control import Quality
@@ -84,6 +91,19 @@ def main() -> None:
                 decoded = codec.decode_photographs([path.read_bytes()])[0]
                 write_photograph(files / "decoded.png", decoded)
     write_pictures(whole, here / f"version_{PICTURE_VERSION}")
+    write_progressive(whole, here / f"version_{PROGRESSIVE_VERSION}" / "elic")
+
+
+def write_progressive(whole: Photograph, files: Path) -> None:
+    """The photograph in a file whose first part is checked."""
+    if files.exists():
+        return
+    files.mkdir(parents=True)
+    codec = load_codec(files.parents[1] / "models" / files.name, "tfc").progressive
+    (encoded,) = codec.encode([whole.rgb], Quality(1.7), sections=[sections_of(whole)])
+    (files / "coder_1.llic").write_bytes(encoded.data)
+    decoded = codec.decode_photographs([encoded.data])[0]
+    write_photograph(files / "decoded.png", decoded)
 
 
 def write_pictures(whole: Photograph, folder: Path) -> None:
