@@ -67,7 +67,8 @@ _HASTE = 3.0  # power of the distance from the goal that it changes by at a step
 _TRIES = 6  # of the weight at the end, at most
 _SLOPE = 0.1  # of the logarithm of error or bits over that of the weight, as a first guess
 _INSIDE = 0.003  # relative distance to the goal that is good enough
-_TRIES_IN_STEPS = 2.5  # that they take
+_TRIES_IN_STEPS = 2.5  # steps that they take as long as
+_LAST_TRIES = 2  # where the user ended the search
 _TINY = 1e-9  # where the goal is a share of nothing
 
 
@@ -147,7 +148,7 @@ class Refiner:
         decoded = _Walks(self._networks, image.shape[0], image.shape[1], z, quality)
         gradient = self._gradients(image, visible, quality)
         pixels = image[..., 0].size if visible is None else int(visible.sum())
-        weight = _WEIGHT
+        weight, tries = _WEIGHT, _TRIES
         for done in itertools.count():
             spent = time.perf_counter() - begun
             left = refinement.seconds - (_TRIES_IN_STEPS * spent / done if done else 0)
@@ -160,15 +161,21 @@ class Refiner:
             moved, error = gradient(y_hat)
             y = y + np.float32(move) * (y_hat - moved / (2 * _CURVATURE) - y)
             if way >= _SETTLED:
-                beyond = (bits if goal.is_rate else error + pixels / 4) / goal.allowed
-                sign = -1 if goal.is_rate else 1
-                weight = min(max(weight * beyond ** (sign * _HASTE), _WEIGHTS[0]), _WEIGHTS[1])
+                # Rounded to whole levels, a pixel of three channels has an error of 1 / 4 more.
+                found = bits if goal.is_rate else error + pixels / 4
+                change = (found / goal.allowed) ** (-_HASTE if goal.is_rate else _HASTE)
+                weight = min(max(weight * change, _WEIGHTS[0]), _WEIGHTS[1])
             if refinement.progress is not None:
                 spent = (time.perf_counter() - begun) / refinement.seconds
                 share = max((done + 1) / (steps + _TRIES_IN_STEPS), spent)
                 if refinement.progress(min(1.0, share)):
+                    tries = _LAST_TRIES
                     break
-        return _fitting(lambda weight: encode(Latents(y, z), quality, weight), goal, weight)
+
+        def code(rdoq_weight: float) -> Compressed:
+            return encode(Latents(y, z), quality, rdoq_weight)
+
+        return _fitting(code, goal, weight, tries)
 
     @property
     def _allowed_gib(self) -> float:
@@ -256,13 +263,16 @@ def _lower(quality: float | None, steps: float) -> float | None:
     return round(lower * QUALITY_STEPS) / QUALITY_STEPS
 
 
-def _fitting(encode: Callable[[float], Compressed], goal: Goal, weight: float) -> Compressed | None:
+def _fitting(
+    encode: Callable[[float], Compressed], goal: Goal, weight: float, tries: int
+) -> Compressed | None:
     """The file that just meets a goal, by the weight of its symbols' choice.
 
     Args:
         encode: Makes it with a weight.
         goal: To be met.
         weight: To be tried first.
+        tries: At most.
 
     Returns:
         None if no weight that was tried meets it.
@@ -270,7 +280,7 @@ def _fitting(encode: Callable[[float], Compressed], goal: Goal, weight: float) -
     slope = _SLOPE if goal.is_rate else -_SLOPE  # bits rise with the weight, errors fall
     met = missed = None  # the nearest on both sides: logarithm of the weight, and how far beyond
     best, at = None, math.log(weight)
-    for _ in range(_TRIES):
+    for _ in range(tries):
         compressed = encode(math.exp(at))
         beyond = math.log(max(goal.figure(compressed) / goal.allowed, _TINY))
         if beyond > 0:

@@ -215,7 +215,8 @@ def test_a_file_is_parsed_once_and_its_quality_known(tiny_codec, photograph, mon
     calls = []
     parse = LlicFile.from_bytes
     monkeypatch.setattr(LlicFile, "from_bytes", lambda data: calls.append(1) or parse(data))
-    (encoded,) = tiny_codec.encode([photograph[:60, :50]], Quality(1.25), Refinement(1))
+    tiny_codec.encode([photograph[:60, :50]], Quality(1.25), Refinement(1))
+    (encoded,) = tiny_codec.encode([photograph[:60, :50]], Quality(1.25))
     tiny_codec.reconstruct(encoded)
     assert not calls and encoded.quality == 1.25
     assert (encoded.height, encoded.width) == (60, 50)
