@@ -242,8 +242,8 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
     coding.add_argument(
         "--effort", type=effort, default=(0, math.inf), metavar="N",
         help="search each image's latents with N gradient steps, or for a time such as 30s: a "
-        "smaller file at the same PSNR; at --target_bpp a higher PSNR. A step takes two to three "
-        "times as long as decompressing; Ctrl-C keeps the best so far (default: 0)",
+        "smaller file at the same PSNR; at --target_bpp a higher PSNR. A step takes "
+        "about as long as decompressing; Ctrl-C keeps the best so far (default: 0)",
     )  # fmt: skip
     coding.add_argument(
         "--effort_seconds", type=seconds, default=math.inf, metavar="S",
