@@ -29,8 +29,8 @@ class Refinement(NamedTuple):
     Attributes:
         steps: Of gradient descent; 3 gain most of what 30 do. Equal steps make equal files. 0: as
             many as `seconds` allow.
-        seconds: For the steps and for the tries that end the search; the schedule is then run
-            through faster. The first step on a new image size compiles, which counts.
+        seconds: For the steps but the first, which compiles where the image's size is new, and for
+            the tries that end the search.
         progress: Called after every step with the share of the search that is done, 0 to 1. What it
             returns ends the steps if it is true; a file that meets the goal by then is kept.
     """

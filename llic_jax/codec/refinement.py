@@ -139,7 +139,6 @@ class Refiner:
         Returns:
             None if the goal was not met.
         """
-        begun = time.perf_counter()
         steps = refinement.steps or sys.maxsize
         expected = float(steps if refinement.seconds == math.inf else min(steps, _FEW))
         if not goal.is_rate:
@@ -149,13 +148,17 @@ class Refiner:
         gradient = self._gradients(image, visible, quality)
         pixels = image[..., 0].size if visible is None else int(visible.sum())
         weight, tries = _WEIGHT, _TRIES
+        begun = time.perf_counter()
         for done in itertools.count():
+            if done <= 1:  # the first step compiles, so its time says nothing of the others'
+                begun = time.perf_counter()
             spent = time.perf_counter() - begun
-            left = refinement.seconds - (_TRIES_IN_STEPS * spent / done if done else 0)
+            left = refinement.seconds - _TRIES_IN_STEPS * spent / max(done - 1, 1)
             way = max(done / steps, spent / left if left > 0 else 1)
             if way >= 1:
                 break
-            expected = done / way if done else expected
+            if done > 1:
+                expected = done / way
             move = (1 - way) * min(_LONGEST, _LENGTH / math.sqrt(expected))
             y_hat, bits = decoded(y, weight)
             moved, error = gradient(y_hat)

@@ -268,7 +268,7 @@ def test_effort(pictures, tiny_release, tiny_codec, capsys, monkeypatch):
     image = read_image(pictures / "a.png")
     assert output.read_bytes() == tiny_codec.encode([image], Quality(1.5), Refinement(2))[0].data
     said = capsys.readouterr()
-    assert "effort  50 %" in said.err  # the progress bar
+    assert "effort  22 %" in said.err  # the progress bar: the tries at the end take 2.5 steps
     size, before = output.stat().st_size, len(tiny_codec.compress(image, 1.5))
     assert f"effort {before} -> {size} bytes" in said.out
 
