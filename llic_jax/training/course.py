@@ -44,6 +44,7 @@ class Hooks:
 
 NO_HOOKS = Hooks()
 SLOW_SECONDS = 15.0
+LATE_SECONDS = 10.0  # that the last validation may take when `--max_minutes` are over
 
 
 class Moment(NamedTuple):

@@ -18,6 +18,7 @@ from llic_jax.data.image_files import Notes
 from llic_jax.data.photographs import Photographs
 from llic_jax.errors import OutOfTimeError
 from llic_jax.training.course import (
+    LATE_SECONDS,
     NO_HOOKS,
     SLOW_SECONDS,
     BySteps,
@@ -240,7 +241,7 @@ class _Run:
             self.save()
         if "eval" in due:
             self.checkpoints.wait()
-            if self.stop.signal is None and self.in_time("validate", "export"):
+            if self.stop.signal is None and self._may_validate():
                 self.validate()
         if "export" in due:
             self._attempt(self.export)
@@ -314,6 +315,16 @@ class _Run:
             return True
         needed = sum(self.seconds.get(name, float("inf")) for name in names)
         return time.monotonic() + 1.2 * needed < deadline
+
+    def _may_validate(self) -> bool:
+        if not self.stop.is_late:
+            return self.in_time("validate", "export")
+        seconds = self.seconds.get("validate")
+        if seconds is not None and seconds <= LATE_SECONDS:
+            return True
+        takes = "has not been done before" if seconds is None else f"takes {seconds:.0f} s"
+        logging.info("The time is over: the last validation is left out, as it %s.", takes)
+        return False
 
     def _stopping(self) -> bool:
         return self.stop.signal is not None

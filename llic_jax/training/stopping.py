@@ -18,6 +18,7 @@ class Stop:
     Attributes:
         max_minutes: After which it ends; None for no limit.
         signal: Name of the signal that has come.
+        is_late: Whether `max_minutes` were over when it was last asked.
     """
 
     max_minutes: float | None
@@ -25,6 +26,7 @@ class Stop:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.signal: str | None = None
+        self.is_late = False
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -61,4 +63,5 @@ class Stop:
             late = together and bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
         if self.signal is not None:
             return f"stopped by {self.signal}"
+        self.is_late = late
         return f"stopped after {self.max_minutes:g} minutes" if late else None

@@ -217,11 +217,32 @@ def test_the_loss_falls(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_time_limit_saves_and_ends(config, tmp_path):
+def test_time_limit_saves_and_ends(config, tmp_path, caplog):
     config.train.steps = 1000
-    state = loop.train(config, tmp_path, max_minutes=0.0)
+    with caplog.at_level("INFO"):
+        state = loop.train(config, tmp_path, max_minutes=0.0)
     assert int(state.step) == 1
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 1
+    # A validation would compile, and go through all held-back photographs, for minutes perhaps.
+    assert not lines(tmp_path, "validation")
+    assert "left out, as it has not been done before" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_quick_validation_is_made_after_the_time_limit(config, tmp_path, monkeypatch):
+    """Where an earlier one has shown that it takes little."""
+    config.train.update(steps=1000, eval_every=1)
+    asked = []
+
+    def late(stop, step: int, together: bool) -> str | None:
+        asked.append(step)
+        stop.is_late = len(asked) == 3
+        return "late" if stop.is_late else None
+
+    monkeypatch.setattr(loop.Stop, "due", late)
+    monkeypatch.setattr(loop, "LATE_SECONDS", 1000.0)
+    loop.train(config, tmp_path)
+    assert [entry["step"] for entry in lines(tmp_path, "validation")] == [1, 2, 3]
 
 
 @pytest.mark.slow
