@@ -58,7 +58,8 @@ _CURVATURE = 6.0  # of the error, bits for a step of quantization squared, that 
 _LONGEST = 0.2  # first move, as a share of the way
 _LENGTH = 0.35  # first move of n steps: as much over sqrt(n); moves fall to zero linearly
 _FEW = 10  # steps at most that are reckoned with at first where there is a time limit
-_BELOW = 0.45  # levels of quality that a long search begins below
+_BELOW = 0.45  # levels of quality that a long search begins below, at the lowest of them
+_LESS = 0.45  # share of that which is left out at the highest: there a level is more dB
 _WEIGHT = 16.0  # of RDOQ, at first
 _WEIGHTS = 10.0, 40.0  # least and largest, while latents move
 _LEAST, _MOST = math.log(5), math.log(128)  # at the end
@@ -142,7 +143,7 @@ class Refiner:
         steps = refinement.steps or sys.maxsize
         expected = float(steps if refinement.seconds == math.inf else min(steps, _FEW))
         if not goal.is_rate:
-            quality = _lower(quality, expected)
+            quality = _lower(quality, expected, self._networks.network.levels)
         y, z = map(np.asarray, analyze(quality))
         decoded = _Walks(self._networks, image.shape[0], image.shape[1], z, quality)
         gradient = self._gradients(image, visible, quality)
@@ -258,11 +259,12 @@ class _Walks:
         return canvas.crop(np.asarray(walk.y_hat)), float(sum(bits, self._hyper_bits)[0])
 
 
-def _lower(quality: float | None, steps: float) -> float | None:
+def _lower(quality: float | None, steps: float, levels: int) -> float | None:
     """The quality that a search of so many steps begins at, in the steps that a file can hold."""
     if quality is None:
         return None
-    lower = max(1.0, quality - _BELOW * steps / (steps + 1))
+    less = _LESS * ((quality - 1) / (levels - 1)) ** 2
+    lower = max(1.0, quality - _BELOW * (1 - less) * steps / (steps + 1))
     return round(lower * QUALITY_STEPS) / QUALITY_STEPS
 
 
